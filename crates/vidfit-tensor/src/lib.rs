@@ -1,1 +1,55 @@
-//! Work in progress.
+//! Tensors that live in one planned arena, and the device that computes on them.
+//!
+//! A job's memory is not allocated, it is *laid out*: the job's code runs once on a
+//! [`DryDevice`], which has no memory and does no arithmetic, while an [`Arena`] records every
+//! tensor's birth and death into a [`Trace`]. [`solve`] turns the trace into a [`Layout`]
+//! (an offset for every tensor), and the real run replays it: the same code, the same tensors in
+//! the same order, each at its planned offset. A deviation is an error, so the planned peak is
+//! the peak.
+//!
+//! ```
+//! use vidfit_tensor::{Arena, DType, solve};
+//!
+//! fn job(arena: &Arena) -> Result<(), vidfit_tensor::Error> {
+//!     let a = arena.alloc("a", DType::F32, [1000])?;
+//!     let b = arena.alloc("b", DType::F32, [500])?;
+//!     drop(a);
+//!     let _c = arena.alloc("c", DType::F32, [900])?; // lies where `a` was
+//!     drop(b);
+//!     Ok(())
+//! }
+//!
+//! let dry = Arena::record(64);
+//! job(&dry)?;
+//! let layout = solve(&dry.into_trace()?);
+//! assert_eq!(layout.peak_bytes, 4032 + 2048);
+//!
+//! let real = Arena::replay(layout);
+//! job(&real)?;
+//! assert_eq!(real.finish()?.peak_bytes, 4032 + 2048);
+//! # Ok::<(), vidfit_tensor::Error>(())
+//! ```
+
+mod arena;
+mod context;
+mod device;
+mod dry;
+mod dtype;
+mod error;
+mod layout;
+mod shape;
+mod tensor;
+mod trace;
+
+pub use arena::{Arena, Measured};
+pub use context::{Context, Monitor, Unwatched};
+pub use device::{
+    Activation, Attention, Axis, Conv, Device, GroupNorm, LayerNorm, Linear, Profile, QkNorm, Rope,
+};
+pub use dry::{DryDevice, Tally};
+pub use dtype::DType;
+pub use error::Error;
+pub use layout::{Layout, PhasePeak, solve};
+pub use shape::Shape;
+pub use tensor::{HostBytes, Place, Tensor};
+pub use trace::{Event, Request, Trace};

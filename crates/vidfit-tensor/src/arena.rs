@@ -1,0 +1,417 @@
+//! The arena: records a trace, or replays a layout. Never both.
+
+use crate::layout::Layout;
+use crate::trace::{Event, Request, Trace};
+use crate::{DType, Error, Shape, Tensor};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Gives tensors their memory: on paper in a dry run, at planned offsets in a real one.
+///
+/// Cloning makes another handle on the same arena.
+#[derive(Clone)]
+pub struct Arena {
+    state: Arc<Mutex<State>>,
+}
+
+/// What a run really used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// The highest offset that was in use at any time.
+    pub peak_bytes: u64,
+    /// The highest offset in use in each phase, in order.
+    pub phase_peak_bytes: Vec<(String, u64)>,
+}
+
+/// Called with offset and length of a tensor that was born or has died.
+type Hook = Box<dyn Fn(u64, u64) + Send>;
+
+struct State {
+    alignment: u64,
+    scopes: Vec<String>,
+    alive: BTreeMap<usize, Range>,
+    mode: Mode,
+}
+
+/// Offset and length in bytes.
+type Range = (u64, u64);
+
+enum Mode {
+    Record(Trace),
+    Replay(Box<Replay>),
+}
+
+struct Replay {
+    layout: Layout,
+    cursor: usize,
+    measured: Measured,
+    deviation: Option<(usize, String)>,
+    poison: Option<Hook>,
+}
+
+/// The life of one tensor's memory. It ends when this is dropped.
+pub struct Life {
+    arena: Arc<Mutex<State>>,
+    request: usize,
+    offset: u64,
+}
+
+impl Life {
+    /// Offset in the arena, in bytes. 0 while recording.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+}
+
+impl Arena {
+    /// An arena without memory that writes down what is asked of it. All sizes are rounded up to
+    /// `alignment` bytes.
+    pub fn record(alignment: u64) -> Arena {
+        let trace = Trace { alignment, requests: Vec::new(), events: Vec::new() };
+        Arena::new(alignment, Mode::Record(trace))
+    }
+
+    /// An arena that gives each tensor the place that `layout` has for it.
+    pub fn replay(layout: Layout) -> Arena {
+        let alignment = layout.trace.alignment;
+        let measured = Measured { peak_bytes: 0, phase_peak_bytes: Vec::new() };
+        let replay = Replay { layout, cursor: 0, measured, deviation: None, poison: None };
+        Arena::new(alignment, Mode::Replay(Box::new(replay)))
+    }
+
+    fn new(alignment: u64, mode: Mode) -> Arena {
+        let state = State { alignment, scopes: Vec::new(), alive: BTreeMap::new(), mode };
+        Arena { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Calls `hook(offset, bytes)` for every range at the birth and at the death of its tensor,
+    /// so that a test can fill it with garbage. Has no effect on a recording arena.
+    pub fn poison_with(self, hook: impl Fn(u64, u64) + Send + 'static) -> Arena {
+        if let Mode::Replay(replay) = &mut self.lock().mode {
+            replay.poison = Some(Box::new(hook));
+        }
+        self
+    }
+
+    /// Whether this is a dry run.
+    pub fn is_recording(&self) -> bool {
+        matches!(self.lock().mode, Mode::Record(_))
+    }
+
+    /// Memory for `shape` elements of `dtype`, with unspecified contents. `label` names it in
+    /// plans, after the scopes in force.
+    ///
+    /// # Errors
+    /// [`Error::Deviation`] if the layout being replayed has another request at this point.
+    pub fn alloc(
+        &self,
+        label: &str,
+        dtype: DType,
+        shape: impl Into<Shape>,
+    ) -> Result<Tensor, Error> {
+        let shape = shape.into();
+        let mut state = self.lock();
+        let size = (shape.elements() as u64 * dtype.bytes()).max(1);
+        let bytes = size.next_multiple_of(state.alignment);
+        let label = match state.scopes.is_empty() {
+            true => label.to_owned(),
+            false => format!("{}/{label}", state.scopes.join(".")),
+        };
+        let (request, offset) = state.birth(Request { label, bytes })?;
+        let life = Life { arena: self.state.clone(), request, offset };
+        Ok(Tensor::in_arena(Arc::new(life), dtype, shape))
+    }
+
+    /// Marks the beginning of a phase.
+    ///
+    /// # Errors
+    /// [`Error::Deviation`] if the plan has no such phase here.
+    pub fn phase(&self, name: &str) -> Result<(), Error> {
+        let mut state = self.lock();
+        state.step(Event::Phase(name.to_owned()))?;
+        if let Mode::Replay(replay) = &mut state.mode {
+            replay.measured.phase_peak_bytes.push((name.to_owned(), 0));
+            let top = state.alive.values().map(|(offset, bytes)| offset + bytes).max();
+            state.touch(top.unwrap_or(0));
+        }
+        Ok(())
+    }
+
+    /// Names what `body` allocates: `name` stands before its labels.
+    pub fn scope<T>(&self, name: &str, body: impl FnOnce() -> T) -> T {
+        self.lock().scopes.push(name.to_owned());
+        let result = body();
+        self.lock().scopes.pop();
+        result
+    }
+
+    /// Runs `body` with 0, 1, … `times - 1`. A recording arena runs it once, and a replaying one
+    /// holds every pass to that record, so the passes must ask for the same memory.
+    ///
+    /// # Errors
+    /// What `body` returns, or [`Error::Deviation`] if a pass differs from the plan.
+    pub fn repeat<E: From<Error>>(
+        &self,
+        times: usize,
+        mut body: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.lock().step(Event::LoopBegin(times))?;
+        let start = self.lock().position();
+        let passes = if self.is_recording() { times.min(1) } else { times };
+        for pass in 0..passes {
+            self.lock().rewind(start);
+            body(pass)?;
+            self.lock().expect(&Event::LoopEnd)?;
+        }
+        self.lock().step(Event::LoopEnd)?;
+        Ok(())
+    }
+
+    /// The finished trace of a dry run.
+    ///
+    /// # Errors
+    /// [`Error::Deviation`] if this arena replays a layout instead.
+    pub fn into_trace(self) -> Result<Trace, Error> {
+        match &self.lock().mode {
+            Mode::Record(trace) => Ok(trace.clone()),
+            Mode::Replay(replay) => Err(deviation(replay.cursor, "a replay has no trace".into())),
+        }
+    }
+
+    /// Ends a real run: the plan must have been followed to its end.
+    ///
+    /// # Errors
+    /// [`Error::Deviation`] at any difference from the plan.
+    pub fn finish(&self) -> Result<Measured, Error> {
+        let mut state = self.lock();
+        state.check()?;
+        match &mut state.mode {
+            Mode::Record(trace) => Err(deviation(trace.events.len(), "this is a dry run".into())),
+            Mode::Replay(replay) => {
+                let planned = replay.layout.trace.events.len();
+                if replay.cursor != planned {
+                    let what = format!("the run ended early; {planned} events were planned");
+                    return Err(deviation(replay.cursor, what));
+                }
+                Ok(replay.measured.clone())
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        let mut state = self.arena.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        state.death(self.request);
+    }
+}
+
+fn deviation(event: usize, what: String) -> Error {
+    Error::Deviation { event, what }
+}
+
+impl State {
+    fn birth(&mut self, request: Request) -> Result<(usize, u64), Error> {
+        self.check()?;
+        let (number, offset) = match &mut self.mode {
+            Mode::Record(trace) => {
+                let number = trace.requests.len();
+                trace.requests.push(request.clone());
+                trace.events.push(Event::Birth(number));
+                (number, 0)
+            }
+            Mode::Replay(replay) => {
+                let planned = replay.layout.trace.events.get(replay.cursor);
+                let number = match planned {
+                    Some(&Event::Birth(n)) if replay.layout.trace.requests[n] == request => n,
+                    _ => {
+                        let what =
+                            format!("asked for {request:?}, planned {}", replay.describe(planned));
+                        return Err(deviation(replay.cursor, what));
+                    }
+                };
+                replay.cursor += 1;
+                (number, replay.layout.offsets[number])
+            }
+        };
+        self.alive.insert(number, (offset, request.bytes));
+        self.touch(offset + request.bytes);
+        self.poison(offset, request.bytes);
+        Ok((number, offset))
+    }
+
+    fn death(&mut self, request: usize) {
+        if let Some((offset, bytes)) = self.alive.remove(&request) {
+            self.poison(offset, bytes);
+        }
+        match &mut self.mode {
+            Mode::Record(trace) => trace.events.push(Event::Death(request)),
+            Mode::Replay(replay) => {
+                let planned = replay.layout.trace.events.get(replay.cursor);
+                if planned == Some(&Event::Death(request)) {
+                    replay.cursor += 1;
+                } else if replay.deviation.is_none() {
+                    // Cannot fail here: reported by the next call that can.
+                    let label = &replay.layout.trace.requests[request].label;
+                    let what = format!("{label} ended, planned {}", replay.describe(planned));
+                    replay.deviation = Some((replay.cursor, what));
+                }
+            }
+        }
+    }
+
+    /// Records an event, or holds the run to it.
+    fn step(&mut self, event: Event) -> Result<(), Error> {
+        self.expect(&event)?;
+        match &mut self.mode {
+            Mode::Record(trace) => trace.events.push(event),
+            Mode::Replay(replay) => replay.cursor += 1,
+        }
+        Ok(())
+    }
+
+    /// Whether `event` is what the plan has next. Anything is, while recording.
+    fn expect(&mut self, event: &Event) -> Result<(), Error> {
+        self.check()?;
+        if let Mode::Replay(replay) = &self.mode {
+            let planned = replay.layout.trace.events.get(replay.cursor);
+            if planned != Some(event) {
+                let what = format!("came to {event:?}, planned {}", replay.describe(planned));
+                return Err(deviation(replay.cursor, what));
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        match &self.mode {
+            Mode::Replay(replay) => match &replay.deviation {
+                Some((event, what)) => Err(deviation(*event, what.clone())),
+                None => Ok(()),
+            },
+            Mode::Record(_) => Ok(()),
+        }
+    }
+
+    fn position(&self) -> usize {
+        match &self.mode {
+            Mode::Record(trace) => trace.events.len(),
+            Mode::Replay(replay) => replay.cursor,
+        }
+    }
+
+    fn rewind(&mut self, position: usize) {
+        if let Mode::Replay(replay) = &mut self.mode {
+            replay.cursor = position;
+        }
+    }
+
+    fn touch(&mut self, top: u64) {
+        if let Mode::Replay(replay) = &mut self.mode {
+            let measured = &mut replay.measured;
+            measured.peak_bytes = measured.peak_bytes.max(top);
+            if let Some((_, peak)) = measured.phase_peak_bytes.last_mut() {
+                *peak = (*peak).max(top);
+            }
+        }
+    }
+
+    fn poison(&self, offset: u64, bytes: u64) {
+        if let Mode::Replay(replay) = &self.mode
+            && let Some(hook) = &replay.poison
+        {
+            hook(offset, bytes);
+        }
+    }
+}
+
+impl Replay {
+    fn describe(&self, event: Option<&Event>) -> String {
+        let request = |n: usize| format!("{:?}", self.layout.trace.requests[n]);
+        match event {
+            None => "the end".into(),
+            Some(&Event::Birth(n)) => format!("the birth of {}", request(n)),
+            Some(&Event::Death(n)) => format!("the death of {}", request(n)),
+            Some(other) => format!("{other:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::solve;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// Three passes over a body with two temporaries, around a tensor that lives throughout.
+    fn job(arena: &Arena, width: usize) -> Result<(), Error> {
+        arena.phase("first")?;
+        let kept = arena.alloc("kept", DType::F32, [100])?;
+        arena.repeat(3, |_| {
+            let a = arena.scope("body", || arena.alloc("a", DType::BF16, [width]))?;
+            let _b = arena.alloc("b", DType::BF16, [10])?;
+            drop(a);
+            Ok::<(), Error>(())
+        })?;
+        arena.phase("second")?;
+        drop(kept);
+        arena.alloc("tail", DType::F32, [10]).map(drop)
+    }
+
+    fn plan(width: usize) -> Layout {
+        let arena = Arena::record(64);
+        job(&arena, width).unwrap();
+        solve(&arena.into_trace().unwrap())
+    }
+
+    #[test]
+    fn a_replay_uses_exactly_the_planned_bytes() {
+        let layout = plan(200);
+        assert_eq!(layout.trace.requests.len(), 4, "a loop's body is recorded once");
+        assert_eq!(layout.trace.requests[1].label, "body/a");
+        assert_eq!(layout.peak_bytes, 448 + 448 + 64);
+        let arena = Arena::replay(layout.clone());
+        job(&arena, 200).unwrap();
+        let measured = arena.finish().unwrap();
+        assert_eq!(measured.peak_bytes, layout.peak_bytes);
+        let planned: Vec<_> =
+            layout.phases.iter().map(|phase| (phase.name.clone(), phase.peak_bytes)).collect();
+        assert_eq!(measured.phase_peak_bytes, planned);
+    }
+
+    #[test]
+    fn a_layout_survives_json() {
+        let layout = plan(200);
+        let text = serde_json::to_string(&layout).unwrap();
+        assert_eq!(serde_json::from_str::<Layout>(&text).unwrap(), layout);
+    }
+
+    #[test]
+    fn any_deviation_is_an_error() {
+        let wider = job(&Arena::replay(plan(200)), 300);
+        assert!(matches!(wider, Err(Error::Deviation { event: 3, .. })), "{wider:?}");
+
+        let arena = Arena::replay(plan(200));
+        arena.phase("first").unwrap();
+        drop(arena.alloc("kept", DType::F32, [100]).unwrap());
+        let early = arena.phase("second");
+        assert!(early.unwrap_err().to_string().contains("kept ended"));
+
+        let arena = Arena::replay(plan(200));
+        assert!(matches!(arena.finish(), Err(Error::Deviation { .. })), "nothing was run");
+    }
+
+    #[test]
+    fn poison_covers_every_birth_and_death() {
+        static BYTES: AtomicU64 = AtomicU64::new(0);
+        let arena = Arena::replay(plan(200)).poison_with(|_, bytes| {
+            BYTES.fetch_add(bytes, Ordering::Relaxed);
+        });
+        job(&arena, 200).unwrap();
+        assert_eq!(BYTES.load(Ordering::Relaxed), 2 * (448 + 3 * (448 + 64) + 64));
+    }
+}

@@ -1,0 +1,97 @@
+//! What model code is handed: a device, an arena, and somebody who watches.
+
+use crate::{Arena, DType, Device, Error, Shape, Tensor};
+
+/// Watches a run, and may stop it.
+pub trait Monitor: Send + Sync {
+    /// Called after each unit of work (a transformer block, a T5 layer, a VAE block).
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if the run should end here.
+    fn unit_done(&self) -> Result<(), Error>;
+}
+
+/// A [`Monitor`] that lets everything pass.
+pub struct Unwatched;
+
+impl Monitor for Unwatched {
+    fn unit_done(&self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// The surroundings of model code. The same code runs in a dry run and in a real one; only what
+/// stands behind these three differs.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// Computes.
+    pub device: &'a dyn Device,
+    /// Gives memory.
+    pub arena: &'a Arena,
+    monitor: &'a dyn Monitor,
+}
+
+impl<'a> Context<'a> {
+    /// A context whose run is watched by `monitor`.
+    pub fn new(device: &'a dyn Device, arena: &'a Arena, monitor: &'a dyn Monitor) -> Self {
+        Context { device, arena, monitor }
+    }
+
+    /// Memory for a tensor; see [`Arena::alloc`].
+    ///
+    /// # Errors
+    /// As [`Arena::alloc`].
+    pub fn alloc(
+        &self,
+        label: &str,
+        dtype: DType,
+        shape: impl Into<Shape>,
+    ) -> Result<Tensor, Error> {
+        self.arena.alloc(label, dtype, shape)
+    }
+
+    /// A tensor on the device with `values`, rounded to `dtype`.
+    ///
+    /// # Errors
+    /// As [`Arena::alloc`].
+    pub fn upload(
+        &self,
+        label: &str,
+        dtype: DType,
+        shape: impl Into<Shape>,
+        values: &[f32],
+    ) -> Result<Tensor, Error> {
+        let mut tensor = self.arena.alloc(label, dtype, shape)?;
+        self.device.upload(values, &mut tensor);
+        Ok(tensor)
+    }
+
+    /// Names what `body` allocates.
+    pub fn scope<T>(&self, name: &str, body: impl FnOnce() -> T) -> T {
+        self.arena.scope(name, body)
+    }
+
+    /// Runs `body` this many times; see [`Arena::repeat`]. A dry device counts it as often.
+    ///
+    /// # Errors
+    /// What `body` returns, or a deviation from the plan.
+    pub fn repeat<E: From<Error>>(
+        &self,
+        times: usize,
+        body: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.device.begin_repeat(times);
+        let result = self.arena.repeat(times, body);
+        self.device.end_repeat();
+        result
+    }
+
+    /// A unit of work is done: reports it, and lets the user stop here.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if the run should end.
+    pub fn unit_done(&self) -> Result<(), Error> {
+        self.device.unit_done();
+        self.monitor.unit_done()
+    }
+}
