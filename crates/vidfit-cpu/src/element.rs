@@ -1,0 +1,150 @@
+//! Widening loads and rounding stores.
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use vidfit_tensor::DType;
+
+/// A run of elements to read.
+#[derive(Clone, Copy)]
+pub(crate) struct Source {
+    first: *const u8,
+    elements: usize,
+    dtype: DType,
+}
+
+/// A run of elements to write.
+#[derive(Clone, Copy)]
+pub(crate) struct Sink {
+    first: *mut u8,
+    elements: usize,
+    dtype: DType,
+}
+
+// SAFETY: operations give disjoint parts of a sink to their jobs, and nothing writes to a source
+// while it is read, except element by element in place by the same job.
+unsafe impl Sync for Source {}
+// SAFETY: as above.
+unsafe impl Send for Source {}
+// SAFETY: as above.
+unsafe impl Sync for Sink {}
+// SAFETY: as above.
+unsafe impl Send for Sink {}
+
+impl Source {
+    /// # Safety
+    /// `first` must point to `elements` initialised elements of `dtype`, aligned to their size,
+    /// which outlive the value.
+    pub unsafe fn new(first: *const u8, elements: usize, dtype: DType) -> Source {
+        Source { first, elements, dtype }
+    }
+
+    pub fn dtype(self) -> DType {
+        self.dtype
+    }
+
+    /// The elements themselves, if they are f32.
+    pub fn as_f32(&self) -> Option<&[f32]> {
+        // SAFETY: by the contract of `new`.
+        (self.dtype == DType::F32)
+            .then(|| unsafe { std::slice::from_raw_parts(self.first.cast(), self.elements) })
+    }
+
+    /// Elements `start..start + out.len()`, widened.
+    pub fn load(&self, start: usize, out: &mut [f32]) {
+        assert!(start + out.len() <= self.elements);
+        // SAFETY: inside the run by the assertion, typed by the contract of `new`.
+        unsafe {
+            match self.dtype {
+                DType::F32 => {
+                    let from = self.first.cast::<f32>().add(start);
+                    std::ptr::copy_nonoverlapping(from, out.as_mut_ptr(), out.len());
+                }
+                DType::F16 => {
+                    let from = self.first.cast::<f16>().add(start);
+                    std::slice::from_raw_parts(from, out.len()).convert_to_f32_slice(out);
+                }
+                DType::BF16 => {
+                    let from = self.first.cast::<bf16>().add(start);
+                    for (to, from) in
+                        out.iter_mut().zip(std::slice::from_raw_parts(from, out.len()))
+                    {
+                        *to = f32::from_bits((from.to_bits() as u32) << 16);
+                    }
+                }
+            }
+        }
+    }
+
+    /// One element, widened.
+    pub fn get(&self, index: usize) -> f32 {
+        let mut one = [0.0];
+        self.load(index, &mut one);
+        one[0]
+    }
+}
+
+impl Sink {
+    /// # Safety
+    /// `first` must point to `elements` writable elements of `dtype`, aligned to their size, which
+    /// outlive the value.
+    pub unsafe fn new(first: *mut u8, elements: usize, dtype: DType) -> Sink {
+        Sink { first, elements, dtype }
+    }
+
+    /// The same run, to read.
+    pub fn as_source(&self) -> Source {
+        Source { first: self.first, elements: self.elements, dtype: self.dtype }
+    }
+
+    /// Writes `values` from element `start` on, each rounded to nearest even. Jobs that run at
+    /// the same time must write to different elements.
+    pub fn store(&self, start: usize, values: &[f32]) {
+        assert!(start + values.len() <= self.elements);
+        // SAFETY: inside the run by the assertion; typed by the contract of `new`; disjoint from
+        // what other jobs write by the contract of this function.
+        unsafe {
+            match self.dtype {
+                DType::F32 => {
+                    let to = self.first.cast::<f32>().add(start);
+                    std::ptr::copy(values.as_ptr(), to, values.len());
+                }
+                DType::F16 => {
+                    let to = self.first.cast::<f16>().add(start);
+                    std::slice::from_raw_parts_mut(to, values.len()).convert_from_f32_slice(values);
+                }
+                DType::BF16 => {
+                    let to = self.first.cast::<u16>().add(start);
+                    let to = std::slice::from_raw_parts_mut(to, values.len());
+                    for (to, &value) in to.iter_mut().zip(values) {
+                        *to = round_to_bf16(value);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Round to nearest even; NaN stays NaN. Branch free, so that loops over it vectorise.
+#[inline(always)]
+fn round_to_bf16(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let rounded = (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16;
+    let quiet = ((bits >> 16) | 0x40) as u16;
+    if value.is_nan() { quiet } else { rounded }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_equals_the_half_crate() {
+        let mut bits = 1u32;
+        for _ in 0..200_000 {
+            bits = bits.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let value = f32::from_bits(bits);
+            let (ours, theirs) = (bf16::from_bits(round_to_bf16(value)), bf16::from_f32(value));
+            assert!(ours == theirs || (ours.is_nan() && theirs.is_nan()), "{value}");
+        }
+    }
+}

@@ -1,0 +1,6 @@
+use crate::device::Session;
+use vidfit_tensor::*;
+
+pub(crate) fn run(_s: &Session<'_>, _op: Attention<'_>, _dst: &mut Tensor) {
+    todo!()
+}
