@@ -1,7 +1,7 @@
 //! Widening loads and rounding stores.
 
+use half::f16;
 use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
 use vidfit_tensor::DType;
 
 /// A run of elements to read.
@@ -64,11 +64,10 @@ impl Source {
                     std::slice::from_raw_parts(from, out.len()).convert_to_f32_slice(out);
                 }
                 DType::BF16 => {
-                    let from = self.first.cast::<bf16>().add(start);
-                    for (to, from) in
-                        out.iter_mut().zip(std::slice::from_raw_parts(from, out.len()))
-                    {
-                        *to = f32::from_bits((from.to_bits() as u32) << 16);
+                    let from = self.first.cast::<u16>().add(start);
+                    let from = std::slice::from_raw_parts(from, out.len());
+                    for (to, &from) in out.iter_mut().zip(from) {
+                        *to = f32::from_bits((from as u32) << 16);
                     }
                 }
             }
@@ -136,6 +135,7 @@ fn round_to_bf16(value: f32) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use half::bf16;
 
     #[test]
     fn rounding_equals_the_half_crate() {
