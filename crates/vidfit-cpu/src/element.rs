@@ -95,6 +95,54 @@ impl Sink {
         Source { first: self.first, elements: self.elements, dtype: self.dtype }
     }
 
+    /// Writes elements `from..from + count` of `source` from element `start` on, through `scratch`
+    /// unless the types agree. Jobs that run at the same time must write to different elements.
+    pub fn copy(
+        &self,
+        start: usize,
+        source: &Source,
+        from: usize,
+        count: usize,
+        scratch: &mut [f32],
+    ) {
+        assert!(start + count <= self.elements && from + count <= source.elements);
+        if self.dtype == source.dtype {
+            let size = self.dtype.bytes() as usize;
+            // SAFETY: inside both runs by the assertion, which have elements of the same size;
+            // disjoint from what other jobs write by the contract of this function.
+            unsafe {
+                let first = source.first.add(from * size);
+                std::ptr::copy(first, self.first.add(start * size), count * size);
+            }
+            return;
+        }
+        let mut done = 0;
+        while done < count {
+            let piece = (count - done).min(scratch.len());
+            source.load(from + done, &mut scratch[..piece]);
+            self.store(start + done, &scratch[..piece]);
+            done += piece;
+        }
+    }
+
+    /// Writes `bytes` from byte `start` on, as they are. Jobs that run at the same time must write
+    /// to different elements.
+    pub fn store_bytes(&self, start: usize, bytes: &[u8]) {
+        assert!(start + bytes.len() <= self.elements * self.dtype.bytes() as usize);
+        // SAFETY: inside the run by the assertion; every pattern of bits is an element; disjoint
+        // from what other jobs write by the contract of this function.
+        unsafe { std::ptr::copy(bytes.as_ptr(), self.first.add(start), bytes.len()) }
+    }
+
+    /// Makes elements `start..start + count` zero. Jobs that run at the same time must write to
+    /// different elements.
+    pub fn clear(&self, start: usize, count: usize) {
+        assert!(start + count <= self.elements);
+        let size = self.dtype.bytes() as usize;
+        // SAFETY: as in `store_bytes`; zero bytes are a zero of every type.
+        unsafe { self.first.add(start * size).write_bytes(0, count * size) }
+    }
+
     /// Writes `values` from element `start` on, each rounded to nearest even. Jobs that run at
     /// the same time must write to different elements.
     pub fn store(&self, start: usize, values: &[f32]) {

@@ -1,14 +1,33 @@
+//! Values between the host and the arena.
+
 use crate::device::Session;
+use crate::element::{Sink, Source};
+use crate::ops::{CHUNK, for_chunks};
 use vidfit_tensor::*;
 
-pub(crate) fn upload(_s: &Session<'_>, _values: &[f32], _dst: &mut Tensor) {
-    todo!()
+pub(crate) fn upload(s: &Session<'_>, values: &[f32], dst: &mut Tensor) {
+    assert_eq!(values.len(), dst.shape().elements());
+    // SAFETY: a slice of f32, borrowed until the copy is done.
+    let from = unsafe { Source::new(values.as_ptr().cast(), values.len(), DType::F32) };
+    copy(s, &from, &s.sink(dst), values.len());
 }
 
-pub(crate) fn upload_bytes(_s: &Session<'_>, _bytes: &[u8], _dst: &mut Tensor) {
-    todo!()
+pub(crate) fn upload_bytes(s: &Session<'_>, bytes: &[u8], dst: &mut Tensor) {
+    assert_eq!(bytes.len() as u64, dst.bytes());
+    let to = s.sink(dst);
+    for_chunks(s, bytes.len(), |chunk, _| to.store_bytes(chunk.start, &bytes[chunk]));
 }
 
-pub(crate) fn download(_s: &Session<'_>, _src: &Tensor, _values: &mut [f32]) {
-    todo!()
+pub(crate) fn download(s: &Session<'_>, src: &Tensor, values: &mut [f32]) {
+    assert_eq!(values.len(), src.shape().elements());
+    // SAFETY: a slice of f32, borrowed until the copy is done.
+    let to = unsafe { Sink::new(values.as_mut_ptr().cast(), values.len(), DType::F32) };
+    copy(s, &s.source(src), &to, values.len());
+}
+
+/// `count` elements from the beginning of one run to the beginning of another, rounded.
+pub(super) fn copy(s: &Session<'_>, from: &Source, to: &Sink, count: usize) {
+    for_chunks(s, count, |chunk, scratch| {
+        to.copy(chunk.start, from, chunk.start, chunk.len(), &mut scratch[..CHUNK]);
+    });
 }

@@ -1,0 +1,49 @@
+//! Transfers round once and keep every bit otherwise.
+
+mod ops_bed;
+use ops_bed::*;
+use vidfit_tensor::*;
+
+/// Longer than two chunks, and not a multiple of anything.
+const LENGTH: usize = 2 * 16384 + 77;
+
+#[test]
+fn an_upload_rounds_to_nearest_even() {
+    let mut random = Random::new(1);
+    let mut values: Vec<f32> = (0..LENGTH).map(|_| 3.0 * random.unit()).collect();
+    // Half way between two bf16 numbers: to the even one, down and up; the second also for f16.
+    values[0] = f32::from_bits(0x3f80_8000);
+    values[1] = f32::from_bits(0x3f81_8000);
+    values[LENGTH - 1] = 1.0 + 3.0 / 2048.0;
+    for dtype in DTYPES {
+        let operand = Operand { dtype, shape: vec![LENGTH], values: values.clone() };
+        let expected: Vec<f32> = values.iter().map(|&v| dtype.round(v)).collect();
+        for threads in 1..=3 {
+            let result = run_on(threads, std::slice::from_ref(&operand), |_, _| {});
+            check_exact("upload", DType::F32, &result[0], &expected);
+        }
+    }
+}
+
+#[test]
+fn bytes_arrive_as_they_are() {
+    for dtype in DTYPES {
+        let size = dtype.bytes() as usize;
+        // Every pattern with an exponent below the largest: no NaN, whose bits may change.
+        let bytes: Vec<u8> = (0..LENGTH * size)
+            .map(|n| if n % size == size - 1 { (n / 7 % 0x78) as u8 } else { (n * 31 % 251) as u8 })
+            .collect();
+        let expected: Vec<f32> = bytes
+            .chunks(size)
+            .map(|b| match dtype {
+                DType::F32 => f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
+                DType::F16 => half::f16::from_le_bytes([b[0], b[1]]).to_f32(),
+                DType::BF16 => half::bf16::from_le_bytes([b[0], b[1]]).to_f32(),
+            })
+            .collect();
+        let result = run(&[Operand::empty(dtype, &[LENGTH])], &[0], |device, t| {
+            device.upload_bytes(&bytes, &mut t[0].clone());
+        });
+        check_exact("upload_bytes", DType::F32, &result[0], &expected);
+    }
+}
