@@ -1,1 +1,50 @@
-//! Work in progress.
+//! Videos out: MP4, GIF and folders of PNGs, one frame at a time.
+//!
+//! The output's name says its form ([`OutputKind`]). [`check_target`] finds out before any heavy
+//! work whether the output can be written; [`VideoWriter`] then takes frames as 8-bit RGB rows
+//! from the top left. Nothing appears at the output's name before [`VideoWriter::finish`]: a
+//! writer that is dropped leaves no file behind and an older output unharmed.
+//!
+//! ```
+//! use vidfit_media::{Fps, VideoSettings, VideoWriter};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let settings = VideoSettings::new(64, 48, Fps::new(8.0)?);
+//! let mut video = VideoWriter::create(&folder.path().join("grey.gif"), settings)?;
+//! for level in [0, 128, 255] {
+//!     video.write_frame(&vec![level; 64 * 48 * 3])?;
+//! }
+//! assert_eq!(video.finish()?.frames, 3);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # H.264 and its patents
+//!
+//! The cargo feature `h264` (on by default) builds Cisco's OpenH264 from its BSD-licensed source.
+//! Cisco pays the H.264 patent royalties only for the binaries that Cisco itself distributes, not
+//! for source builds like this one. Who distributes a build that includes the feature has to look
+//! into licences of their own; without it, `.mp4` is a clear error and the other forms work.
+
+mod atomic;
+#[cfg(feature = "h264")]
+mod colour;
+mod error;
+mod fps;
+mod gif;
+#[cfg(feature = "h264")]
+mod h264;
+mod kind;
+#[cfg(feature = "h264")]
+mod mp4;
+#[cfg(feature = "h264")]
+mod mp4_boxes;
+mod palette;
+mod png;
+mod target;
+mod writer;
+
+pub use error::MediaError;
+pub use fps::Fps;
+pub use kind::{OutputKind, estimate_bytes};
+pub use target::check_target;
+pub use writer::{Crf, VideoSettings, VideoWriter, Written};
