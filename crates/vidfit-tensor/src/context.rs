@@ -50,7 +50,8 @@ impl<'a> Context<'a> {
         self.arena.alloc(label, dtype, shape)
     }
 
-    /// A tensor on the device with `values`, rounded to `dtype`.
+    /// A tensor on the device with the values that `values` makes, rounded to `dtype`. A dry run
+    /// does not make them.
     ///
     /// # Errors
     /// As [`Arena::alloc`].
@@ -59,10 +60,14 @@ impl<'a> Context<'a> {
         label: &str,
         dtype: DType,
         shape: impl Into<Shape>,
-        values: &[f32],
+        values: impl FnOnce() -> Vec<f32>,
     ) -> Result<Tensor, Error> {
         let mut tensor = self.arena.alloc(label, dtype, shape)?;
-        self.device.upload(values, &mut tensor);
+        if self.arena.is_recording() {
+            self.device.upload(&[], &mut tensor);
+        } else {
+            self.device.upload(&values(), &mut tensor);
+        }
         Ok(tensor)
     }
 

@@ -73,13 +73,11 @@ impl Device for DryDevice {
         tally.units += repeats.iter().product::<usize>() as u64;
     }
 
-    fn upload(&self, values: &[f32], dst: &mut Tensor) {
-        assert_eq!(values.len(), dst.shape().elements());
+    fn upload(&self, _values: &[f32], dst: &mut Tensor) {
         self.count(0.0, &[dst]);
     }
 
-    fn upload_bytes(&self, bytes: &[u8], dst: &mut Tensor) {
-        assert_eq!(bytes.len() as u64, dst.bytes());
+    fn upload_bytes(&self, _bytes: &[u8], dst: &mut Tensor) {
         self.count(0.0, &[dst]);
     }
 

@@ -29,10 +29,17 @@ pub enum Error {
         /// What failed, and what to do about it.
         what: String,
     },
-    /// Weights could not be read.
+    /// An error of the model's own: weights that cannot be read, sizes it has no positions for.
     #[error(transparent)]
-    Weights(Box<dyn std::error::Error + Send + Sync>),
+    Model(Box<dyn std::error::Error + Send + Sync>),
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,
+}
+
+impl Error {
+    /// Wraps an error of the model's own.
+    pub fn model(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        Error::Model(error.into())
+    }
 }

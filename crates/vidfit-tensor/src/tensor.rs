@@ -141,6 +141,16 @@ impl Tensor {
         Tensor { shape, ..self.clone() }
     }
 
+    /// Whether both are handles on the same elements.
+    pub fn is_same(&self, other: &Tensor) -> bool {
+        let same_place = match (&self.place, &other.place) {
+            (Place::Arena(a), Place::Arena(b)) => Arc::ptr_eq(a, b),
+            (Place::Host(a), Place::Host(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        };
+        same_place && self.first_byte == other.first_byte && self.shape == other.shape
+    }
+
     /// Whether no other handle holds these elements, so that they may be overwritten.
     pub fn is_sole_handle(&self) -> bool {
         match &self.place {

@@ -1,0 +1,204 @@
+//! What a run's steps share: modulations, projected text, positions.
+
+use super::config::{TransformerConfig, modulation_name};
+use crate::positions::{self, Grid, Sincos};
+use crate::weights::Weights;
+use vidfit_tensor::{Activation, Context, DType, Error, Rope, Tensor};
+
+/// The value that 1.5-5B-I2V is given for `ofs`, always.
+const OFS: f64 = 2.0;
+
+/// Shift, scale and gate of one stream, `[D]` each.
+pub(super) struct StreamModulation {
+    pub shift: Tensor,
+    pub scale: Tensor,
+    pub gate: Tensor,
+}
+
+/// The modulation of one norm.
+pub(super) struct Modulation {
+    pub video: StreamModulation,
+    pub text: StreamModulation,
+}
+
+/// The modulation of one block in one step.
+pub(super) struct BlockModulation {
+    pub attention: Modulation,
+    pub feed_forward: Modulation,
+}
+
+/// Everything that is computed once for all steps of a run.
+pub struct Conditioning {
+    /// The run's type.
+    pub(super) dtype: DType,
+    /// The patches.
+    pub(super) grid: Grid,
+    /// Projected text of each half, `[tokens, D]`.
+    pub(super) text: Vec<Tensor>,
+    /// Added positions: `[video tokens, D]`, or with the text rows in front.
+    pub(super) positions: Option<Tensor>,
+    /// Cosines and sines, `[video tokens, head_dim / 2]`.
+    rope: Option<(Tensor, Tensor)>,
+    /// For each block, the tables of its two norms, `[steps, 6·D]`.
+    blocks: Vec<(Tensor, Tensor)>,
+    /// `[steps, 2·D]`.
+    tail: Tensor,
+}
+
+impl Conditioning {
+    /// Computes the modulations of all `timesteps`, projects the `prompts` (`[tokens, text_dim]`
+    /// each; one for each half of guidance), and lays out positions.
+    ///
+    /// # Errors
+    /// As [`Weights::block`] and [`vidfit_tensor::Arena::alloc`].
+    pub fn prepare(
+        cx: &Context<'_>,
+        weights: &dyn Weights,
+        config: &TransformerConfig,
+        dtype: DType,
+        grid: Grid,
+        timesteps: &[i64],
+        prompts: &[&Tensor],
+    ) -> Result<Conditioning, Error> {
+        let time = time_embedding(cx, weights, config, dtype, timesteps)?;
+        let table = |block: &str, key: &str, width: usize| -> Result<Tensor, Error> {
+            let w = weights.block(block)?;
+            let shape = [timesteps.len(), width * config.inner_dim()];
+            let mut table = cx.alloc("modulation table", dtype, shape)?;
+            w.linear(cx, key, &time, Activation::None, &mut table);
+            Ok(table)
+        };
+        let mut blocks = Vec::with_capacity(config.num_layers);
+        for layer in 0..config.num_layers {
+            let name = modulation_name(layer);
+            blocks.push((table(&name, "norm1.linear", 6)?, table(&name, "norm2.linear", 6)?));
+        }
+        let tail = table("tail.modulation", "norm_out.linear", 2)?;
+        drop(time);
+
+        let w = weights.block("text_proj")?;
+        let project = |prompt: &&Tensor| {
+            let shape = [prompt.rows(), config.inner_dim()];
+            let mut projected = cx.alloc("projected text", dtype, shape)?;
+            w.linear(cx, "text_proj", prompt, Activation::None, &mut projected);
+            Ok(projected)
+        };
+        let text = prompts.iter().map(project).collect::<Result<_, Error>>()?;
+        drop(w);
+
+        let positions = added_positions(cx, weights, config, dtype, grid)?;
+        let rope = match config.use_rotary_positional_embeddings {
+            true => Some(rope(cx, config, grid)?),
+            false => None,
+        };
+        Ok(Conditioning { dtype, grid, text, positions, rope, blocks, tail })
+    }
+
+    /// Rows of text in front of the video.
+    pub(super) fn text_rows(&self) -> usize {
+        self.text[0].rows()
+    }
+
+    pub(super) fn rope(&self) -> Option<Rope<'_>> {
+        let first_row = self.text_rows();
+        self.rope.as_ref().map(|(cos, sin)| Rope { cos, sin, first_row })
+    }
+
+    /// The modulation of a block: shift, scale and gate for video, then for text.
+    pub(super) fn block(&self, layer: usize, step: usize) -> BlockModulation {
+        let norm = |table: &Tensor| {
+            let width = table.columns() / 6;
+            let row = table.at(step).reshape([6, width]);
+            let stream = |first: usize| StreamModulation {
+                shift: row.at(first),
+                scale: row.at(first + 1),
+                gate: row.at(first + 2),
+            };
+            Modulation { video: stream(0), text: stream(3) }
+        };
+        let (attention, feed_forward) = &self.blocks[layer];
+        BlockModulation { attention: norm(attention), feed_forward: norm(feed_forward) }
+    }
+
+    /// Shift and scale of the last norm.
+    pub(super) fn tail(&self, step: usize) -> (Tensor, Tensor) {
+        let row = self.tail.at(step).reshape([2, self.tail.columns() / 2]);
+        (row.at(0), row.at(1))
+    }
+}
+
+/// SiLU of the time embedding of each step, `[steps, time_embed_dim]`: what every modulation
+/// reads.
+fn time_embedding(
+    cx: &Context<'_>,
+    weights: &dyn Weights,
+    config: &TransformerConfig,
+    dtype: DType,
+    timesteps: &[i64],
+) -> Result<Tensor, Error> {
+    let w = weights.block("time_embedding")?;
+    let perceptron = |key: &str, inputs: &[f64], sinusoid: usize, width: usize| {
+        let rows = inputs.len();
+        let values =
+            || inputs.iter().flat_map(|&t| positions::timestep_embedding(t, sinusoid)).collect();
+        let x = cx.upload("sinusoid", dtype, [rows, sinusoid], values)?;
+        let mut inner = cx.alloc("time embedding inner", dtype, [rows, width])?;
+        w.linear(cx, &format!("{key}.linear_1"), &x, Activation::Silu, &mut inner);
+        drop(x);
+        let mut out = cx.alloc("time embedding", dtype, [rows, width])?;
+        w.linear(cx, &format!("{key}.linear_2"), &inner, Activation::None, &mut out);
+        Ok::<Tensor, Error>(out)
+    };
+    let times: Vec<f64> = timesteps.iter().map(|&t| t as f64).collect();
+    let width = config.time_embed_dim;
+    let mut embedding = perceptron("time_embedding", &times, config.inner_dim(), width)?;
+    if let Some(ofs_width) = config.ofs_embed_dim {
+        let ofs = perceptron("ofs_embedding", &[OFS], ofs_width, ofs_width)?;
+        for step in 0..timesteps.len() {
+            cx.device.add(&ofs, &mut embedding.slice(step..step + 1));
+        }
+    }
+    let plain = embedding.clone();
+    cx.device.silu(&plain, &mut embedding);
+    Ok(embedding)
+}
+
+/// Positions that are added: learned ones where they fit, sincos ones otherwise, as the
+/// reference decides.
+fn added_positions(
+    cx: &Context<'_>,
+    weights: &dyn Weights,
+    config: &TransformerConfig,
+    dtype: DType,
+    grid: Grid,
+) -> Result<Option<Tensor>, Error> {
+    if config.use_learned_positional_embeddings {
+        let rows = config.max_text_seq_length + grid.tokens();
+        if rows == config.learned_rows() {
+            let w = weights.block("positions")?;
+            return Ok(Some(w.get("pos_embedding").reshape([rows, config.inner_dim()])));
+        }
+    } else if config.use_rotary_positional_embeddings {
+        return Ok(None);
+    }
+    let (space, time) = (config.spatial_interpolation_scale, config.temporal_interpolation_scale);
+    let table = Sincos::new(grid, config.inner_dim(), space, time).map_err(Error::model)?;
+    let shape = [grid.tokens(), config.inner_dim()];
+    cx.upload("sincos positions", dtype, shape, || table.table()).map(Some)
+}
+
+fn rope(
+    cx: &Context<'_>,
+    config: &TransformerConfig,
+    grid: Grid,
+) -> Result<(Tensor, Tensor), Error> {
+    let shape = [grid.tokens(), config.attention_head_dim / 2];
+    let table = match cx.arena.is_recording() {
+        true => None,
+        false => Some(config.rope(grid).map_err(Error::model)?),
+    };
+    let (cos, sin) = table.map(|table| (table.cos, table.sin)).unwrap_or_default();
+    let cos = cx.upload("rope cosines", super::ROPE_DTYPE, shape, || cos)?;
+    let sin = cx.upload("rope sines", super::ROPE_DTYPE, shape, || sin)?;
+    Ok((cos, sin))
+}

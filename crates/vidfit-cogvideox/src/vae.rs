@@ -1,0 +1,15 @@
+//! The 3-D causal VAE (`AutoencoderKLCogVideoX`; Yang et al. 2024, §2.1).
+//!
+//! A video tensor is a table of frames, each `[height, width, channels]`, allocated and freed
+//! singly. Only what a convolution reads is padded. A convolution's cache is then two frames that
+//! live longer, a frame that was doubled in time is the same frame twice, and a resnet frees its
+//! input while it goes.
+
+mod config;
+mod decoder;
+mod layers;
+mod tiling;
+
+pub use config::VaeConfig;
+pub use decoder::{Piece, decode};
+pub use tiling::Tiling;

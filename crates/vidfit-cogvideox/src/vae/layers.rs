@@ -1,0 +1,278 @@
+//! The decoder's layers over tables of frames.
+
+use crate::weights::Block;
+use std::collections::BTreeMap;
+use vidfit_tensor::{Activation, Context, Conv, DType, Error, GroupNorm, Tensor};
+
+/// The eps of the reference's spatial norms, which no configuration holds.
+const SPATIAL_NORM_EPS: f32 = 1e-6;
+
+/// The latents of one chunk: what the decoder's norms are modulated by.
+pub(super) struct Latents {
+    /// `[h, w, latent channels]` each, scaled for the decoder.
+    pub frames: Vec<Tensor>,
+}
+
+impl Latents {
+    /// The latent frame that belongs to frame `t` of `count` (`CogVideoXSpatialNorm3D`): the
+    /// nearest, but where `count` is odd the first frame has the first latent for itself.
+    fn index(&self, t: usize, count: usize) -> usize {
+        let latents = self.frames.len();
+        match (count > 1 && count % 2 == 1, t) {
+            (true, 0) => 0,
+            (true, _) => 1 + (t - 1) * (latents - 1) / (count - 1),
+            (false, _) => t * latents / count,
+        }
+    }
+}
+
+/// The last two padded input frames of each causal convolution, kept from chunk to chunk.
+pub(super) type Caches = BTreeMap<String, Window>;
+
+/// The two padded frames before the current one.
+#[derive(Clone)]
+pub(super) struct Window {
+    earlier: Tensor,
+    previous: Tensor,
+}
+
+/// A causal 3×3×3 convolution that is fed one padded frame after another. Before the first frame
+/// of a video stand two copies of it.
+pub(super) struct CausalConv<'a> {
+    cx: &'a Context<'a>,
+    weight: &'a Tensor,
+    bias: &'a Tensor,
+    window: Option<Window>,
+}
+
+impl<'a> CausalConv<'a> {
+    /// Continues from what `caches` hold for this layer.
+    pub fn resume(
+        cx: &'a Context<'a>,
+        w: &'a Block,
+        key: &str,
+        caches: &mut Caches,
+        name: &str,
+    ) -> Self {
+        CausalConv {
+            cx,
+            weight: w.get(&format!("{key}.weight")),
+            bias: w.get(&format!("{key}.bias")),
+            window: caches.remove(name),
+        }
+    }
+
+    /// The last padded frame that was fed.
+    pub fn previous(&self) -> Option<&Tensor> {
+        self.window.as_ref().map(|window| &window.previous)
+    }
+
+    /// Feeds one padded frame; the result goes to `dst`, or is added to it.
+    pub fn feed(&mut self, padded: Tensor, accumulate: bool, dst: &mut Tensor) {
+        let window = self
+            .window
+            .take()
+            .unwrap_or_else(|| Window { earlier: padded.clone(), previous: padded.clone() });
+        let op = Conv {
+            frames: &[&window.earlier, &window.previous, &padded],
+            weight: self.weight,
+            bias: self.bias,
+            accumulate,
+        };
+        self.cx.device.conv(op, dst);
+        self.window = Some(Window { earlier: window.previous, previous: padded });
+    }
+
+    /// Leaves the last two frames for the next chunk.
+    pub fn suspend(self, caches: &mut Caches, name: &str) {
+        if let Some(window) = self.window {
+            caches.insert(name.to_owned(), window);
+        }
+    }
+}
+
+/// A group norm whose statistics are known, modulated by the latents.
+pub(super) struct SpatialNorm<'a> {
+    cx: &'a Context<'a>,
+    w: &'a Block,
+    key: &'a str,
+    statistics: Tensor,
+    /// Factor and summand of each latent frame, at the latents' resolution. (The reference
+    /// enlarges the latents first; a 1×1×1 convolution commutes with that.)
+    modulations: Vec<(Tensor, Tensor)>,
+    /// For each frame, the latent frame that modulates it.
+    latent_of: Vec<usize>,
+}
+
+impl<'a> SpatialNorm<'a> {
+    /// Takes the statistics of `frames`, all of a chunk.
+    pub fn measure(
+        cx: &'a Context<'a>,
+        w: &'a Block,
+        key: &'a str,
+        groups: usize,
+        frames: &[Tensor],
+        latents: &Latents,
+    ) -> Result<Self, Error> {
+        let first = &frames[0];
+        let (height, channels) = (first.dims()[0], first.columns());
+        let mut statistics = cx.alloc("group norm statistics", DType::F32, [groups, 2])?;
+        let shape = [frames.len(), height, groups * 2];
+        let mut partials = cx.alloc("group norm partials", DType::F32, shape)?;
+        let handles: Vec<&Tensor> = frames.iter().collect();
+        let eps = SPATIAL_NORM_EPS;
+        cx.device.group_norm_statistics(&handles, eps, &mut partials, &mut statistics);
+        drop(partials);
+
+        let project = |conv: &str, z: &Tensor| -> Result<Tensor, Error> {
+            let shape = [z.dims()[0], z.dims()[1], channels];
+            let mut dst = cx.alloc(conv, first.dtype(), shape)?;
+            w.linear(cx, &format!("{key}.{conv}.conv"), z, Activation::None, &mut dst);
+            Ok(dst)
+        };
+        let modulations =
+            latents.frames.iter().map(|z| Ok((project("conv_y", z)?, project("conv_b", z)?)));
+        let modulations = modulations.collect::<Result<_, Error>>()?;
+        let latent_of = (0..frames.len()).map(|t| latents.index(t, frames.len())).collect();
+        Ok(SpatialNorm { cx, w, key, statistics, modulations, latent_of })
+    }
+
+    /// Whether frames `a` and `b`, if they have the same elements, have the same result.
+    pub fn same_modulation(&self, a: usize, b: usize) -> bool {
+        self.latent_of[a] == self.latent_of[b]
+    }
+
+    /// Norm, modulation and SiLU of frame number `t`, padded for a convolution.
+    pub fn apply(&self, t: usize, frame: &Tensor) -> Result<Tensor, Error> {
+        let [height, width, channels] = *frame.dims() else {
+            panic!("a frame is [height, width, channels], not {frame:?}");
+        };
+        let shape = [height + 2, width + 2, channels];
+        let mut padded = self.cx.alloc(self.key, frame.dtype(), shape)?;
+        let (factor, summand) = &self.modulations[self.latent_of[t]];
+        let op = GroupNorm {
+            statistics: &self.statistics,
+            weight: self.w.get(&format!("{}.norm_layer.weight", self.key)),
+            bias: self.w.get(&format!("{}.norm_layer.bias", self.key)),
+            modulation: Some((factor, summand)),
+            silu: true,
+        };
+        self.cx.device.group_norm(op, frame, &mut padded);
+        Ok(padded)
+    }
+}
+
+/// `CogVideoXResnetBlock3D` over one chunk. Each input frame goes into the first convolution and
+/// into the shortcut, and ends there.
+pub(super) fn resnet(
+    cx: &Context<'_>,
+    w: &Block,
+    name: &str,
+    groups: usize,
+    frames: Vec<Tensor>,
+    latents: &Latents,
+    caches: &mut Caches,
+) -> Result<Vec<Tensor>, Error> {
+    let outputs = w.get("conv1.conv.bias").columns();
+    let norm = SpatialNorm::measure(cx, w, "norm1", groups, &frames, latents)?;
+    // A frame that was doubled in time is the same frame twice: it is normalised once.
+    let repeats: Vec<bool> = (0..frames.len())
+        .map(|t| t > 0 && frames[t].is_same(&frames[t - 1]) && norm.same_modulation(t, t - 1))
+        .collect();
+
+    let cache = format!("{name}.conv1");
+    let mut conv = CausalConv::resume(cx, w, "conv1.conv", caches, &cache);
+    let (mut inner, mut skipped) = (Vec::new(), Vec::new());
+    for (t, frame) in frames.into_iter().enumerate() {
+        let padded = match conv.previous() {
+            Some(previous) if repeats[t] => previous.clone(),
+            _ => norm.apply(t, &frame)?,
+        };
+        let [height, width, _] = *frame.dims() else { panic!("a frame has three dimensions") };
+        skipped.push(shortcut(cx, w, frame, outputs)?);
+        let mut dst = cx.alloc("conv1", padded.dtype(), [height, width, outputs])?;
+        conv.feed(padded, false, &mut dst);
+        inner.push(dst);
+    }
+    conv.suspend(caches, &cache);
+    drop(norm);
+
+    let norm = SpatialNorm::measure(cx, w, "norm2", groups, &inner, latents)?;
+    let cache = format!("{name}.conv2");
+    let mut conv = CausalConv::resume(cx, w, "conv2.conv", caches, &cache);
+    for ((t, frame), dst) in inner.into_iter().enumerate().zip(&mut skipped) {
+        let padded = norm.apply(t, &frame)?;
+        drop(frame);
+        conv.feed(padded, true, dst);
+    }
+    conv.suspend(caches, &cache);
+    Ok(skipped)
+}
+
+/// The frame that a resnet's result is added to: the input itself where that is free to be
+/// overwritten.
+fn shortcut(cx: &Context<'_>, w: &Block, frame: Tensor, outputs: usize) -> Result<Tensor, Error> {
+    let has_weights = w.find("conv_shortcut.weight").is_some();
+    if !has_weights && frame.is_sole_handle() {
+        return Ok(frame);
+    }
+    let shape = [frame.dims()[0], frame.dims()[1], outputs];
+    let mut dst = cx.alloc("shortcut", frame.dtype(), shape)?;
+    match has_weights {
+        true => w.linear(cx, "conv_shortcut", &frame, Activation::None, &mut dst),
+        false => cx.device.cast(&frame, &mut dst),
+    }
+    Ok(dst)
+}
+
+/// `CogVideoXUpsample3D`: doubles height and width, and perhaps time. Frames that time doubles
+/// are computed once and stand in the table twice.
+pub(super) fn upsample(
+    cx: &Context<'_>,
+    w: &Block,
+    doubles_time: bool,
+    frames: Vec<Tensor>,
+) -> Result<Vec<Tensor>, Error> {
+    let count = frames.len();
+    let mut enlarged = Vec::new();
+    for (t, frame) in frames.into_iter().enumerate() {
+        let [height, width, channels] = *frame.dims() else {
+            panic!("a frame is [height, width, channels], not {frame:?}");
+        };
+        let shape = [2 * height + 2, 2 * width + 2, channels];
+        let mut padded = cx.alloc("upsampled", frame.dtype(), shape)?;
+        cx.device.upsample(&frame, &mut padded);
+        let dtype = frame.dtype();
+        drop(frame);
+        let mut dst = cx.alloc("upsampler conv", dtype, [2 * height, 2 * width, channels])?;
+        let op = Conv {
+            frames: &[&padded],
+            weight: w.get("conv.weight"),
+            bias: w.get("conv.bias"),
+            accumulate: false,
+        };
+        cx.device.conv(op, &mut dst);
+        // Odd counts keep their first frame single; one alone is a picture, not a video.
+        let single = !doubles_time || (count % 2 == 1 && t == 0);
+        if !single {
+            enlarged.push(dst.clone());
+        }
+        enlarged.push(dst);
+    }
+    Ok(enlarged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_chunks_give_their_first_frame_the_first_latent() {
+        let latents = |n| Latents { frames: vec![Tensor::nowhere(DType::F32, [1, 1, 16]); n] };
+        let of = |n, count| (0..count).map(|t| latents(n).index(t, count)).collect::<Vec<_>>();
+        assert_eq!(of(3, 9), [0, 1, 1, 1, 1, 2, 2, 2, 2]);
+        assert_eq!(of(3, 5), [0, 1, 1, 2, 2]);
+        assert_eq!(of(2, 8), [0, 0, 0, 0, 1, 1, 1, 1]);
+        assert_eq!(of(1, 1), [0]);
+    }
+}
