@@ -26,6 +26,27 @@ fn for_chunks(s: &Session<'_>, elements: usize, body: impl Fn(Range<usize>, &mut
     });
 }
 
+/// Calls `body` for blocks that cover `rows` rows of `columns` elements: the block's range of
+/// elements, and the columns it has. A block is some whole rows or a piece of one, and at most
+/// `at_most` elements long.
+fn for_rows(
+    s: &Session<'_>,
+    rows: usize,
+    columns: usize,
+    at_most: usize,
+    body: impl Fn(Range<usize>, Range<usize>, &mut [f32]) + Sync,
+) {
+    let at_once = (at_most / columns.max(1)).max(1);
+    s.run(rows.div_ceil(at_once), |job, scratch| {
+        let (first, end) = (job * at_once, rows.min((job + 1) * at_once));
+        for piece in pieces(columns, at_most) {
+            let start = first * columns + piece.start;
+            // Several rows are one block only if they are whole.
+            body(start..start + (end - first) * piece.len(), piece, scratch);
+        }
+    });
+}
+
 /// Consecutive ranges that cover `0..length`, each at most `at_most` long.
 fn pieces(length: usize, at_most: usize) -> impl Iterator<Item = Range<usize>> {
     (0..length).step_by(at_most).map(move |start| start..length.min(start + at_most))

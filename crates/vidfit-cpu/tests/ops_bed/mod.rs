@@ -129,10 +129,12 @@ fn same_bits(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
 }
 
-/// Each value must be what some number within `slack` of the expected one rounds to.
-pub fn check(what: &str, dtype: DType, actual: &[f32], expected: &[f64], slack: f64) {
+/// Each value must be what some number near the expected one rounds to. Near is a millionth of it,
+/// or of 1 for smaller ones: operands are around 1, and sums of them lose what is small beside 1.
+pub fn check(what: &str, dtype: DType, actual: &[f32], expected: &[f64]) {
     assert_eq!(actual.len(), expected.len(), "{what}: length");
     for (n, (&a, &e)) in actual.iter().zip(expected).enumerate() {
+        let slack = 1e-6 * e.abs().max(1.0);
         let (low, high) = (dtype.round((e - slack) as f32), dtype.round((e + slack) as f32));
         assert!(low <= a && a <= high, "{what}: element {n} is {a}, not {e} as {dtype}");
     }
