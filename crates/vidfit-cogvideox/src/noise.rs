@@ -1,9 +1,9 @@
 //! The random numbers of `torch.randn` with a CPU generator, bit for bit.
 //!
-//! [`Generator`] is PyTorch's `at::CPUGeneratorImpl`: a Mersenne Twister (mt19937) and one normal value kept back by the
-//! scalar path. A tensor of 16 or more values is filled by a vectorised Box-Muller transform in f32 ([`box_muller`]),
-//! a smaller one by a scalar transform in f64; the two share the twister, but only the scalar one reads or writes
-//! the kept value.
+//! [`Generator`] is PyTorch's `at::CPUGeneratorImpl`: a Mersenne Twister (mt19937) and one normal
+//! value kept back by the scalar path. A tensor of 16 or more values is filled by a vectorised
+//! Box-Muller transform in f32 (module `box_muller`), a smaller one by a scalar transform in f64;
+//! the two share the twister, but only the scalar one reads or writes the kept value.
 //!
 //! Nothing here depends on the features of the CPU it runs on.
 
@@ -93,7 +93,8 @@ impl Generator {
             rest.len()
         };
         if tail > 0 {
-            // PyTorch has drawn the uniforms of the whole tensor by now, then draws the last 16 values afresh.
+            // PyTorch has drawn the uniforms of the whole tensor by now, then draws the last 16
+            // values afresh.
             self.twister.skip(tail);
             if let Some(last) = values.last_chunk_mut::<BLOCK>() {
                 self.fill_block(last);
@@ -101,8 +102,9 @@ impl Generator {
         }
     }
 
-    /// `torch.randn(values.len(), dtype=torch.bfloat16)`: the f32 values rounded, except that the last 16 of a length
-    /// that is no multiple of 16 come from other uniforms (see [`Generator::skip_normal`]).
+    /// `torch.randn(values.len(), dtype=torch.bfloat16)`: the f32 values rounded, except that the
+    /// last 16 of a length that is no multiple of 16 come from other uniforms (see
+    /// [`Generator::skip_normal`]).
     pub fn fill_normal_bf16(&mut self, values: &mut [bf16]) {
         self.fill_rounded(values, bf16::from_f32);
     }
@@ -112,10 +114,11 @@ impl Generator {
         self.fill_rounded(values, f16::from_f32);
     }
 
-    /// Moves on as if `len` values had been drawn, without computing them; `half` says whether as bf16 or f16.
+    /// Moves on as if `len` values had been drawn, without computing them; `half` says whether as
+    /// bf16 or f16.
     ///
-    /// For lengths of 16 and more that are no multiple of 16, f32 uses up `len + 16` words of the twister, the half
-    /// types only `len` rounded up to 16. Otherwise they agree.
+    /// For lengths of 16 and more that are no multiple of 16, f32 uses up `len + 16` words of the
+    /// twister, the half types only `len` rounded up to 16. Otherwise they agree.
     pub fn skip_normal(&mut self, len: usize, half: bool) {
         match (len, len % BLOCK) {
             (0..BLOCK, _) => (0..len).for_each(|_| {
@@ -151,7 +154,8 @@ impl Generator {
         box_muller(block);
     }
 
-    /// One value of `at::normal_distribution<double>`: Box-Muller gives two, the second waits for the next call.
+    /// One value of `at::normal_distribution<double>`: Box-Muller gives two, the second waits for
+    /// the next call.
     fn scalar_normal(&mut self) -> f64 {
         if let Some(kept) = self.kept_normal.take() {
             return kept;
@@ -179,7 +183,8 @@ mod tests {
         values
     }
 
-    // Printed by torch 2.15: torch.randn(n, generator=torch.Generator().manual_seed(7)) in the order given.
+    // Printed by torch 2.15: torch.randn(n, generator=torch.Generator().manual_seed(7)) in the
+    // order given.
     const FOUR: [f32; 4] = [-0.146_795_1, 0.786_141_3, 0.946_821_63, -1.114344];
     const SIXTEEN_AFTER_FOUR: [f32; 16] = [
         -0.17643793,
@@ -202,7 +207,8 @@ mod tests {
 
     #[test]
     fn a_long_draw_has_pytorchs_bits() {
-        // r.view(uint32) weighted with 1, 2, 3, … and summed modulo 2^64; torch 2.15 with AVX2 or AVX-512.
+        // r.view(uint32) weighted with 1, 2, 3, … and summed modulo 2^64; torch 2.15 with AVX2 or
+        // AVX-512.
         let sum = draw(&mut Generator::seed(42), 65_541)
             .iter()
             .zip(1_u64..)
@@ -271,7 +277,8 @@ mod tests {
 
     #[test]
     fn ragged_tails_differ_between_full_and_half() {
-        // Measured: full precision skips the uniforms of the tail before it redraws 16, the half types do not.
+        // Measured: full precision skips the uniforms of the tail before it redraws 16, the half
+        // types do not.
         for len in [17, 20, 33, 100, 1003] {
             let whole = len / 16 * 16;
             let mut expected = draw(&mut Generator::seed(5), whole + 16);

@@ -1,8 +1,10 @@
-//! Positions as tables on the host: rotary tables, the additive sine-cosine table of 2b, the timestep's sinusoid.
+//! Positions as tables on the host: rotary tables, the additive sine-cosine table of 2b, the
+//! timestep's sinusoid.
 //!
-//! Tokens are counted frame by frame, row by row, column by column, in units of patches; text tokens come before them and
-//! have no position. The tables repeat the roundings of diffusers' `models/embeddings.py`: f32 for rotary positions and
-//! the sinusoid, f64 for the sine-cosine table.
+//! Tokens are counted frame by frame, row by row, column by column, in units of patches; text
+//! tokens come before them and have no position. The tables repeat the roundings of diffusers'
+//! `models/embeddings.py`: f32 for rotary positions and the sinusoid, f64 for the sine-cosine
+//! table.
 
 /// The size of a video in patches: `frames · rows · cols` tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,9 +58,9 @@ pub enum PositionError {
 
 /// Rotary tables: cosine and sine per token and rotated pair.
 ///
-/// Pair j of a head is elements 2j and 2j+1; it becomes (a·cos − b·sin, b·cos + a·sin). The first head_dim/8 pairs turn
-/// with the frame, the next 3·head_dim/16 with the row, the last 3·head_dim/16 with the column. (The reference stores
-/// each value twice.)
+/// Pair j of a head is elements 2j and 2j+1; it becomes (a·cos − b·sin, b·cos + a·sin). The first
+/// head_dim/8 pairs turn with the frame, the next 3·head_dim/16 with the row, the last
+/// 3·head_dim/16 with the column. (The reference stores each value twice.)
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rope {
     /// `[S_v, head_dim / 2]`.
@@ -70,8 +72,9 @@ pub struct Rope {
 }
 
 impl Rope {
-    /// The table of CogVideoX 1.0 (no temporal patch size): the grid is fitted into the `base` grid (rows, cols) the
-    /// model was trained on (`sample_height / patch_size`, `sample_width / patch_size`), see [`CropRegion::fit`].
+    /// The table of CogVideoX 1.0 (no temporal patch size): the grid is fitted into the `base` grid
+    /// (rows, cols) the model was trained on (`sample_height / patch_size`,
+    /// `sample_width / patch_size`), see [`CropRegion::fit`].
     ///
     /// # Errors
     /// [`PositionError::Dimension`] and [`PositionError::Empty`].
@@ -95,12 +98,12 @@ impl Rope {
         Ok(Self::from_positions(&positions, head_dim))
     }
 
-    /// The table of CogVideoX 1.5: plain integers. `max` (rows, cols) is `sample_height / patch_size`,
-    /// `sample_width / patch_size`.
+    /// The table of CogVideoX 1.5: plain integers. `max` (rows, cols) is
+    /// `sample_height / patch_size`, `sample_width / patch_size`.
     ///
     /// # Errors
-    /// [`PositionError::TooLarge`] if the grid is larger than `max`, [`PositionError::Dimension`] and
-    /// [`PositionError::Empty`].
+    /// [`PositionError::TooLarge`] if the grid is larger than `max`, [`PositionError::Dimension`]
+    /// and [`PositionError::Empty`].
     pub fn slice(grid: Grid, head_dim: usize, max: (usize, usize)) -> Result<Self, PositionError> {
         check(grid, "attention_head_dim", head_dim)?;
         if grid.rows > max.0 || grid.cols > max.1 {
@@ -149,8 +152,8 @@ pub struct CropRegion {
 }
 
 impl CropRegion {
-    /// Scales `grid` (rows, cols) to fit into `base` (rows, cols), keeping its aspect, and centres it:
-    /// `get_resize_crop_region_for_grid`, whose rounding sends halves to the even neighbour.
+    /// Scales `grid` (rows, cols) to fit into `base` (rows, cols), keeping its aspect, and centres
+    /// it: `get_resize_crop_region_for_grid`, whose rounding sends halves to the even neighbour.
     pub fn fit(grid: (usize, usize), base: (usize, usize)) -> Self {
         let (rows, cols) = (grid.0 as f64, grid.1 as f64);
         let (base_rows, base_cols) = (base.0 as f64, base.1 as f64);
@@ -172,8 +175,8 @@ impl CropRegion {
 
 /// The additive sine-cosine positions of 2b, kept as one small table per axis.
 ///
-/// The row that is added to a token is `[frame part, column part, row part]`, of D/4, 3D/8 and 3D/8 values; each part is
-/// its sines, then its cosines. Text tokens get nothing added.
+/// The row that is added to a token is `[frame part, column part, row part]`, of D/4, 3D/8 and 3D/8
+/// values; each part is its sines, then its cosines. Text tokens get nothing added.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sincos {
     grid: Grid,
@@ -228,10 +231,12 @@ impl Sincos {
     }
 }
 
-/// The sinusoid of a timestep (or of `ofs`), `[dim]`: cosines, then sines, of t · exp(−ln(10000) · i / (dim/2)).
+/// The sinusoid of a timestep (or of `ofs`), `[dim]`: cosines, then sines, of t · exp(−ln(10000) ·
+/// i / (dim/2)).
 ///
-/// The frequencies are the correctly rounded f32. PyTorch takes them from MKL, which is one unit in the last place off
-/// for about one in a hundred; at t = 999 such a one moves its cosine or sine by up to 6e-5.
+/// The frequencies are the correctly rounded f32. PyTorch takes them from MKL, which is one unit in
+/// the last place off for about one in a hundred; at t = 999 such a one moves its cosine or sine by
+/// up to 6e-5.
 pub fn timestep_embedding(t: f64, dim: usize) -> Vec<f32> {
     let half = dim / 2;
     let minus_ln_period = -(10000_f64.ln()) as f32;

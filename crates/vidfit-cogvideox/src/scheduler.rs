@@ -1,11 +1,12 @@
 //! The two samplers of CogVideoX, DDIM and DPM-Solver++ (SDE, 2M), as plain numbers.
 //!
-//! A device does the arithmetic on the latents; here a `scheduler_config.json` becomes a list of [`Step`]s, each with
-//! the timestep to feed the network and the scalars of its update. Everything is f64, as in diffusers, whose
-//! `CogVideoXDDIMScheduler` and `CogVideoXDPMScheduler` are the source of every formula.
+//! A device does the arithmetic on the latents; here a `scheduler_config.json` becomes a list of
+//! [`Step`]s, each with the timestep to feed the network and the scalars of its update. Everything
+//! is f64, as in diffusers, whose `CogVideoXDDIMScheduler` and `CogVideoXDPMScheduler` are the
+//! source of every formula.
 //!
-//! The coefficients are 0-dimensional f64 tensors in the reference; they multiply f32 tensors as f32, so a device
-//! rounds each scalar to f32 once before it is used.
+//! The coefficients are 0-dimensional f64 tensors in the reference; they multiply f32 tensors as
+//! f32, so a device rounds each scalar to f32 once before it is used.
 
 mod config;
 mod noise_table;

@@ -1,13 +1,15 @@
 //! Prompts as token ids, as T5's tokenizer makes them from a checkpoint's `spiece.model`.
 //!
-//! The text is split at special tokens (`</s>`, `<pad>`, `<unk>`, `<extra_id_0>` … `<extra_id_99>`); what lies between is
-//! normalised by the rules stored in the model, cut into words, and each word, with `▁` in front, into the pieces of
-//! highest total score ([`unigram`]). Ids are padded with `<pad>`; no attention mask is made, since CogVideoX attends to
+//! The text is split at special tokens (`</s>`, `<pad>`, `<unk>`, `<extra_id_0>` …
+//! `<extra_id_99>`); what lies between is normalised by the rules stored in the model, cut into
+//! words, and each word, with `▁` in front, into the pieces of highest total score (module
+//! `unigram`). Ids are padded with `<pad>`; no attention mask is made, since CogVideoX attends to
 //! the padding as well.
 //!
-//! This is SentencePiece's behaviour and, for text in composed form (NFC), that of every transformers release. The
-//! `tokenizers` library behind transformers 5 normalises by grapheme and loses the second of two combining marks
-//! ("ệ" written as e + U+0323 + U+0302 becomes "ẹ"); that is not repeated here.
+//! This is SentencePiece's behaviour and, for text in composed form (NFC), that of every
+//! transformers release. The `tokenizers` library behind transformers 5 normalises by grapheme and
+//! loses the second of two combining marks ("ệ" written as e + U+0323 + U+0302 becomes "ẹ"); that
+//! is not repeated here.
 
 mod unigram;
 
@@ -141,8 +143,8 @@ impl Tokenizer {
     /// The ids of `text`: at most `max_len - 1` of them, the end mark, and padding up to `max_len`.
     ///
     /// # Errors
-    /// [`TokenizerError::NoRoom`] for a `max_len` of 0; [`TokenizerError::Damaged`] if the model's normalisation rules
-    /// turn out to be broken.
+    /// [`TokenizerError::NoRoom`] for a `max_len` of 0; [`TokenizerError::Damaged`] if the model's
+    /// normalisation rules turn out to be broken.
     pub fn encode(&self, text: &str, max_len: usize) -> Result<Encoded, TokenizerError> {
         let room = max_len.checked_sub(1).ok_or(TokenizerError::NoRoom)?;
         let tokens = self.tokens(text)?;
@@ -199,7 +201,8 @@ impl Tokenizer {
     }
 }
 
-/// Runs the SentencePiece crate. It slices strings at offsets that come from the file, so a hostile file can make it panic.
+/// Runs the SentencePiece crate. It slices strings at offsets that come from the file, so a hostile
+/// file can make it panic.
 fn guarded<T>(run: impl FnOnce() -> sentencepiece_rs::Result<T>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(result) => result.map_err(|error| error.to_string()),
@@ -328,13 +331,14 @@ mod tests {
 
     #[test]
     fn rules_that_cut_characters_in_two_are_an_error() {
-        // A trie whose only key is the first byte of "Ａ" (U+FF21, EF BC A1); what follows it is no character.
-        let first_byte = 0xef;
+        // A trie whose only key is the first byte of "Ａ" (U+FF21, EF BC A1); what follows it is no
+        // character.
+        let (first_byte, value) = (0xef, 16);
         let mut units = vec![0_u32; 256];
-        units[0] = 1 << 10; // the children of the root are at 1 ^ byte
-        units[1 ^ first_byte] = first_byte as u32 | 1 << 8; // the end of a key, whose value is unit 238 ^ 0
-        units[1 ^ first_byte] |= (((1 ^ first_byte) ^ 16) as u32) << 10; // ... moved to unit 16
-        units[16] = 0;
+        units[0] = 1 << 10; // the root's children are at 1 ^ byte
+        let end = 1 ^ first_byte;
+        units[end] = first_byte as u32 | 1 << 8 | ((end ^ value) as u32) << 10; // a key ends here
+        units[value] = 0; // and becomes what stands at 0 in the block of texts
         let mut map = 1024_u32.to_le_bytes().to_vec();
         map.extend(units.iter().flat_map(|unit| unit.to_le_bytes()));
         map.extend(vec![b'x'; 1024]);

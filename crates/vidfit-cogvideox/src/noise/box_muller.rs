@@ -1,10 +1,12 @@
 //! Box-Muller on blocks of 16 f32, as PyTorch's AVX2 kernel (`normal_fill_16_AVX2`) computes it.
 //!
-//! That kernel takes its logarithm, sine and cosine from `avx_mathfun.h`, a port of the Cephes polynomials, and the
-//! compiler fuses their products and sums. Repeating each rounding, fused ones included, gives the same bits. Without
-//! AVX2 PyTorch uses the C library's functions instead, with results up to 2e-6 away.
+//! That kernel takes its logarithm, sine and cosine from `avx_mathfun.h`, a port of the Cephes
+//! polynomials, and the compiler fuses their products and sums. Repeating each rounding, fused ones
+//! included, gives the same bits. Without AVX2 PyTorch uses the C library's functions instead, with
+//! results up to 2e-6 away.
 
-/// Uniforms u (first 8) and w (last 8) become normals: r·cos(2πw) and r·sin(2πw) with r = √(−2 ln(1 − u)).
+/// Uniforms u (first 8) and w (last 8) become normals: r·cos(2πw) and r·sin(2πw), where
+/// r = √(−2 ln(1 − u)).
 pub(super) fn box_muller(block: &mut [f32; 16]) {
     for i in 0..8 {
         let radius = (-2.0 * ln(1.0 - block[i])).sqrt();
@@ -14,8 +16,9 @@ pub(super) fn box_muller(block: &mut [f32; 16]) {
     }
 }
 
-/// a·b + c with one rounding, or as good as: the product is exact in f64, so only a sum that falls on the middle of
-/// two f32 after its own rounding (once in some 2^28) can differ. Unlike `f32::mul_add` it is fast on every CPU.
+/// a·b + c with one rounding, or as good as: the product is exact in f64, so only a sum that falls
+/// on the middle of two f32 after its own rounding (once in some 2^28) can differ. Unlike
+/// `f32::mul_add` it is fast on every CPU.
 #[inline(always)]
 fn fused(a: f32, b: f32, c: f32) -> f32 {
     (f64::from(a) * f64::from(b) + f64::from(c)) as f32

@@ -28,9 +28,9 @@ pub enum TimestepSpacing {
 
 /// A checked `scheduler_config.json`.
 ///
-/// Fields that the reference reads but that never reach its arithmetic (`clip_sample`, `clip_sample_range`,
-/// `sample_max_value`) are not kept. `trained_betas`, `beta_schedule` and `prediction_type` have one supported value
-/// each and are checked on reading.
+/// Fields that the reference reads but that never reach its arithmetic (`clip_sample`,
+/// `clip_sample_range`, `sample_max_value`) are not kept. `trained_betas`, `beta_schedule` and
+/// `prediction_type` have one supported value each and are checked on reading.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(try_from = "Published")]
 pub struct SchedulerConfig {
@@ -72,10 +72,10 @@ impl SchedulerConfig {
 
     /// The timesteps of `steps` denoising steps, from noisy to clean, `[steps]`.
     ///
-    /// With [`TimestepSpacing::Trailing`] the reference returns `steps + 1` entries for 62 of the possible 1000 values
-    /// (61, 103, 121, … 997): a rounding error in `np.arange` lets the stop value slip in, so that a last entry −1 is
-    /// appended, which reads ᾱ of timestep 999 and replaces the finished latents by the network's raw output. That
-    /// entry is left out here.
+    /// With [`TimestepSpacing::Trailing`] the reference returns `steps + 1` entries for 62 of the
+    /// possible 1000 values (61, 103, 121, … 997): a rounding error in `np.arange` lets the stop
+    /// value slip in, so that a last entry −1 is appended, which reads ᾱ of timestep 999 and
+    /// replaces the finished latents by the network's raw output. That entry is left out here.
     ///
     /// # Errors
     /// [`SchedulerError::StepCount`] and [`SchedulerError::OffsetOutOfTable`].
@@ -101,7 +101,8 @@ impl SchedulerConfig {
                 (0..steps as i64).rev().map(|k| k * ratio + self.steps_offset).collect()
             }
             TimestepSpacing::Trailing => {
-                // np.arange(1000, 0, -ratio) does not add -ratio but the difference of its first two values.
+                // np.arange(1000, 0, -ratio) does not add -ratio but the difference of its first
+                // two values.
                 let ratio = trained / steps as f64;
                 let difference = (trained - ratio) - trained;
                 (0..steps)
@@ -121,7 +122,8 @@ impl SchedulerConfig {
         }
     }
 
-    /// How many of `steps` steps a video-to-video job of this `strength` (0 to 1) skips at the noisy end.
+    /// How many of `steps` steps a video-to-video job of this `strength` (0 to 1) skips at the
+    /// noisy end.
     ///
     /// # Errors
     /// [`SchedulerError::Strength`], or [`SchedulerError::NothingToDo`] if all would be skipped.

@@ -21,7 +21,8 @@ pub struct AddNoise {
 }
 
 impl NoiseTable {
-    /// β = linspace(√beta_start, √beta_end)², ᾱ = ∏(1 − β); then the shift, then the rescaling to zero signal.
+    /// β = linspace(√beta_start, √beta_end)², ᾱ = ∏(1 − β); then the shift, then the rescaling to
+    /// zero signal.
     pub fn new(config: &SchedulerConfig) -> Self {
         let count = config.num_train_timesteps;
         let (start, end) = (config.beta_start.sqrt(), config.beta_end.sqrt());
@@ -54,8 +55,8 @@ impl NoiseTable {
         usize::try_from(timestep).map_or(self.final_alpha_cumprod, |t| self.alphas_cumprod[t])
     }
 
-    /// The scalars that noise clean latents to `timestep` (video-to-video), in f32 arithmetic as the reference does it
-    /// for f32 latents.
+    /// The scalars that noise clean latents to `timestep` (video-to-video), in f32 arithmetic as
+    /// the reference does it for f32 latents.
     ///
     /// # Panics
     /// If the timestep is past the table's end.
@@ -138,7 +139,8 @@ mod tests {
 
     #[test]
     fn the_shift_comes_before_the_rescaling() {
-        // Shifting after rescaling leaves ᾱ_0 at 0.99915 / (3 - 2·0.99915) as well, but moves the middle.
+        // Shifting after rescaling leaves ᾱ_0 at 0.99915 / (3 - 2·0.99915) as well, but moves the
+        // middle.
         let rescaled = table(1.0).alpha(499);
         assert!((table(3.0).alpha(499) - rescaled / (3.0 - 2.0 * rescaled)).abs() > 1e-4);
     }

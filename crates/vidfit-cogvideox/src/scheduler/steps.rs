@@ -12,8 +12,8 @@ pub struct Step {
     pub index: usize,
     /// The timestep the network is told.
     pub timestep: i64,
-    /// `timestep − (1000 div n)`: where the update goes. Not always the next list entry: if n does not divide 1000 the
-    /// two differ, and the reference uses this one. Below 0 is the clean end.
+    /// `timestep − (1000 div n)`: where the update goes. Not always the next list entry: if n does
+    /// not divide 1000 the two differ, and the reference uses this one. Below 0 is the clean end.
     pub prev_timestep: i64,
     /// √ᾱ_t.
     pub sqrt_alpha: f64,
@@ -41,7 +41,8 @@ pub struct DdimStep {
     pub b: f64,
 }
 
-/// `x' = m1 · x − m2 · d + sigma · noise`, with `d = x0` or, of second order, `d = now · x0 − old · x0_old`.
+/// `x' = m1 · x − m2 · d + sigma · noise`, with `d = x0` or, of second order,
+/// `d = now · x0 − old · x0_old`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DpmStep {
     /// √((1 − ᾱ_p) / (1 − ᾱ_t)) · e^(−h), h the step in log signal-to-noise ratio.
@@ -52,8 +53,8 @@ pub struct DpmStep {
     pub sigma: f64,
     /// Weights of this and the previous step's x0 (kept in f32); `None` for a first-order step.
     pub second_order: Option<SecondOrder>,
-    /// How many latent-sized noise tensors the reference draws in this step. The last one drawn is used; with 2, the
-    /// first is thrown away but moves the generator.
+    /// How many latent-sized noise tensors the reference draws in this step. The last one drawn is
+    /// used; with 2, the first is thrown away but moves the generator.
     pub draws: u32,
 }
 
@@ -125,11 +126,12 @@ fn half_log_snr(alpha: f64) -> f64 {
 }
 
 impl DpmStep {
-    /// `back` is the timestep of the step before, or `None` where the reference does a first-order step: at the first
-    /// step, and at any whose previous timestep lies past the clean end.
+    /// `back` is the timestep of the step before, or `None` where the reference does a first-order
+    /// step: at the first step, and at any whose previous timestep lies past the clean end.
     fn new(table: &NoiseTable, alpha: f64, alpha_prev: f64, back: Option<i64>) -> Self {
         let lambda = half_log_snr(alpha);
-        // +∞ when coming from pure noise or going to the clean end; the exponentials then are exactly 0.
+        // +∞ when coming from pure noise or going to the clean end; the exponentials then are
+        // exactly 0.
         let h = half_log_snr(alpha_prev) - lambda;
         let second_order = back.map(|back| {
             // r is +∞ one step after pure noise: weights 1 and 0.
@@ -217,7 +219,8 @@ mod tests {
     #[test]
     fn a_count_that_does_not_divide_1000_keeps_the_references_bookkeeping() {
         let steps = config(SchedulerKind::Dpm).steps(60).unwrap();
-        // Ends at timestep 0, not at the clean end: noise stays in the result, and two draws are made.
+        // Ends at timestep 0, not at the clean end: noise stays in the result, and two draws are
+        // made.
         assert_eq!(
             (steps[59].timestep, steps[59].prev_timestep, dpm(&steps[59]).draws),
             (16, 0, 2)

@@ -4,7 +4,8 @@ use std::cmp::Ordering;
 
 use sentencepiece_rs::{PieceType, SentencePieceModel};
 
-/// How much worse than the worst piece a character without piece is (SentencePiece's `kUnkPenalty`).
+/// How much worse than the worst piece a character without piece is (SentencePiece's
+/// `kUnkPenalty`).
 const UNKNOWN_PENALTY: f64 = 10.0;
 
 /// A piece found in a text.
@@ -105,7 +106,8 @@ impl Unigram {
         text.iter()
             .enumerate()
             .map_while(move |(depth, byte)| {
-                // All candidates agree with the text in the bytes before `depth`; shorter ones sort first.
+                // All candidates agree with the text in the bytes before `depth`; shorter ones sort
+                // first.
                 let order =
                     |piece: &Piece| piece.bytes.get(depth).map_or(Ordering::Less, |b| b.cmp(byte));
                 let from = candidates.partition_point(|piece| order(piece).is_lt());
