@@ -42,6 +42,16 @@ impl Source {
         self.dtype
     }
 
+    /// The number of elements.
+    pub fn len(self) -> usize {
+        self.elements
+    }
+
+    /// Where the first element is, for kernels with loads of their own.
+    pub fn first(self) -> *const u8 {
+        self.first
+    }
+
     /// The elements themselves, if they are f32.
     pub fn as_f32(&self) -> Option<&[f32]> {
         // SAFETY: by the contract of `new`.

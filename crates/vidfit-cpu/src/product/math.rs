@@ -46,7 +46,7 @@ pub(crate) fn silu(x: f32) -> f32 {
 /// `u = sqrt(2/π) (x + 0.044715 x³)`, written as `x / (1 + e^-2u)`: nothing cancels.
 #[inline(always)]
 pub(crate) fn gelu_tanh(x: f32) -> f32 {
-    const MINUS_TWO_ROOT_TWO_OVER_PI: f32 = -1.595_769_1;
+    const MINUS_TWO_ROOT_TWO_OVER_PI: f32 = -1.595_769;
     let inner = (x * x).mul_add(0.044_715 * x, x);
     x / (1.0 + exp(MINUS_TWO_ROOT_TWO_OVER_PI * inner))
 }

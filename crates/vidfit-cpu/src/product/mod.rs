@@ -2,5 +2,11 @@
 
 pub(crate) mod attention;
 pub(crate) mod conv;
+mod isa;
+mod kernel;
 pub(crate) mod linear;
 pub(crate) mod math;
+mod pack;
+mod softmax;
+#[cfg(target_arch = "x86_64")]
+mod transpose;
