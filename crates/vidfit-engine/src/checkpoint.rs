@@ -1,0 +1,180 @@
+//! Checkpoints in the published diffusers layout.
+//!
+//! Opening one reads configurations and headers, and holds every tensor to what the configuration
+//! asks for: nothing missing, nothing unknown, right shapes and types. No weight is read.
+
+mod component;
+mod inspect;
+mod variant;
+
+pub use component::{Component, ModelConfig, WeightFiles};
+pub use inspect::{ComponentReport, ComponentState, Inspection, inspect};
+pub use variant::Variant;
+
+use crate::safetensors::SafetensorsError;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use vidfit_cogvideox::scheduler::{SchedulerConfig, SchedulerError};
+use vidfit_cogvideox::t5::T5Config;
+use vidfit_cogvideox::tokenizer::{Tokenizer, TokenizerError};
+use vidfit_cogvideox::transformer::TransformerConfig;
+use vidfit_cogvideox::vae::VaeConfig;
+
+/// Why a checkpoint cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The fields are what the messages say they are.
+pub enum CheckpointError {
+    #[error(
+        "{} is not a checkpoint: it has no model_index.json. Give the folder that holds \
+         transformer/, vae/ and text_encoder/, or a model id",
+        dir.display()
+    )]
+    NotACheckpoint { dir: PathBuf },
+    #[error(
+        "the checkpoint lacks {what} ({} is missing). Get it with `vidfit models pull {id}`",
+        path.display()
+    )]
+    Missing { what: &'static str, path: PathBuf, id: String },
+    #[error("cannot read {}: {source}", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{} is not a valid configuration: {what}", path.display())]
+    Config { path: PathBuf, what: String },
+    #[error("{} asks for {what}, which vidfit does not compute", path.display())]
+    Unsupported { path: PathBuf, what: String },
+    #[error(
+        "{} lacks {count} of the weights that its configuration asks for, such as {key}",
+        dir.display()
+    )]
+    MissingWeights { dir: PathBuf, key: String, count: usize },
+    #[error(
+        "{} has {count} weights that its configuration knows nothing of, such as {key}: is \
+         config.json from another model?",
+        dir.display()
+    )]
+    UnknownWeights { dir: PathBuf, key: String, count: usize },
+    #[error("{key} in {} has the shape {found:?}; its configuration asks for {expected:?}", dir.display())]
+    WrongShape { dir: PathBuf, key: String, found: Vec<u64>, expected: Vec<usize> },
+    #[error("{key} in {} has the type {found}; vidfit reads F32, F16 and BF16", dir.display())]
+    WrongType { dir: PathBuf, key: String, found: String },
+    #[error(transparent)]
+    Weights(#[from] SafetensorsError),
+    #[error("{}: {source}", path.display())]
+    Scheduler { path: PathBuf, source: SchedulerError },
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+}
+
+/// A whole text-to-video checkpoint.
+pub struct Checkpoint {
+    /// The folder.
+    pub dir: PathBuf,
+    /// Which of the published models it is like.
+    pub variant: Variant,
+    /// `text_encoder/`.
+    pub text_encoder: Component<T5Config>,
+    /// `transformer/`.
+    pub transformer: Component<TransformerConfig>,
+    /// `vae/`.
+    pub vae: Component<VaeConfig>,
+    /// `scheduler/scheduler_config.json`.
+    pub scheduler: SchedulerConfig,
+    /// `tokenizer/spiece.model`.
+    pub tokenizer: Tokenizer,
+}
+
+impl Checkpoint {
+    /// Opens and checks a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`], for the first thing that is missing or wrong.
+    pub fn open(dir: &Path) -> Result<Checkpoint, CheckpointError> {
+        read_index(dir)?;
+        let transformer: Component<TransformerConfig> = Component::open(&dir.join("transformer"))?;
+        let vae: Component<VaeConfig> = Component::open(&dir.join("vae"))?;
+        let text_encoder: Component<T5Config> = Component::open(&dir.join("text_encoder"))?;
+        let (wide, narrow) = (text_encoder.config.d_model, transformer.config.text_embed_dim);
+        let latent = (vae.config.latent_channels, transformer.config.out_channels);
+        let path = dir.join("transformer/config.json");
+        if wide != narrow {
+            let what = format!("text of width {narrow}; this text encoder makes {wide}");
+            return Err(CheckpointError::Config { path, what });
+        }
+        if latent.0 != latent.1 {
+            let what = format!("{} latent channels; this VAE has {}", latent.1, latent.0);
+            return Err(CheckpointError::Config { path, what });
+        }
+        let checkpoint = Checkpoint {
+            variant: Variant::of(&transformer.config),
+            scheduler: open_scheduler(dir)?,
+            tokenizer: open_tokenizer(dir)?,
+            dir: dir.to_owned(),
+            text_encoder,
+            transformer,
+            vae,
+        };
+        let (pieces, rows) =
+            (checkpoint.tokenizer.vocab_size(), checkpoint.text_encoder.config.vocab_size);
+        if pieces > rows {
+            let path = dir.join("text_encoder/config.json");
+            let what = format!("a vocabulary of {rows}; the tokenizer has {pieces} pieces");
+            return Err(CheckpointError::Config { path, what });
+        }
+        Ok(checkpoint)
+    }
+}
+
+/// `model_index.json`, as far as it can be wrong.
+pub(crate) fn read_index(dir: &Path) -> Result<Value, CheckpointError> {
+    let path = dir.join("model_index.json");
+    if !path.is_file() {
+        return Err(CheckpointError::NotACheckpoint { dir: dir.to_owned() });
+    }
+    let index: Value = read_json(&path)?;
+    let class = index.get("_class_name").and_then(Value::as_str).unwrap_or("");
+    if !class.starts_with("CogVideoX") {
+        let what = format!("a pipeline of class {class:?}; vidfit runs CogVideoX pipelines");
+        return Err(CheckpointError::Config { path, what });
+    }
+    Ok(index)
+}
+
+fn open_scheduler(dir: &Path) -> Result<SchedulerConfig, CheckpointError> {
+    let path = dir.join("scheduler/scheduler_config.json");
+    if !path.is_file() {
+        return Err(missing("the scheduler's configuration", path));
+    }
+    let text = read_text(&path)?;
+    SchedulerConfig::from_json(&text).map_err(|source| CheckpointError::Scheduler { path, source })
+}
+
+fn open_tokenizer(dir: &Path) -> Result<Tokenizer, CheckpointError> {
+    let path = dir.join("tokenizer/spiece.model");
+    if !path.is_file() {
+        return Err(missing("the tokenizer", path));
+    }
+    Ok(Tokenizer::open(&path)?)
+}
+
+fn missing(what: &'static str, path: PathBuf) -> CheckpointError {
+    let id = crate::hub::id_of_cached_path(&path).unwrap_or_else(|| "OWNER/NAME".into());
+    CheckpointError::Missing { what, path, id }
+}
+
+/// Configurations are small; a longer file is not one.
+const LONGEST_CONFIG_BYTES: u64 = 1 << 20;
+
+fn read_text(path: &Path) -> Result<String, CheckpointError> {
+    let io = |source| CheckpointError::Io { path: path.to_owned(), source };
+    let bytes = std::fs::metadata(path).map_err(io)?.len();
+    if bytes > LONGEST_CONFIG_BYTES {
+        let what = format!("it is {bytes} bytes long");
+        return Err(CheckpointError::Config { path: path.to_owned(), what });
+    }
+    std::fs::read_to_string(path).map_err(io)
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, CheckpointError> {
+    let text = read_text(path)?;
+    serde_json::from_str(&text)
+        .map_err(|error| CheckpointError::Config { path: path.to_owned(), what: error.to_string() })
+}

@@ -1,0 +1,92 @@
+//! What can go wrong with a job, and whose fault it is.
+
+use crate::checkpoint::CheckpointError;
+use crate::hub::HubError;
+use crate::safetensors::SafetensorsError;
+
+/// An error of the engine.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The checkpoint cannot make what was asked for.
+    #[error("{0}")]
+    Request(String),
+    /// The checkpoint is missing, incomplete or broken.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A model could not be found or downloaded.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// Tensors could not be written.
+    #[error(transparent)]
+    Tensors(#[from] SafetensorsError),
+    /// The job does not fit into the memory there is.
+    #[error(
+        "this job needs {:.1} GB of memory, and {:.1} GB may be used{}. Make the video smaller or \
+         shorter, or close other programs",
+        gigabytes(*required_bytes), gigabytes(*available_bytes),
+        if *tiled { "" } else { " (decoding in tiles, --vae-tiling auto, takes less)" }
+    )]
+    DoesNotFit {
+        /// What the least demanding plan needs.
+        required_bytes: u64,
+        /// What may be used.
+        available_bytes: u64,
+        /// Whether that plan decodes in tiles already.
+        tiled: bool,
+    },
+    /// The user stopped the run.
+    #[error("interrupted")]
+    Interrupted,
+    /// The device or the plan failed.
+    #[error(transparent)]
+    Run(vidfit_tensor::Error),
+}
+
+/// Whose fault an error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// What was asked for, or given, cannot work.
+    Input,
+    /// The machine is too small.
+    Memory,
+    /// The user stopped it.
+    Interruption,
+    /// Anything else.
+    Other,
+}
+
+impl EngineError {
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            EngineError::Request(_) | EngineError::Checkpoint(_) => Fault::Input,
+            EngineError::Hub(error) => match error {
+                HubError::Cancelled { .. } => Fault::Interruption,
+                HubError::NotAModel { .. }
+                | HubError::NotAFolder { .. }
+                | HubError::NotCached { .. } => Fault::Input,
+                _ => Fault::Other,
+            },
+            EngineError::DoesNotFit { .. } => Fault::Memory,
+            EngineError::Interrupted => Fault::Interruption,
+            EngineError::Tensors(_) | EngineError::Run(_) => Fault::Other,
+        }
+    }
+}
+
+impl From<vidfit_tensor::Error> for EngineError {
+    fn from(error: vidfit_tensor::Error) -> Self {
+        match error {
+            vidfit_tensor::Error::Interrupted => EngineError::Interrupted,
+            vidfit_tensor::Error::DoesNotFit { required_bytes, available_bytes } => {
+                EngineError::DoesNotFit { required_bytes, available_bytes, tiled: true }
+            }
+            other => EngineError::Run(other),
+        }
+    }
+}
+
+/// Bytes in GB, as card vendors count.
+fn gigabytes(bytes: u64) -> f64 {
+    bytes as f64 / (1u64 << 30) as f64
+}

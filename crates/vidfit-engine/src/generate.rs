@@ -1,0 +1,220 @@
+//! From a request to a video: plan, reserve once, run, measure.
+
+use crate::checkpoint::Checkpoint;
+use crate::error::EngineError;
+use crate::plan::Plan;
+use crate::progress::{Listener, Watch};
+use crate::request::{Job, Request, TilingChoice, Warnings, tiles};
+use crate::text_to_video::{self, Outputs};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use vidfit_cogvideox::vae::Piece;
+use vidfit_tensor::{Arena, Context, Device, Error, Measured, Tensor};
+
+/// A job with its plan, ready to run.
+pub struct Prepared {
+    /// The job.
+    pub job: Job,
+    /// Its plan.
+    pub plan: Plan,
+    /// What the user should know.
+    pub warnings: Warnings,
+}
+
+/// What a run is allowed and asked besides making the video.
+pub struct RunOptions<'a> {
+    /// Set to stop the run at the next unit of work.
+    pub stop: &'a AtomicBool,
+    /// Hears of its progress.
+    pub listener: Listener,
+    /// Whether embeddings, latents and unrounded frames are kept for the caller.
+    pub keep_tensors: bool,
+    /// The most device memory that may be reserved, in bytes.
+    pub capacity_bytes: u64,
+    /// Whether freed and fresh memory is filled with garbage. For tests; slow.
+    pub poison: bool,
+}
+
+/// A finished run.
+pub struct Generated {
+    /// The video: RGB, 8 bits, one buffer of `height · width · 3` bytes a frame.
+    pub frames: Vec<Vec<u8>>,
+    /// What was kept, if that was asked for.
+    pub tensors: Option<KeptTensors>,
+    /// What the run really used.
+    pub measured: Measured,
+}
+
+/// Intermediate results, widened to f32.
+#[derive(Clone, Debug, Default)]
+pub struct KeptTensors {
+    /// `[1, tokens, width]`.
+    pub prompt_embeds: Vec<f32>,
+    /// `[1, F, C, h, w]`, after the last step, padding frames included.
+    pub latents: Vec<f32>,
+    /// `[F, H, W, 3]` in 0..=1, before rounding.
+    pub frames: Vec<f32>,
+}
+
+/// Holds a request against a checkpoint and plans it for `device`, within `capacity_bytes` of its
+/// memory. Decodes in tiles if that is left to the plan and nothing else fits.
+///
+/// # Errors
+/// [`EngineError::Request`] if it cannot be done, [`EngineError::DoesNotFit`] if it does not fit.
+pub fn prepare(
+    checkpoint: &Checkpoint,
+    request: &Request,
+    device: &dyn Device,
+    capacity_bytes: u64,
+) -> Result<Prepared, EngineError> {
+    let (job, mut warnings) = Job::new(checkpoint, request)?;
+    let plan = Plan::new(checkpoint, &job, device.profile())?;
+    if plan.device_bytes() <= capacity_bytes {
+        return Ok(Prepared { job, plan, warnings });
+    }
+    let whole_bytes = plan.device_bytes();
+    if request.tiling == TilingChoice::Auto {
+        let job = job.with_tiles(tiles(checkpoint, request)?);
+        let plan = Plan::new(checkpoint, &job, device.profile())?;
+        if plan.device_bytes() <= capacity_bytes {
+            warnings.push(format!(
+                "decoding in tiles, because the whole takes {:.1} GB and {:.1} GB may be used; \
+                 this changes the picture slightly (--vae-tiling off forbids it)",
+                whole_bytes as f64 / (1u64 << 30) as f64,
+                capacity_bytes as f64 / (1u64 << 30) as f64
+            ));
+            return Ok(Prepared { job, plan, warnings });
+        }
+        return Err(does_not_fit(plan.device_bytes(), capacity_bytes, true));
+    }
+    Err(does_not_fit(whole_bytes, capacity_bytes, job.tiling.is_some()))
+}
+
+fn does_not_fit(required_bytes: u64, available_bytes: u64, tiled: bool) -> EngineError {
+    EngineError::DoesNotFit { required_bytes, available_bytes, tiled }
+}
+
+/// Reserves the planned memory, once, and runs the job in it.
+///
+/// # Errors
+/// [`EngineError::DoesNotFit`] before anything else if the plan needs more than may be reserved;
+/// [`EngineError::Interrupted`]; [`EngineError::Run`] if the device fails or the run leaves the
+/// plan.
+pub fn run(
+    checkpoint: &Checkpoint,
+    prepared: &Prepared,
+    device: &Arc<dyn Device>,
+    options: RunOptions<'_>,
+) -> Result<Generated, EngineError> {
+    let (job, plan) = (&prepared.job, &prepared.plan);
+    if plan.device_bytes() > options.capacity_bytes {
+        let tiled = job.tiling.is_some();
+        return Err(does_not_fit(plan.device_bytes(), options.capacity_bytes, tiled));
+    }
+    device.reserve(plan.layout.peak_bytes)?;
+    let result = run_reserved(checkpoint, job, plan, device, options);
+    device.release();
+    result
+}
+
+fn run_reserved(
+    checkpoint: &Checkpoint,
+    job: &Job,
+    plan: &Plan,
+    device: &Arc<dyn Device>,
+    options: RunOptions<'_>,
+) -> Result<Generated, EngineError> {
+    let mut arena = Arena::replay(plan.layout.clone());
+    if options.poison {
+        let device = device.clone();
+        arena = arena.poison_with(move |offset, bytes| device.poison(offset, bytes));
+    }
+    let watch = Watch::new(options.stop, options.listener);
+    let context = Context::new(&**device, &arena, &watch);
+    let frame_bytes = job.height * job.width * 3;
+    let mut outputs = Collecting {
+        job,
+        plan,
+        watch: &watch,
+        frames: vec![vec![0; frame_bytes]; job.frames],
+        tensors: options.keep_tensors.then(KeptTensors::default),
+        piece: Vec::new(),
+    };
+    outputs.begin_phase(0);
+    text_to_video::run(&context, checkpoint, job, &mut outputs)?;
+    device.finish()?;
+    watch.end();
+    let Collecting { frames, tensors, .. } = outputs;
+    Ok(Generated { frames, tensors, measured: arena.finish()? })
+}
+
+/// Brings a run's results to the host. Its buffers: the rounded frames; one piece of a frame in
+/// f32; and, if they are kept, embeddings, latents and unrounded frames.
+struct Collecting<'a> {
+    job: &'a Job,
+    plan: &'a Plan,
+    watch: &'a Watch<'a>,
+    frames: Vec<Vec<u8>>,
+    tensors: Option<KeptTensors>,
+    piece: Vec<f32>,
+}
+
+const PHASES: [&str; 3] = ["text", "denoise", "decode"];
+
+impl Collecting<'_> {
+    fn begin_phase(&self, phase: usize) {
+        let steps = (phase == 1).then_some(self.job.steps.len());
+        self.watch.begin(PHASES[phase], self.plan.phases[phase].units, steps);
+    }
+}
+
+fn fetch(cx: &Context<'_>, tensor: &Tensor) -> Result<Vec<f32>, Error> {
+    let mut values = vec![0.0; tensor.shape().elements()];
+    cx.device.download(tensor, &mut values)?;
+    Ok(values)
+}
+
+impl Outputs for Collecting<'_> {
+    fn prompt_embeds(&mut self, cx: &Context<'_>, embeds: &Tensor) -> Result<(), Error> {
+        if let Some(kept) = &mut self.tensors {
+            kept.prompt_embeds = fetch(cx, embeds)?;
+        }
+        cx.device.finish()?;
+        self.begin_phase(1);
+        Ok(())
+    }
+
+    fn step_done(&mut self, step: usize) -> Result<(), Error> {
+        self.watch.steps_done(step + 1);
+        Ok(())
+    }
+
+    fn latents(&mut self, cx: &Context<'_>, latents: &Tensor) -> Result<(), Error> {
+        if let Some(kept) = &mut self.tensors {
+            kept.latents = fetch(cx, latents)?;
+            kept.frames = vec![0.0; self.job.frames * self.job.height * self.job.width * 3];
+        }
+        cx.device.finish()?;
+        self.begin_phase(2);
+        Ok(())
+    }
+
+    fn piece(&mut self, cx: &Context<'_>, piece: Piece<'_>) -> Result<(), Error> {
+        let (rows, columns) = (piece.pixels.dims()[0], piece.pixels.dims()[1]);
+        self.piece.resize(rows * columns * 3, 0.0);
+        cx.device.download(piece.pixels, &mut self.piece)?;
+        let stride = self.job.width * 3;
+        for (row, line) in self.piece.chunks_exact(columns * 3).enumerate() {
+            let start = (piece.top + row) * stride + piece.left * 3;
+            let pixels = &mut self.frames[piece.frame][start..start + line.len()];
+            for (pixel, &value) in pixels.iter_mut().zip(line) {
+                *pixel = (value * 255.0).round_ties_even() as u8;
+            }
+            if let Some(kept) = &mut self.tensors {
+                let start = piece.frame * self.job.height * stride + start;
+                kept.frames[start..start + line.len()].copy_from_slice(line);
+            }
+        }
+        Ok(())
+    }
+}

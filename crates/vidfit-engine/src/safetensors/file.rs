@@ -1,0 +1,144 @@
+//! One safetensors file.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use memmap2::Mmap;
+
+use super::error::HeaderFault;
+use super::header::read_header;
+use super::map::{MappedBytes, map_file};
+use super::{SafetensorsError, StoredDtype};
+use crate::hub::id_of_cached_path;
+
+/// A tensor as the header describes it, already checked against the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// The name, such as `transformer_blocks.0.attn1.to_q.weight`.
+    pub name: String,
+    /// The element type on disk.
+    pub dtype: StoredDtype,
+    /// The shape, outermost dimension first; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// Where its bytes lie, counted from the beginning of the file.
+    pub range: Range<u64>,
+}
+
+impl TensorInfo {
+    /// How many elements.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().map(|&n| n as u64).product()
+    }
+
+    /// How many bytes on disk.
+    pub fn bytes(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+}
+
+/// A memory-mapped safetensors file with a checked header.
+pub struct SafetensorsFile {
+    path: PathBuf,
+    map: Arc<Mmap>,
+    tensors: Vec<TensorInfo>,
+    by_name: HashMap<String, usize>,
+    metadata: Vec<(String, String)>,
+}
+
+impl SafetensorsFile {
+    /// Maps a file and checks its header. The tensors themselves are not read: that takes no time
+    /// and no memory, whatever the size of the file.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, SafetensorsError> {
+        let path = path.as_ref();
+        let io_error =
+            |action| move |source| SafetensorsError::Io { action, path: path.to_owned(), source };
+        let file = File::open(path).map_err(io_error("open"))?;
+        let about = file.metadata().map_err(io_error("inspect"))?;
+        if !about.is_file() {
+            return Err(SafetensorsError::NotAFile { path: path.to_owned() });
+        }
+        let invalid = |fault| SafetensorsError::Invalid {
+            path: path.to_owned(),
+            fault,
+            pull_id: id_of_cached_path(path),
+        };
+        // An empty file cannot be mapped on every system.
+        if about.len() < super::header::LENGTH_BYTES {
+            return Err(invalid(HeaderFault::TooShort { file_bytes: about.len() }));
+        }
+        let map = map_file(&file).map_err(io_error("map"))?;
+        let header = read_header(&map).map_err(invalid)?;
+        let by_name =
+            header.tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), i)).collect();
+        Ok(Self {
+            path: path.to_owned(),
+            map,
+            tensors: header.tensors,
+            by_name,
+            metadata: header.metadata,
+        })
+    }
+
+    /// The tensors, in the order in which they lie in the file.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = &TensorInfo> {
+        self.tensors.iter()
+    }
+
+    /// What the header says about a tensor.
+    pub fn info(&self, name: &str) -> Result<&TensorInfo, SafetensorsError> {
+        match self.by_name.get(name) {
+            Some(&i) => Ok(&self.tensors[i]),
+            None => Err(SafetensorsError::NoSuchTensor {
+                tensor: name.to_owned(),
+                path: self.path.clone(),
+            }),
+        }
+    }
+
+    /// Whether there is a tensor of that name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// The bytes of a tensor. They need not be aligned for its element type.
+    pub fn bytes(&self, name: &str) -> Result<&[u8], SafetensorsError> {
+        Ok(&self.map[place_in_map(self.info(name)?)])
+    }
+
+    /// The bytes of a tensor as a handle that outlives this value.
+    pub fn mapped(&self, name: &str) -> Result<MappedBytes, SafetensorsError> {
+        Ok(MappedBytes::new(self.map.clone(), place_in_map(self.info(name)?)))
+    }
+
+    /// The strings under `__metadata__`.
+    pub fn metadata(&self) -> &[(String, String)] {
+        &self.metadata
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The size of the whole file.
+    pub fn file_bytes(&self) -> u64 {
+        self.map.len() as u64
+    }
+}
+
+/// The header check has made sure that the range lies in the map, whose length is a `usize`.
+fn place_in_map(tensor: &TensorInfo) -> Range<usize> {
+    tensor.range.start as usize..tensor.range.end as usize
+}
+
+impl std::fmt::Debug for SafetensorsFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SafetensorsFile")
+            .field("path", &self.path)
+            .field("tensors", &self.tensors.len())
+            .finish_non_exhaustive()
+    }
+}

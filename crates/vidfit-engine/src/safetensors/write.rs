@@ -1,0 +1,131 @@
+//! Writing a safetensors file: whole or not at all.
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::{Map, Value, json};
+
+use super::header::METADATA_KEY;
+use super::{SafetensorsError, StoredDtype};
+
+/// A tensor to be written: name, element type, shape and little-endian bytes.
+pub type TensorToWrite<'a> = (&'a str, StoredDtype, &'a [usize], &'a [u8]);
+
+/// Writes tensors to a file, replacing what is there only once all is on the disk.
+///
+/// Widest element type first, then by name, after a header padded to a multiple of eight, as the
+/// reference implementation does, so that every tensor is aligned for its type.
+pub fn write_safetensors(
+    path: impl AsRef<Path>,
+    tensors: &[TensorToWrite<'_>],
+) -> Result<(), SafetensorsError> {
+    let path = path.as_ref();
+    let mut ordered = tensors.to_vec();
+    ordered
+        .sort_by(|a, b| b.1.element_bytes().cmp(&a.1.element_bytes()).then_with(|| a.0.cmp(b.0)));
+    let header = make_header(path, &ordered)?;
+
+    let temporary = Temporary::create(path)?;
+    let written = (|| {
+        let mut out = BufWriter::with_capacity(1 << 20, &temporary.file);
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(&header)?;
+        for (_, _, _, bytes) in &ordered {
+            out.write_all(bytes)?;
+        }
+        out.flush()?;
+        drop(out);
+        temporary.file.sync_all()
+    })();
+    written.map_err(|source| SafetensorsError::Io {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    })?;
+    temporary.rename_to(path)
+}
+
+fn make_header(path: &Path, tensors: &[TensorToWrite<'_>]) -> Result<Vec<u8>, SafetensorsError> {
+    let mut names = HashSet::new();
+    let mut entries = Map::new();
+    let mut begin = 0u64;
+    for &(name, dtype, shape, bytes) in tensors {
+        let cannot = |reason: String| SafetensorsError::CannotWrite {
+            tensor: name.to_owned(),
+            path: path.to_owned(),
+            reason,
+        };
+        if name == METADATA_KEY {
+            return Err(cannot("the format reserves that name".to_owned()));
+        }
+        if !names.insert(name) {
+            return Err(cannot("two tensors have that name".to_owned()));
+        }
+        let needed = shape
+            .iter()
+            .try_fold(dtype.element_bytes(), |product, &n| product.checked_mul(n as u64));
+        if needed != Some(bytes.len() as u64) {
+            return Err(cannot(format!(
+                "{dtype} of shape {shape:?} does not take {} bytes",
+                bytes.len()
+            )));
+        }
+        let end = begin + bytes.len() as u64;
+        entries.insert(
+            name.to_owned(),
+            json!({ "dtype": dtype.name(), "shape": shape, "data_offsets": [begin, end] }),
+        );
+        begin = end;
+    }
+    let mut header = Value::Object(entries).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Ok(header)
+}
+
+/// A file beside the one to be written, which vanishes unless it is renamed.
+struct Temporary {
+    path: PathBuf,
+    file: File,
+}
+
+impl Temporary {
+    fn create(target: &Path) -> Result<Self, SafetensorsError> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let path = target.with_file_name(format!(".{name}.{}-{count}.tmp", std::process::id()));
+        let file =
+            OpenOptions::new().write(true).create_new(true).open(&path).map_err(|source| {
+                SafetensorsError::Io { action: "create", path: target.to_owned(), source }
+            })?;
+        Ok(Self { path, file })
+    }
+
+    fn rename_to(self, target: &Path) -> Result<(), SafetensorsError> {
+        fs::rename(&self.path, target).and_then(|()| sync_folder_of(target)).map_err(|source| {
+            SafetensorsError::Io { action: "write", path: target.to_owned(), source }
+        })
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // After a rename there is nothing to remove any more.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Makes a rename outlast a power cut. Only Unix can open folders.
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        let parent = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
