@@ -1,7 +1,8 @@
 //! Widening loads and rounding stores.
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
+mod convert;
+
+use half::{bf16, f16};
 use vidfit_tensor::DType;
 
 /// A run of elements to read.
@@ -71,14 +72,11 @@ impl Source {
                 }
                 DType::F16 => {
                     let from = self.first.cast::<f16>().add(start);
-                    std::slice::from_raw_parts(from, out.len()).convert_to_f32_slice(out);
+                    convert::widen_f16(std::slice::from_raw_parts(from, out.len()), out);
                 }
                 DType::BF16 => {
-                    let from = self.first.cast::<u16>().add(start);
-                    let from = std::slice::from_raw_parts(from, out.len());
-                    for (to, &from) in out.iter_mut().zip(from) {
-                        *to = f32::from_bits((from as u32) << 16);
-                    }
+                    let from = self.first.cast::<bf16>().add(start);
+                    convert::widen_bf16(std::slice::from_raw_parts(from, out.len()), out);
                 }
             }
         }
@@ -167,42 +165,15 @@ impl Sink {
                 }
                 DType::F16 => {
                     let to = self.first.cast::<f16>().add(start);
-                    std::slice::from_raw_parts_mut(to, values.len()).convert_from_f32_slice(values);
+                    let to = std::slice::from_raw_parts_mut(to, values.len());
+                    convert::round_to_f16(values, to);
                 }
                 DType::BF16 => {
-                    let to = self.first.cast::<u16>().add(start);
+                    let to = self.first.cast::<bf16>().add(start);
                     let to = std::slice::from_raw_parts_mut(to, values.len());
-                    for (to, &value) in to.iter_mut().zip(values) {
-                        *to = round_to_bf16(value);
-                    }
+                    convert::round_to_bf16(values, to);
                 }
             }
-        }
-    }
-}
-
-/// Round to nearest even; NaN stays NaN. Branch free, so that loops over it vectorise.
-#[inline(always)]
-fn round_to_bf16(value: f32) -> u16 {
-    let bits = value.to_bits();
-    let rounded = (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16;
-    let quiet = ((bits >> 16) | 0x40) as u16;
-    if value.is_nan() { quiet } else { rounded }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use half::bf16;
-
-    #[test]
-    fn rounding_equals_the_half_crate() {
-        let mut bits = 1u32;
-        for _ in 0..200_000 {
-            bits = bits.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let value = f32::from_bits(bits);
-            let (ours, theirs) = (bf16::from_bits(round_to_bf16(value)), bf16::from_f32(value));
-            assert!(ours == theirs || (ours.is_nan() && theirs.is_nan()), "{value}");
         }
     }
 }

@@ -231,13 +231,22 @@ multiversion! {
 
 multiversion! {
     fn normalise_heads(x: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
-        for head in x.chunks_exact_mut(weight.len()) {
-            let count = weight.len() as f32;
-            let mean = sum_in_lanes(head, |x, sum| sum + x) / count;
-            let factor = 1.0 / (squares(head, mean) / count + eps).sqrt();
-            for ((x, weight), bias) in head.iter_mut().zip(weight).zip(bias) {
-                *x = ((*x - mean) * factor).mul_add(*weight, *bias);
-            }
+        // The length that all published models have, known to the compiler.
+        match weight.len() {
+            64 => normalise_each(x, &weight[..64], bias, eps),
+            _ => normalise_each(x, weight, bias, eps),
+        }
+    }
+}
+
+#[inline(always)]
+fn normalise_each(x: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
+    let count = weight.len() as f32;
+    for head in x.chunks_exact_mut(weight.len()) {
+        let mean = sum_in_lanes(head, |x, sum| sum + x) / count;
+        let factor = 1.0 / (squares(head, mean) / count + eps).sqrt();
+        for ((x, weight), bias) in head.iter_mut().zip(weight).zip(bias) {
+            *x = ((*x - mean) * factor).mul_add(*weight, *bias);
         }
     }
 }
@@ -245,12 +254,20 @@ multiversion! {
 multiversion! {
     /// Turns each adjacent pair of a head by the angle of its number.
     fn turn_heads(x: &mut [f32], cos: &[f32], sin: &[f32]) {
-        for head in x.chunks_exact_mut(2 * cos.len()) {
-            for ((pair, cos), sin) in head.chunks_exact_mut(2).zip(cos).zip(sin) {
-                let (a, b) = (pair[0], pair[1]);
-                pair[0] = a * cos - b * sin;
-                pair[1] = b * cos + a * sin;
-            }
+        match cos.len() {
+            32 => turn_each(x, &cos[..32], &sin[..32]),
+            _ => turn_each(x, cos, sin),
+        }
+    }
+}
+
+#[inline(always)]
+fn turn_each(x: &mut [f32], cos: &[f32], sin: &[f32]) {
+    for head in x.chunks_exact_mut(2 * cos.len()) {
+        for ((pair, cos), sin) in head.chunks_exact_mut(2).zip(cos).zip(sin) {
+            let (a, b) = (pair[0], pair[1]);
+            pair[0] = a * cos - b * sin;
+            pair[1] = b * cos + a * sin;
         }
     }
 }
