@@ -5,8 +5,8 @@ mod ops_bed;
 use ops_bed::*;
 use vidfit_tensor::*;
 
-/// Shorter than a chunk, a chunk, and longer than two.
-const LENGTHS: [usize; 4] = [1, 37, 16384, 2 * 16384 + 77];
+/// Shorter than a chunk, a chunk, and longer than two jobs.
+const LENGTHS: [usize; 4] = [1, 37, 4096, 2 * 65536 + 4099];
 
 /// The f64 sigmoid.
 fn sigmoid(x: f64) -> f64 {
@@ -132,7 +132,7 @@ fn gelu_gate_is_close() {
 #[test]
 fn gated_residuals_are_exact() {
     let mut random = Random::new(16);
-    for [rows, columns] in [[1, 1], [3, 5], [1000, 17], [100, 3072], [3, 16384], [2, 40001]] {
+    for [rows, columns] in [[1, 1], [3, 5], [1000, 17], [70, 3072], [3, 4096], [2, 80001]] {
         let (x, gate, dst) = (
             random.tensor(&[rows, columns], 0.0, 2.0),
             random.tensor(&[columns], 0.0, 2.0),

@@ -9,7 +9,7 @@ const EPS: f32 = 0.01;
 
 /// The last two are one piece and more than one.
 const SHAPES: [[usize; 2]; 8] =
-    [[1, 1], [3, 2], [7, 31], [50, 64], [5, 100], [70, 3072], [3, 16384], [3, 40001]];
+    [[1, 1], [3, 2], [7, 31], [50, 64], [5, 100], [70, 3072], [40, 4096], [3, 9001]];
 
 /// Mean and biased variance.
 fn moments(values: &[f32]) -> (f64, f64) {
@@ -141,7 +141,7 @@ fn check_qk_norm(
 #[test]
 fn qk_norm() {
     let mut random = Random::new(23);
-    for [rows, heads, head] in [[1, 1, 2], [9, 3, 10], [60, 48, 64], [40, 30, 64], [3, 700, 64]] {
+    for [rows, heads, head] in [[1, 1, 2], [9, 3, 10], [60, 48, 64], [40, 30, 64], [3, 150, 64]] {
         for first in [None, Some(0), Some(rows / 3), Some(rows - 1)] {
             check_qk_norm(&mut random, rows, heads, head, first);
         }

@@ -4,8 +4,8 @@ mod ops_bed;
 use ops_bed::*;
 use vidfit_tensor::*;
 
-/// Longer than two chunks, and not a multiple of anything.
-const LENGTH: usize = 2 * 16384 + 77;
+/// Longer than two jobs, and not a multiple of anything.
+const LENGTH: usize = 2 * 65536 + 4099;
 
 #[test]
 fn an_upload_rounds_to_nearest_even() {

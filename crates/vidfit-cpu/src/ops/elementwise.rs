@@ -2,7 +2,7 @@
 
 use crate::device::Session;
 use crate::element::{Sink, Source};
-use crate::ops::{CHUNK, for_chunks, for_rows, transfer};
+use crate::ops::{CHUNK, for_blocks, for_chunks, transfer};
 use crate::product::math;
 use crate::simd::multiversion;
 use vidfit_tensor::*;
@@ -75,7 +75,7 @@ pub(crate) fn gated_residual(s: &Session<'_>, x: &Tensor, gate: &Tensor, dst: &m
     let (rows, columns) = (dst.rows(), dst.columns());
     assert_eq!(gate.shape().elements(), columns, "a gate of another width");
     let (x, gate, dst) = (s.source(x), s.source(gate), s.sink(dst));
-    for_rows(s, rows, columns, CHUNK, |block, columns, scratch| {
+    for_blocks(s, rows, columns, CHUNK, |block, columns, scratch| {
         let (sum, rest) = scratch.split_at_mut(block.len());
         let (product, rest) = rest.split_at_mut(block.len());
         let factors = &mut rest[..columns.len()];

@@ -5,7 +5,7 @@
 
 use crate::device::Session;
 use crate::element::Source;
-use crate::ops::{CHUNK, for_rows, pieces};
+use crate::ops::{CHUNK, for_blocks, for_rows, pieces};
 use crate::simd::multiversion;
 use vidfit_tensor::*;
 
@@ -17,7 +17,7 @@ pub(crate) fn rms_norm(s: &Session<'_>, x: &Tensor, weight: &Tensor, eps: f32, d
     assert_eq!(x.shape().elements(), dst.shape().elements());
     assert_eq!(weight.shape().elements(), columns);
     let (x, weight, dst) = (s.source(x), s.source(weight), s.sink(dst));
-    for_norm_rows(s, rows, columns, |rows, scratch| {
+    for_rows(s, rows, columns, |rows, scratch| {
         let (values, factors) = scratch.split_at_mut(CHUNK);
         let mut held = None;
         for row in rows {
@@ -51,7 +51,7 @@ pub(crate) fn layer_norm(s: &Session<'_>, op: LayerNorm<'_>, dst: &mut Tensor) {
         assert_eq!((shift.columns(), scale.columns()), (columns, columns));
         (s.source(shift), s.source(scale))
     });
-    for_norm_rows(s, rows, columns, |rows, scratch| {
+    for_rows(s, rows, columns, |rows, scratch| {
         let (values, rest) = scratch.split_at_mut(CHUNK);
         let (weight, rest) = rest.split_at_mut(CHUNK);
         let (bias, rest) = rest.split_at_mut(CHUNK);
@@ -96,7 +96,7 @@ pub(crate) fn qk_norm(s: &Session<'_>, op: QkNorm<'_>, x: &mut Tensor) {
         assert_eq!((rope.cos.columns(), rope.sin.columns()), (head / 2, head / 2));
         (s.source(rope.cos), s.source(rope.sin), rope.first_row)
     });
-    for_rows(s, rows, columns, CHUNK / head * head, |block, piece, scratch| {
+    for_blocks(s, rows, columns, CHUNK / head * head, |block, piece, scratch| {
         let (values, rest) = scratch.split_at_mut(block.len());
         let (factors, rest) = rest.split_at_mut(head);
         let (summands, rest) = rest.split_at_mut(head);
@@ -117,19 +117,6 @@ pub(crate) fn qk_norm(s: &Session<'_>, op: QkNorm<'_>, x: &mut Tensor) {
             }
         }
         x.store(block.start, values);
-    });
-}
-
-/// Shares out rows so that what belongs to columns is loaded once for some of them.
-fn for_norm_rows(
-    s: &Session<'_>,
-    rows: usize,
-    columns: usize,
-    body: impl Fn(std::ops::Range<usize>, &mut [f32]) + Sync,
-) {
-    let at_once = (4 * CHUNK / columns.max(1)).max(1);
-    s.run(rows.div_ceil(at_once), |job, scratch| {
-        body(job * at_once..rows.min((job + 1) * at_once), scratch);
     });
 }
 

@@ -2,6 +2,7 @@
 //! allows for f32 arithmetic before the one rounding, and nothing else.
 
 #![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "tests only")]
 
 use std::sync::Arc;
 use vidfit_cpu::CpuDevice;
