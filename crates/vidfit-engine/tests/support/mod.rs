@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use vidfit_cogvideox::scheduler::SchedulerKind;
 use vidfit_cpu::CpuDevice;
 use vidfit_engine::checkpoint::Checkpoint;
-use vidfit_engine::generate::{self, Generated, KeptTensors, RunOptions};
+use vidfit_engine::generate::{self, Generated, KeptTensors, Prepared, RunOptions};
 use vidfit_engine::plan::Plan;
 use vidfit_engine::request::{Job, Request, TilingChoice, tiles};
 use vidfit_engine::safetensors::{SafetensorsFile, StoredDtype};
@@ -116,6 +116,33 @@ impl Case {
         SafetensorsFile::open(path).unwrap()
     }
 
+    /// The reference's embeddings of the prompt, which are stored once for all cases of a
+    /// checkpoint.
+    pub fn expected_embeds(&self) -> Vec<f32> {
+        for case in Case::all().iter().filter(|case| case.checkpoint == self.checkpoint) {
+            let expected = case.expected();
+            let stored = [
+                (&case.prompt, "prompt_embeds"),
+                (&case.negative_prompt, "negative_prompt_embeds"),
+            ];
+            for (prompt, name) in stored {
+                if *prompt == self.prompt && expected.contains(name) {
+                    return tensor(&expected, name).1;
+                }
+            }
+        }
+        panic!("no case stores the embeddings of {}", self.name);
+    }
+
+    /// The reference's own distance in `dtype`, where the case has it.
+    pub fn own_distance(&self, dtype: DType) -> Option<OwnDistance> {
+        match dtype {
+            DType::F32 => None,
+            DType::BF16 => self.distance_bf16,
+            DType::F16 => self.distance_f16,
+        }
+    }
+
     /// The case's checkpoint.
     pub fn open(&self) -> Checkpoint {
         Checkpoint::open(&fixtures().join("checkpoints").join(&self.checkpoint)).unwrap()
@@ -159,15 +186,31 @@ pub fn run_on(
     device: Arc<dyn Device>,
 ) -> (Plan, Generated) {
     let prepared = generate::prepare(checkpoint, request, &*device, u64::MAX).unwrap();
+    let generated = run_prepared(checkpoint, &prepared, device);
+    (prepared.plan, generated)
+}
+
+/// Runs what was planned, in exactly the planned bytes.
+pub fn run_prepared(
+    checkpoint: &Checkpoint,
+    prepared: &Prepared,
+    device: Arc<dyn Device>,
+) -> Generated {
+    let stop = AtomicBool::new(false);
     let options = RunOptions {
-        stop: &AtomicBool::new(false),
+        stop: &stop,
         listener: Box::new(|_| {}),
         keep_tensors: true,
         capacity_bytes: prepared.plan.device_bytes(),
         poison: true,
     };
-    let generated = generate::run(checkpoint, &prepared, &device, options).unwrap();
-    (prepared.plan, generated)
+    generate::run(checkpoint, prepared, &device, options).unwrap()
+}
+
+/// A plan for a job that no request makes.
+pub fn prepare_job(checkpoint: &Checkpoint, job: Job, device: &dyn Device) -> Prepared {
+    let plan = Plan::new(checkpoint, &job, device.profile()).unwrap();
+    Prepared { job, plan, warnings: Vec::new() }
 }
 
 /// What [`run`] keeps.
