@@ -1,6 +1,8 @@
 //! Fixtures, and running cases against them.
 #![allow(dead_code)] // Each test file uses its part.
 
+pub mod bed;
+
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
