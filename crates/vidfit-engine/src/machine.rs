@@ -11,3 +11,11 @@ pub fn available_ram_bytes() -> Option<u64> {
         _ => Some(free),
     }
 }
+
+/// The most RAM that this process has held at any time. `None` where the system does not say.
+pub fn peak_ram_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kilobytes * 1024)
+}

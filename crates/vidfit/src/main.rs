@@ -1,2 +1,27 @@
-//! Work in progress.
-fn main() {}
+//! `vidfit`: generate CogVideoX videos on the machine you have.
+
+mod args;
+mod bench;
+mod exit;
+mod generate;
+mod inspect;
+mod interrupt;
+mod models;
+mod progress;
+
+use args::{Args, Command};
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let result = match Args::parse().command {
+        Command::Generate(args) => generate::run(*args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Models(args) => models::run(args),
+        Command::Bench(args) => bench::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

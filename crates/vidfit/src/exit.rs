@@ -1,0 +1,90 @@
+//! Errors at the command line, and the exit codes that they end in.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+use vidfit_engine::checkpoint::CheckpointError;
+use vidfit_engine::hub::HubError;
+use vidfit_engine::safetensors::SafetensorsError;
+use vidfit_engine::{EngineError, Fault};
+use vidfit_media::MediaError;
+
+/// Why the program ends without having done what it was asked to.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    message: String,
+}
+
+/// What was asked for, or given, cannot work.
+const BAD_INPUT: u8 = 2;
+/// The job does not fit into the memory there is.
+const DOES_NOT_FIT: u8 = 3;
+/// The user stopped it.
+const INTERRUPTED: u8 = 130;
+/// Anything else.
+const OTHER: u8 = 1;
+
+impl Failure {
+    /// Bad input; `message` says what to do.
+    pub fn input(message: impl Display) -> Failure {
+        Failure { code: BAD_INPUT, message: message.to_string() }
+    }
+
+    /// Anything else.
+    pub fn other(message: impl Display) -> Failure {
+        Failure { code: OTHER, message: message.to_string() }
+    }
+
+    /// Stopped by the user.
+    pub fn interrupted() -> Failure {
+        Failure { code: INTERRUPTED, message: "interrupted; nothing was written".into() }
+    }
+
+    /// Says what went wrong, and gives the exit code.
+    pub fn report(self) -> ExitCode {
+        eprintln!("error: {}", self.message);
+        ExitCode::from(self.code)
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        let code = match error.fault() {
+            Fault::Input => BAD_INPUT,
+            Fault::Memory => DOES_NOT_FIT,
+            Fault::Interruption => return Failure::interrupted(),
+            Fault::Other => OTHER,
+        };
+        Failure { code, message: error.to_string() }
+    }
+}
+
+impl From<CheckpointError> for Failure {
+    fn from(error: CheckpointError) -> Self {
+        EngineError::from(error).into()
+    }
+}
+
+impl From<HubError> for Failure {
+    fn from(error: HubError) -> Self {
+        EngineError::from(error).into()
+    }
+}
+
+impl From<SafetensorsError> for Failure {
+    fn from(error: SafetensorsError) -> Self {
+        EngineError::from(error).into()
+    }
+}
+
+impl From<MediaError> for Failure {
+    fn from(error: MediaError) -> Self {
+        Failure::other(error)
+    }
+}
+
+impl From<vidfit_tensor::Error> for Failure {
+    fn from(error: vidfit_tensor::Error) -> Self {
+        EngineError::from(error).into()
+    }
+}

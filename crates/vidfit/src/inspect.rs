@@ -1,0 +1,94 @@
+//! `vidfit inspect`.
+
+use crate::args::InspectArgs;
+use crate::exit::Failure;
+use serde_json::json;
+use std::collections::BTreeMap;
+use vidfit_engine::checkpoint::{ComponentReport, ComponentState, Inspection, inspect};
+use vidfit_engine::hub::{HubConfig, resolve};
+
+/// Prints what a checkpoint is. Fails if something is missing or broken, after saying all of it.
+pub fn run(args: &InspectArgs) -> Result<(), Failure> {
+    let location = resolve(&args.model, &HubConfig::from_env())?;
+    let inspection = inspect(&location.dir)?;
+    match args.json {
+        true => println!("{}", as_json(&inspection)),
+        false => print(&inspection),
+    }
+    match inspection.is_complete() {
+        true => Ok(()),
+        false => Err(Failure::input("the checkpoint cannot be used as it is; see above")),
+    }
+}
+
+fn print(inspection: &Inspection) {
+    let variant = inspection.variant.map_or("unknown model", |variant| variant.name());
+    println!("{variant} in {}", inspection.dir.display());
+    for ComponentReport { name, state } in &inspection.components {
+        match state {
+            ComponentState::Weights { parameters, bytes, tensors, dtypes, shards } => {
+                println!(
+                    "  {name:13} {:>15} parameters  {:>6.2} GB  {} in {tensors} tensors, {}",
+                    grouped(*parameters),
+                    *bytes as f64 / (1u64 << 30) as f64,
+                    types(dtypes),
+                    match &shards[..] {
+                        [one] => one.clone(),
+                        shards => format!("{} shards", shards.len()),
+                    }
+                );
+            }
+            ComponentState::Present(what) => println!("  {name:13} {what}"),
+            ComponentState::Broken(error) => println!("  {name:13} cannot be used: {error}"),
+        }
+    }
+}
+
+fn types(dtypes: &BTreeMap<String, usize>) -> String {
+    let names: Vec<&str> = dtypes.keys().map(String::as_str).collect();
+    names.join(" and ")
+}
+
+/// `5570283072` as `5,570,283,072`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn as_json(inspection: &Inspection) -> serde_json::Value {
+    let components = inspection.components.iter().map(|ComponentReport { name, state }| {
+        let report = match state {
+            ComponentState::Weights { parameters, bytes, tensors, dtypes, shards } => json!({
+                "complete": true, "parameters": parameters, "bytes": bytes, "tensors": tensors,
+                "dtypes": dtypes, "shards": shards,
+            }),
+            ComponentState::Present(what) => json!({ "complete": true, "what": what }),
+            ComponentState::Broken(error) => {
+                json!({ "complete": false, "error": error.to_string() })
+            }
+        };
+        ((*name).to_owned(), report)
+    });
+    json!({
+        "dir": inspection.dir,
+        "variant": inspection.variant.map(|variant| variant.name()),
+        "complete": inspection.is_complete(),
+        "components": components.collect::<serde_json::Map<_, _>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        assert_eq!(super::grouped(5_570_283_072), "5,570,283,072");
+        assert_eq!(super::grouped(736), "736");
+    }
+}

@@ -1,0 +1,160 @@
+//! Progress as bars, lines or JSON.
+
+use crate::args::ProgressStyle;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle as BarStyle};
+use serde_json::json;
+use std::io::IsTerminal;
+use std::time::Duration;
+use vidfit_engine::progress::{Listener, Progress};
+
+/// How progress is shown, with `auto` decided.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// A bar per phase.
+    Bars,
+    /// A line per phase.
+    Lines,
+    /// One JSON object a line.
+    Json,
+    /// Nothing.
+    Nothing,
+}
+
+impl Shown {
+    /// Decides what `auto` is.
+    pub fn from(style: ProgressStyle) -> Shown {
+        match style {
+            ProgressStyle::Auto if std::io::stderr().is_terminal() => Shown::Bars,
+            ProgressStyle::Auto => Shown::Lines,
+            ProgressStyle::Bar => Shown::Bars,
+            ProgressStyle::Json => Shown::Json,
+            ProgressStyle::None => Shown::Nothing,
+        }
+    }
+
+    /// Says something to the user, unless a script listens.
+    pub fn say(self, text: &str) {
+        match self {
+            Shown::Bars | Shown::Lines => eprintln!("{text}"),
+            Shown::Json | Shown::Nothing => {}
+        }
+    }
+
+    /// Says something that the user should not miss.
+    pub fn warn(self, text: &str) {
+        match self {
+            Shown::Json => println!("{}", json!({ "event": "warning", "message": text })),
+            _ => eprintln!("warning: {text}"),
+        }
+    }
+
+    /// A line of JSON, if that is what is shown.
+    pub fn event(self, event: serde_json::Value) {
+        if self == Shown::Json {
+            println!("{event}");
+        }
+    }
+}
+
+/// Shows the progress of a run.
+pub fn listener(shown: Shown) -> Listener {
+    match shown {
+        Shown::Nothing => Box::new(|_| {}),
+        Shown::Lines => Box::new(|news| {
+            if let Progress::PhaseEnded { phase, took } = news {
+                eprintln!("{:18} {}", title(phase), duration(took));
+            }
+        }),
+        Shown::Json => Box::new(|news| println!("{}", as_json(&news))),
+        Shown::Bars => {
+            let mut bar: Option<(ProgressBar, Option<usize>)> = None;
+            Box::new(move |news| draw(&mut bar, news))
+        }
+    }
+}
+
+/// Positions of a bar: phases count in fractions.
+const BAR_LENGTH: u64 = 1000;
+
+fn draw(bar: &mut Option<(ProgressBar, Option<usize>)>, news: Progress) {
+    match news {
+        Progress::PhaseBegan { phase, steps } => {
+            let new = ProgressBar::with_draw_target(Some(BAR_LENGTH), ProgressDrawTarget::stderr());
+            if let Ok(style) = BarStyle::with_template("{prefix:18} {bar:32} {msg}") {
+                new.set_style(style);
+            }
+            new.set_prefix(title(phase));
+            new.tick();
+            *bar = Some((new, steps));
+        }
+        Progress::Advanced { steps_done, fraction, time_left, .. } => {
+            let Some((bar, steps)) = bar else { return };
+            bar.set_position((fraction * BAR_LENGTH as f64) as u64);
+            let mut message = match steps {
+                Some(steps) => format!("step {steps_done}/{steps}"),
+                None => format!("{:3.0} %", fraction * 100.0),
+            };
+            if let Some(left) = time_left {
+                message += &format!(", {} left", duration(left));
+            }
+            bar.set_message(message);
+        }
+        Progress::PhaseEnded { phase, took } => {
+            if let Some((bar, _)) = bar.take() {
+                bar.finish_and_clear();
+            }
+            eprintln!("{:18} {}", title(phase), duration(took));
+        }
+    }
+}
+
+fn as_json(news: &Progress) -> serde_json::Value {
+    match news {
+        Progress::PhaseBegan { phase, steps } => {
+            json!({ "event": "phase_began", "phase": phase, "steps": steps })
+        }
+        Progress::Advanced { phase, steps_done, fraction, time_left } => json!({
+            "event": "progress",
+            "phase": phase,
+            "steps_done": steps_done,
+            "fraction": fraction,
+            "seconds_left": time_left.map(|left| left.as_secs_f64()),
+        }),
+        Progress::PhaseEnded { phase, took } => {
+            json!({ "event": "phase_ended", "phase": phase, "seconds": took.as_secs_f64() })
+        }
+    }
+}
+
+fn title(phase: &str) -> &'static str {
+    match phase {
+        "text" => "reading the prompt",
+        "denoise" => "denoising",
+        "decode" => "decoding",
+        _ => "working",
+    }
+}
+
+/// A duration as people say it: `3.2 s`, `4 min 10 s`, `2 h 5 min`.
+pub fn duration(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    let whole = seconds.round() as u64;
+    match whole {
+        0..60 => format!("{seconds:.1} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3600, whole / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_well() {
+        let text = |seconds| duration(Duration::from_secs_f64(seconds));
+        assert_eq!(text(3.21), "3.2 s");
+        assert_eq!(text(250.0), "4 min 10 s");
+        assert_eq!(text(7500.0), "2 h 5 min");
+    }
+}
