@@ -10,6 +10,7 @@ use super::isa::Isa;
 use super::kernel::{PANEL, PanelProduct};
 use super::linear::part;
 use super::pack::Block;
+use super::prefetch;
 use super::softmax::{Row, rescale, soften};
 use crate::device::Session;
 use crate::element::{Sink, Source};
@@ -97,8 +98,13 @@ impl Heads {
         for first_key in (0..self.rows).step_by(KEYS) {
             let keys = first_key..self.rows.min(first_key + KEYS);
             self.pack(head, keys.clone(), k, v);
+            let next = keys.end..self.rows.min(keys.end + KEYS);
+            let groups = queries.div_ceil(GROUP);
             for (group, rows) in rows.chunks_mut(GROUP).enumerate() {
                 let first = group * GROUP;
+                for source in [self.k, self.v] {
+                    prefetch::rows(&self.tile(source, head, next.clone()), groups, group);
+                }
                 self.scores(&q[first * d..], rows.len(), k, keys.len(), scores);
                 if let Some(source) = self.bias {
                     for (i, scores) in scores.chunks_exact_mut(KEYS).take(rows.len()).enumerate() {
@@ -142,32 +148,29 @@ impl Heads {
         }
     }
 
+    /// What a head has of some keys or values.
+    fn tile(&self, source: Source, head: usize, keys: Range<usize>) -> Block {
+        Block {
+            source,
+            first: keys.start * self.columns + head * self.head_dim,
+            stride: self.columns,
+            rows: keys.len(),
+            columns: self.head_dim,
+        }
+    }
+
     /// A tile of keys, transposed, and of values.
     fn pack(&self, head: usize, keys: Range<usize>, k: &mut [f32], v: &mut [f32]) {
         let d = self.head_dim;
-        for (n, panel) in k.chunks_exact_mut(d * PANEL).enumerate() {
-            let first = n * PANEL;
-            if first >= keys.len() {
-                break;
-            }
-            Block {
-                source: self.k,
-                first: (keys.start + first) * self.columns + head * d,
-                stride: self.columns,
-                rows: PANEL.min(keys.len() - first),
-                columns: d,
-            }
-            .pack_transposed(self.isa, panel);
+        let starts = keys.clone().step_by(PANEL);
+        for (first, panel) in starts.zip(k.chunks_exact_mut(d * PANEL)) {
+            let keys = first..keys.end.min(first + PANEL);
+            self.tile(self.k, head, keys).pack_transposed(self.isa, panel);
         }
         for (n, panel) in v.chunks_exact_mut(KEYS * PANEL).enumerate() {
-            Block {
-                source: self.v,
-                first: keys.start * self.columns + head * d + n * PANEL,
-                stride: self.columns,
-                rows: keys.len(),
-                columns: PANEL.min(d - n * PANEL),
-            }
-            .pack(panel);
+            let all = self.tile(self.v, head, keys.clone());
+            let first = n * PANEL;
+            Block { first: all.first + first, columns: PANEL.min(d - first), ..all }.pack(panel);
         }
     }
 

@@ -9,6 +9,7 @@ use super::isa::Isa;
 use super::kernel::{PANEL, PanelProduct};
 use super::linear::{part, plus_bias};
 use super::pack::Block;
+use super::prefetch;
 use crate::device::Session;
 use crate::element::{Sink, Source};
 use crate::workers::SCRATCH_ELEMENTS;
@@ -91,6 +92,7 @@ impl Filter<'_> {
         let (panel, chains) = rest.split_at_mut(DEPTH * PANEL);
         let depth = 3 * self.channels_in;
         let slices = depth.div_ceil(DEPTH);
+        let filter_rows = 3 * self.frames.len();
         let row_length = columns.len() * PANEL;
         for (filter_row, frame) in self.frames.iter().flat_map(|f| [f; 3]).enumerate() {
             let first_row = rows.start + filter_row % 3;
@@ -108,15 +110,18 @@ impl Filter<'_> {
             for slice in 0..slices {
                 let inner = part(depth, slices, slice);
                 for (p, c) in panels.clone().zip(chains.chunks_exact_mut(rows.len() * row_length)) {
-                    Block {
-                        source: self.weight,
-                        first: (filter_row * depth + inner.start) * self.channels_out + p * PANEL,
-                        stride: self.channels_out,
-                        rows: inner.len(),
-                        columns: PANEL.min(self.channels_out - p * PANEL),
-                    }
-                    .pack(panel);
+                    self.weight(filter_row, inner.clone(), p).pack(panel);
+                    let next = if p + 1 < panels.end {
+                        self.weight(filter_row, inner.clone(), p + 1)
+                    } else if slice + 1 < slices {
+                        let inner = part(depth, slices, slice + 1);
+                        self.weight(filter_row, inner, panels.start)
+                    } else {
+                        let inner = part(depth, slices, 0);
+                        self.weight((filter_row + 1) % filter_rows, inner, panels.start)
+                    };
                     for (y, c) in c.chunks_exact_mut(row_length).enumerate() {
+                        prefetch::rows(&next, rows.len(), y);
                         PanelProduct {
                             rows: columns.len(),
                             depth: inner.len(),
@@ -134,6 +139,18 @@ impl Filter<'_> {
         }
         for (p, c) in panels.zip(chains.chunks_exact_mut(rows.len() * row_length)) {
             self.finish(rows.clone(), columns.clone(), p * PANEL, c);
+        }
+    }
+
+    /// A panel's slice of one row of the filter.
+    fn weight(&self, filter_row: usize, inner: Range<usize>, panel: usize) -> Block {
+        let first = panel * PANEL;
+        Block {
+            source: self.weight,
+            first: (filter_row * 3 * self.channels_in + inner.start) * self.channels_out + first,
+            stride: self.channels_out,
+            rows: inner.len(),
+            columns: PANEL.min(self.channels_out - first),
         }
     }
 

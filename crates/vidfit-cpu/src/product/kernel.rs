@@ -9,9 +9,12 @@ use super::isa::Isa;
 /// Columns of a panel of B: `[depth][PANEL]`, filled up with zeros.
 pub(crate) const PANEL: usize = 32;
 
+/// Rows that a kernel of any width takes without a remainder.
+pub(crate) const TILE: usize = 12;
+
 /// Rows that the widest kernel takes at once: 12 rows of 2 AVX-512 registers leave 8 of the 32
 /// registers for operands.
-const ROWS_512: usize = 12;
+const ROWS_512: usize = TILE;
 
 /// Rows of the kernels with half a panel's width: 6 rows of 2 AVX2 registers leave 4 of the 16.
 const ROWS_256: usize = 6;

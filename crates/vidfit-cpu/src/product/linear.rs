@@ -6,9 +6,10 @@
 //! from slice to slice.
 
 use super::isa::Isa;
-use super::kernel::{PANEL, PanelProduct};
+use super::kernel::{PANEL, PanelProduct, TILE};
 use super::math::{gelu_tanh, silu};
 use super::pack::Block;
+use super::prefetch;
 use crate::device::Session;
 use crate::element::{Sink, Source};
 use crate::simd::multiversion;
@@ -95,35 +96,63 @@ impl Layer {
                     (&*copies, STRIDE)
                 }
             };
+            let last = slice + 1 == slices;
+            let weight = |p: usize| self.weight(p, inner.clone());
             for (p, c) in panels.clone().zip(chains.chunks_exact_mut(rows.len() * PANEL)) {
-                let first = p * PANEL;
-                Block {
-                    source: self.weight,
-                    first: first * self.depth + inner.start,
-                    stride: self.depth,
-                    rows: PANEL.min(self.columns - first),
-                    columns: inner.len(),
-                }
-                .pack_transposed(self.isa, panel);
-                PanelProduct {
-                    rows: rows.len(),
-                    depth: inner.len(),
-                    a,
-                    a_stride,
-                    b: panel,
-                    c: &mut *c,
-                    c_stride: PANEL,
-                    resume: slice > 0,
-                }
-                .run(self.isa);
-                if slice + 1 == slices {
-                    self.finish(rows.clone(), first, c);
+                weight(p).pack_transposed(self.isa, panel);
+                let next = if p + 1 < panels.end {
+                    weight(p + 1)
+                } else {
+                    self.weight(panels.start, part(self.depth, slices, (slice + 1) % slices))
+                };
+                let tiles = rows.len().div_ceil(TILE);
+                for tile in 0..tiles {
+                    prefetch::rows(&next, tiles, tile);
+                    let tile = part(rows.len(), tiles, tile);
+                    if in_place.is_some() && p == panels.start {
+                        let next = rows.start + tile.end;
+                        prefetch::elements(self.x, next * self.depth, TILE * self.depth);
+                    }
+                    let rows = rows.start + tile.start..rows.start + tile.end;
+                    if last {
+                        for row in rows.clone() {
+                            let at = row * self.columns + p * PANEL;
+                            prefetch::elements(self.dst.as_source(), at, PANEL);
+                        }
+                    }
+                    let c = &mut c[tile.start * PANEL..tile.end * PANEL];
+                    PanelProduct {
+                        rows: tile.len(),
+                        depth: inner.len(),
+                        a: &a[tile.start * a_stride..],
+                        a_stride,
+                        b: panel,
+                        c: &mut *c,
+                        c_stride: PANEL,
+                        resume: slice > 0,
+                    }
+                    .run(self.isa);
+                    if last {
+                        self.finish(rows, p * PANEL, c);
+                    }
                 }
             }
         }
     }
 
-    /// Bias, activation and store of one panel.
+    /// A panel's slice of the weight.
+    fn weight(&self, panel: usize, inner: Range<usize>) -> Block {
+        let first = panel * PANEL;
+        Block {
+            source: self.weight,
+            first: first * self.depth + inner.start,
+            stride: self.depth,
+            rows: PANEL.min(self.columns - first),
+            columns: inner.len(),
+        }
+    }
+
+    /// Bias, activation and store of some rows of one panel.
     fn finish(&self, rows: Range<usize>, first: usize, chains: &mut [f32]) {
         let width = PANEL.min(self.columns - first);
         let mut bias = [0.0; PANEL];

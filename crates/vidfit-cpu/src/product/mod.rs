@@ -7,6 +7,7 @@ mod kernel;
 pub(crate) mod linear;
 pub(crate) mod math;
 mod pack;
+mod prefetch;
 mod softmax;
 #[cfg(target_arch = "x86_64")]
 mod transpose;

@@ -63,31 +63,41 @@ unsafe fn typed<T: Element>(block: &Block, panel: &mut [f32]) {
         let first = block.source.first().cast::<T>().add(block.first);
         for column in (0..block.columns).step_by(16) {
             let columns = (block.columns - column).min(16);
-            let mask = (0xffff_u32 >> (16 - columns)) as __mmask16;
             for row in (0..PANEL).step_by(16) {
                 let rows = block.rows.saturating_sub(row).min(16);
-                let mut square = [_mm512_setzero_ps(); 16];
-                if rows == 16 {
-                    let from = first.add(row * block.stride + column);
-                    for (i, to) in square.iter_mut().enumerate() {
-                        *to = T::load(from.add(i * block.stride), mask);
-                    }
-                } else {
-                    for (i, to) in square.iter_mut().take(rows).enumerate() {
-                        *to = T::load(first.add((row + i) * block.stride + column), mask);
-                    }
-                }
-                let square = transpose(square);
+                let from = first.wrapping_add(row * block.stride + column);
                 let to = panel.as_mut_ptr().add(column * PANEL + row);
-                if columns == 16 {
-                    for (j, from) in square.iter().enumerate() {
-                        _mm512_storeu_ps(to.add(j * PANEL), *from);
-                    }
+                if rows == 16 && columns == 16 {
+                    square::<T, true>(from, block.stride, 16, 16, to);
                 } else {
-                    for (j, from) in square.iter().take(columns).enumerate() {
-                        _mm512_storeu_ps(to.add(j * PANEL), *from);
-                    }
+                    square::<T, false>(from, block.stride, rows, columns, to);
                 }
+            }
+        }
+    }
+}
+
+/// A square of a panel, of which `rows` and `columns` are in the block. All loops have constant
+/// bounds, so that the square stays in registers.
+#[inline(always)]
+unsafe fn square<T: Element, const FULL: bool>(
+    from: *const T,
+    stride: usize,
+    rows: usize,
+    columns: usize,
+    to: *mut f32,
+) {
+    // SAFETY: by the contract of `avx512`; masked elements are not touched.
+    unsafe {
+        let all = if FULL { 0xffff } else { (0xffff_u32 >> (16 - columns)) as __mmask16 };
+        let mut square = [_mm512_setzero_ps(); 16];
+        for (i, to) in square.iter_mut().enumerate() {
+            let mask = if FULL || i < rows { all } else { 0 };
+            *to = T::load(from.wrapping_add(i * stride), mask);
+        }
+        for (j, from) in transpose(square).into_iter().enumerate() {
+            if FULL || j < columns {
+                _mm512_storeu_ps(to.add(j * PANEL), from);
             }
         }
     }
