@@ -1,0 +1,382 @@
+//! A device that makes one deliberate mistake, so that tests can show that they would notice.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use vidfit_cpu::CpuDevice;
+use vidfit_tensor::*;
+
+/// A mistake that a device can make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mistake {
+    /// Rotary positions left out.
+    RopeOff,
+    /// Text rows turned as well, by the positions of the first video rows.
+    RopeOnText,
+    /// Every video row turned by the position of the row before it.
+    RopeLate,
+    /// Queries and keys not normalised.
+    QkNormDropped,
+    /// Added positions left out.
+    PositionsDropped,
+    /// The video's gate on text, and the text's on video.
+    GatesSwapped,
+    /// Shift and scale of every modulation exchanged.
+    ShiftAndScaleSwapped,
+    /// `norm_final` left out.
+    FirstTailNormDropped,
+    /// `norm_out.norm` left out, its modulation kept.
+    SecondTailNormDropped,
+    /// Scores of the transformer not scaled.
+    AttentionUnscaled,
+    /// No SiLU between the time embedding and the modulations.
+    TimeSiluDropped,
+    /// The halves of guidance exchanged.
+    GuidanceSwapped,
+    /// T5's position bias left out.
+    TextBiasDropped,
+    /// T5's position bias for query minus key.
+    TextBiasMirrored,
+    /// T5's scores scaled as other models do.
+    TextScaled,
+    /// Convolutions forget the frames before their chunk.
+    ConvCacheDropped,
+    /// Convolutions see zeros before their chunk.
+    ConvCacheZeroed,
+    /// Group norm by the statistics of a chunk's first frame.
+    StatisticsOfFirstFrame,
+    /// The decoder's norms not modulated by the latents.
+    SpatialModulationDropped,
+    /// No SiLU after group norm.
+    GroupNormSiluDropped,
+    /// Latents multiplied by the scaling factor where they are to be divided.
+    LatentsScaledUp,
+    /// Seams blended horizontally first.
+    BlendOrder,
+    /// Seams not blended.
+    BlendSkipped,
+}
+
+use Mistake::*;
+
+/// Computes on the CPU, but for one mistake.
+pub struct Saboteur {
+    inner: CpuDevice,
+    mistake: Option<Mistake>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// A gated residual of text that waits for that of video.
+    text: Option<(Tensor, Tensor, Tensor)>,
+    /// A vertical blend that waits for the horizontal one.
+    vertical: Option<(Tensor, Tensor, usize)>,
+    /// How often each convolution, by its weight's place, has run in this chunk.
+    convolved: BTreeMap<u64, usize>,
+    /// Chunks begun.
+    chunks: usize,
+    /// Whether latent frames are being cut out.
+    cutting: bool,
+}
+
+impl Saboteur {
+    /// A device on two threads; without a mistake it is a [`CpuDevice`].
+    pub fn new(mistake: Option<Mistake>) -> Arc<Saboteur> {
+        let inner = CpuDevice::new(2).unwrap();
+        Arc::new(Saboteur { inner, mistake, state: Mutex::default() })
+    }
+
+    fn makes(&self, mistake: Mistake) -> bool {
+        self.mistake == Some(mistake)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn values(&self, tensor: &Tensor) -> Vec<f32> {
+        let mut values = vec![0.0; tensor.shape().elements()];
+        self.inner.download(tensor, &mut values).unwrap();
+        values
+    }
+
+    /// A copy in host memory, whose life is no concern of the arena's.
+    fn copy(&self, tensor: &Tensor) -> Tensor {
+        host_tensor(&self.values(tensor), tensor.shape())
+    }
+
+    /// Does the vertical blend that was put off.
+    fn flush(&self) {
+        if let Some((before, mut tile, extent)) = self.state().vertical.take() {
+            self.inner.blend(&before, &mut tile, Axis::Vertical, extent);
+        }
+    }
+
+    /// Rotary positions alone, on the host.
+    fn turn(&self, rope: Rope<'_>, x: &mut Tensor) {
+        let (cos, sin) = (self.values(rope.cos), self.values(rope.sin));
+        let (pairs, columns) = (rope.cos.columns(), x.columns());
+        let mut values = self.values(x);
+        for (row, values) in values.chunks_exact_mut(columns).enumerate().skip(rope.first_row) {
+            for (pair, xy) in values.chunks_exact_mut(2).enumerate() {
+                let at = (row - rope.first_row) * pairs + pair % pairs;
+                let (a, b) = (xy[0], xy[1]);
+                xy[0] = a * cos[at] - b * sin[at];
+                xy[1] = b * cos[at] + a * sin[at];
+            }
+        }
+        self.inner.upload(&values, x);
+    }
+}
+
+fn host_tensor(values: &[f32], shape: Shape) -> Tensor {
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    Tensor::from_host(Arc::new(bytes), 0, DType::F32, shape)
+}
+
+impl Device for Saboteur {
+    fn qk_norm(&self, op: QkNorm<'_>, x: &mut Tensor) {
+        match (self.mistake, op.rope) {
+            (Some(RopeOff), _) => self.inner.qk_norm(QkNorm { rope: None, ..op }, x),
+            (Some(RopeOnText), Some(rope)) => {
+                let from_first = QkNorm { rope: Some(Rope { first_row: 0, ..rope }), ..op };
+                for start in (0..rope.first_row).step_by(rope.cos.rows()) {
+                    let end = rope.first_row.min(start + rope.cos.rows());
+                    self.inner.qk_norm(from_first, &mut x.slice(start..end));
+                }
+                self.inner.qk_norm(from_first, &mut x.slice(rope.first_row..x.rows()));
+            }
+            (Some(RopeLate), Some(rope)) => {
+                let rope = Rope { first_row: rope.first_row + 1, ..rope };
+                self.inner.qk_norm(QkNorm { rope: Some(rope), ..op }, x);
+            }
+            (Some(QkNormDropped), Some(rope)) => self.turn(rope, x),
+            (Some(QkNormDropped), None) => {}
+            _ => self.inner.qk_norm(op, x),
+        }
+    }
+
+    fn add(&self, src: &Tensor, dst: &mut Tensor) {
+        // T5 adds f32 to its f32 stream; positions come from a host upload or a weight, as wide
+        // as the transformer.
+        let adds_positions = src.columns() == 128;
+        if !(self.makes(PositionsDropped) && adds_positions) {
+            self.inner.add(src, dst);
+        }
+    }
+
+    fn gated_residual(&self, x: &Tensor, gate: &Tensor, dst: &mut Tensor) {
+        if !self.makes(GatesSwapped) {
+            return self.inner.gated_residual(x, gate, dst);
+        }
+        let mut state = self.state();
+        match state.text.take() {
+            None => state.text = Some((self.copy(x), self.copy(gate), dst.clone())),
+            Some((text, text_gate, mut text_dst)) => {
+                self.inner.gated_residual(&text, gate, &mut text_dst);
+                self.inner.gated_residual(x, &text_gate, dst);
+            }
+        }
+    }
+
+    fn layer_norm(&self, op: LayerNorm<'_>, dst: &mut Tensor) {
+        match (self.mistake, op.modulation) {
+            (Some(ShiftAndScaleSwapped), Some((shift, scale))) => {
+                self.inner.layer_norm(LayerNorm { modulation: Some((scale, shift)), ..op }, dst);
+            }
+            (Some(FirstTailNormDropped), None) => self.inner.cast(op.x, dst),
+            (Some(SecondTailNormDropped), Some((shift, scale))) if op.x.is_same(dst) => {
+                let (shift, scale) = (self.values(shift), self.values(scale));
+                let mut values = self.values(op.x);
+                for row in values.chunks_exact_mut(shift.len()) {
+                    for (x, (shift, scale)) in row.iter_mut().zip(shift.iter().zip(&scale)) {
+                        *x = *x * (1.0 + scale) + shift;
+                    }
+                }
+                self.inner.upload(&values, dst);
+            }
+            _ => self.inner.layer_norm(op, dst),
+        }
+    }
+
+    fn attention(&self, op: Attention<'_>, dst: &mut Tensor) {
+        match (self.mistake, op.bias) {
+            (Some(AttentionUnscaled), None) => {
+                self.inner.attention(Attention { scale: 1.0, ..op }, dst);
+            }
+            (Some(TextScaled), Some(_)) => {
+                self.inner.attention(Attention { scale: 0.125, ..op }, dst);
+            }
+            (Some(TextBiasDropped), Some(_)) => {
+                self.inner.attention(Attention { bias: None, ..op }, dst);
+            }
+            (Some(TextBiasMirrored), Some(bias)) => {
+                let mut values = self.values(bias);
+                values.chunks_exact_mut(bias.columns()).for_each(<[f32]>::reverse);
+                let mirrored = host_tensor(&values, bias.shape());
+                self.inner.attention(Attention { bias: Some(&mirrored), ..op }, dst);
+            }
+            _ => self.inner.attention(op, dst),
+        }
+    }
+
+    fn silu(&self, x: &Tensor, dst: &mut Tensor) {
+        if !self.makes(TimeSiluDropped) {
+            self.inner.silu(x, dst);
+        }
+    }
+
+    fn guide(&self, unconditional: &Tensor, conditional: &Tensor, scale: f64, dst: &mut Tensor) {
+        if self.makes(GuidanceSwapped) {
+            self.inner.guide(conditional, unconditional, scale, dst);
+        } else {
+            self.inner.guide(unconditional, conditional, scale, dst);
+        }
+    }
+
+    fn latent_frame(
+        &self,
+        src: &Tensor,
+        corner: (usize, usize),
+        factor: f32,
+        padded: bool,
+        dst: &mut Tensor,
+    ) {
+        let mut state = self.state();
+        if !padded && !state.cutting {
+            // Every chunk begins with its unpadded latents.
+            state.convolved.clear();
+            state.chunks = if corner == (0, 0) { state.chunks + 1 } else { state.chunks };
+        }
+        state.cutting = !padded;
+        let factor = if self.makes(LatentsScaledUp) { 1.0 / factor } else { factor };
+        self.inner.latent_frame(src, corner, factor, padded, dst);
+    }
+
+    fn conv(&self, op: Conv<'_>, dst: &mut Tensor) {
+        let mistaken = self.makes(ConvCacheDropped) || self.makes(ConvCacheZeroed);
+        let (3, true) = (op.frames.len(), mistaken) else { return self.inner.conv(op, dst) };
+        let Place::Arena(life) = op.weight.place() else { panic!("a repacked weight") };
+        let mut state = self.state();
+        let later_chunk = state.chunks > 1;
+        let times = state.convolved.entry(life.offset()).or_default();
+        *times += 1;
+        let mut frames = [op.frames[0], op.frames[1], op.frames[2]];
+        let zeros = host_tensor(&vec![0.0; frames[0].shape().elements()], frames[0].shape());
+        // The first frame of a chunk has two cached ones before it, the second has one.
+        let cached = if later_chunk { 3usize.saturating_sub(*times) } else { 0 };
+        for t in 0..cached {
+            frames[t] = if self.makes(ConvCacheZeroed) { &zeros } else { op.frames[cached] };
+        }
+        self.inner.conv(Conv { frames: &frames, ..op }, dst);
+    }
+
+    fn group_norm_statistics(
+        &self,
+        frames: &[&Tensor],
+        eps: f32,
+        partials: &mut Tensor,
+        statistics: &mut Tensor,
+    ) {
+        if self.makes(StatisticsOfFirstFrame) {
+            let partials = &mut partials.slice(0..1);
+            self.inner.group_norm_statistics(&frames[..1], eps, partials, statistics);
+        } else {
+            self.inner.group_norm_statistics(frames, eps, partials, statistics);
+        }
+    }
+
+    fn group_norm(&self, op: GroupNorm<'_>, frame: &Tensor, dst: &mut Tensor) {
+        let op = match self.mistake {
+            Some(SpatialModulationDropped) => GroupNorm { modulation: None, ..op },
+            Some(GroupNormSiluDropped) => GroupNorm { silu: false, ..op },
+            _ => op,
+        };
+        self.inner.group_norm(op, frame, dst);
+    }
+
+    fn blend(&self, before: &Tensor, tile: &mut Tensor, axis: Axis, extent: usize) {
+        match (self.mistake, axis) {
+            (Some(BlendSkipped), _) => {}
+            (Some(BlendOrder), Axis::Vertical) => {
+                self.state().vertical = Some((before.clone(), tile.clone(), extent));
+            }
+            _ => self.inner.blend(before, tile, axis, extent),
+        }
+    }
+
+    fn crop(&self, src: &Tensor, corner: (usize, usize), dst: &mut Tensor) {
+        self.flush();
+        self.inner.crop(src, corner, dst);
+    }
+
+    fn to_unit_range(&self, src: &Tensor, dst: &mut Tensor) {
+        self.flush();
+        self.inner.to_unit_range(src, dst);
+    }
+
+    fn profile(&self) -> &Profile {
+        self.inner.profile()
+    }
+
+    fn reserve(&self, bytes: u64) -> Result<(), Error> {
+        *self.state() = State::default();
+        self.inner.reserve(bytes)
+    }
+
+    fn release(&self) {
+        self.inner.release();
+    }
+
+    fn finish(&self) -> Result<(), Error> {
+        self.inner.finish()
+    }
+
+    fn poison(&self, offset: u64, bytes: u64) {
+        self.inner.poison(offset, bytes);
+    }
+
+    fn download(&self, src: &Tensor, values: &mut [f32]) -> Result<(), Error> {
+        self.inner.download(src, values)
+    }
+
+    fn upload(&self, values: &[f32], dst: &mut Tensor) {
+        self.inner.upload(values, dst);
+    }
+
+    fn upload_bytes(&self, bytes: &[u8], dst: &mut Tensor) {
+        self.inner.upload_bytes(bytes, dst);
+    }
+
+    fn cast(&self, src: &Tensor, dst: &mut Tensor) {
+        self.inner.cast(src, dst);
+    }
+
+    fn combine(&self, terms: &[(f64, &Tensor)], dst: &mut Tensor) {
+        self.inner.combine(terms, dst);
+    }
+
+    fn linear(&self, op: Linear<'_>, dst: &mut Tensor) {
+        self.inner.linear(op, dst);
+    }
+
+    fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32, dst: &mut Tensor) {
+        self.inner.rms_norm(x, weight, eps, dst);
+    }
+
+    fn gelu_gate(&self, x: &Tensor, dst: &mut Tensor) {
+        self.inner.gelu_gate(x, dst);
+    }
+
+    fn patchify(&self, latents: &[&Tensor], patch: (usize, usize), dst: &mut Tensor) {
+        self.inner.patchify(latents, patch, dst);
+    }
+
+    fn unpatchify(&self, src: &Tensor, patch: (usize, usize), dst: &mut Tensor) {
+        self.inner.unpatchify(src, patch, dst);
+    }
+
+    fn upsample(&self, frame: &Tensor, dst: &mut Tensor) {
+        self.inner.upsample(frame, dst);
+    }
+}
