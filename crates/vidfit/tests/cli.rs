@@ -1,0 +1,226 @@
+//! The command line as a user meets it: exit codes, messages, files.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use vidfit_engine::safetensors::{SafetensorsFile, StoredDtype};
+
+fn checkpoint(name: &str) -> PathBuf {
+    let fixtures = "../../tests/reference/fixtures/checkpoints";
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(fixtures).join(name)
+}
+
+fn vidfit(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_vidfit"))
+        .args(arguments)
+        .current_dir(folder)
+        .env("HF_HOME", folder.join("no-cache"))
+        .env_remove("HF_HUB_CACHE")
+        .output()
+        .unwrap()
+}
+
+/// `generate` of a small video with the tiny 5b.
+fn generate(folder: &Path, more: &[&str]) -> Output {
+    let model = checkpoint("5b");
+    let mut arguments = vec!["generate", "A panda", "--model", model.to_str().unwrap()];
+    let small = [("--frames", "9"), ("--height", "32"), ("--width", "48"), ("--steps", "2")];
+    for (flag, value) in small {
+        if !more.contains(&flag) {
+            arguments.extend([flag, value]);
+        }
+    }
+    arguments.extend(more);
+    vidfit(folder, &arguments)
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_video_and_its_tensors_are_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["-o", "v.mp4", "--save-tensors", "v.safetensors", "--progress", "json"];
+    let output = generate(folder.path(), &flags);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(files(folder.path()), ["v.mp4", "v.safetensors"]);
+
+    let events: Vec<serde_json::Value> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let of = |event: &str| events.iter().filter(|e| e["event"] == event).collect::<Vec<_>>();
+    assert_eq!(of("phase_ended").len(), 3);
+    assert!(of("progress").iter().any(|e| e["phase"] == "denoise" && e["steps_done"] == 2));
+    assert!(of("progress").iter().all(|e| e["fraction"].as_f64().unwrap() <= 1.0));
+    let done = events.last().unwrap();
+    assert_eq!(done["event"], "done");
+    assert_eq!(done["frames"], 9);
+    assert_eq!(done["planned_peak_bytes"], done["measured_peak_bytes"]);
+    assert_eq!(of("planned")[0]["peak_bytes"], done["measured_peak_bytes"]);
+
+    let tensors = SafetensorsFile::open(folder.path().join("v.safetensors")).unwrap();
+    let info = |name: &str| {
+        let info = tensors.info(name).unwrap();
+        (info.dtype, info.shape.clone())
+    };
+    assert_eq!(info("input_ids"), (StoredDtype::I64, vec![1, 226]));
+    assert_eq!(info("prompt_embeds"), (StoredDtype::F32, vec![1, 226, 32]));
+    assert_eq!(info("latents"), (StoredDtype::F32, vec![1, 3, 16, 4, 6]));
+    assert_eq!(info("frames"), (StoredDtype::F32, vec![9, 32, 48, 3]));
+}
+
+#[test]
+fn the_spellings_of_the_demo_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = checkpoint("5b");
+    let arguments = "generate --num_frames 9 --height 32 --width 48 --num_inference_steps 2 \
+                     --guidance_scale 7 --output_path out.gif --dtype bfloat16 --prompt Panda \
+                     --model_path";
+    let mut arguments: Vec<&str> = arguments.split_whitespace().collect();
+    arguments.push(model.to_str().unwrap());
+    let output = vidfit(folder.path(), &arguments);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(files(folder.path()), ["out.gif"]);
+}
+
+#[test]
+fn the_same_seed_makes_the_same_frames_on_any_number_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    for (threads, name) in [("1", "one/"), ("2", "two/"), ("3", "three/")] {
+        let output = generate(folder.path(), &["-o", name, "--threads", threads]);
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+    assert!(generate(folder.path(), &["-o", "other/", "--seed", "43"]).status.success());
+    let frame =
+        |name: &str| std::fs::read(folder.path().join(name).join("frame_00004.png")).unwrap();
+    assert_eq!(frame("one"), frame("two"));
+    assert_eq!(frame("one"), frame("three"));
+    assert_ne!(frame("one"), frame("other"));
+}
+
+#[test]
+fn an_unnamed_output_takes_a_free_name() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(generate(folder.path(), &[]).status.success());
+    assert!(generate(folder.path(), &[]).status.success());
+    assert_eq!(files(folder.path()), ["output-2.mp4", "output.mp4"]);
+}
+
+/// Arguments that end in exit code 2, with a message that has all of the words.
+#[test]
+fn bad_input_ends_before_any_work_and_names_the_remedy() {
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["--frames", "10"], &["10 frames", "9 or 17"]),
+        (&["--frames", "0"], &["0 frames", "1"]),
+        (&["--height", "50"], &["height of 50", "48 or 64"]),
+        (&["--width", "0"], &["width of 0", "16"]),
+        (&["--width", "99999999"], &["width of 99999999", "16384"]),
+        (&["--steps", "0"], &["steps"]),
+        (&["--steps", "1001"], &["1000"]),
+        (&["--guidance", "nan"], &["guidance"]),
+        (&["--guidance=-3"], &["guidance"]),
+        (&["--fps", "0"], &["240"]),
+        (&["--crf", "52"], &["51"]),
+        (&["-o", "video.avi"], &[".avi", ".mp4", ".gif"]),
+        (&["-o", "nowhere/video.mp4"], &["nowhere", "mkdir -p"]),
+        (&["--save-tensors", "nowhere/t.safetensors"], &["nowhere", "mkdir -p"]),
+        (&["--tile-height", "50", "--vae-tiling", "on"], &["tile height of 50", "48"]),
+        (&["--scheduler", "euler"], &["euler", "ddim", "dpm"]),
+        (&["--device", "tpu"], &["tpu", "cpu"]),
+    ];
+    for (arguments, words) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let output = generate(folder.path(), arguments);
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
+        for word in *words {
+            assert!(message.contains(word), "{arguments:?}: no {word:?} in {message}");
+        }
+        assert_eq!(files(folder.path()), [""; 0], "{arguments:?} left a file");
+    }
+}
+
+#[test]
+fn a_missing_prompt_or_model_says_how_to_get_one() {
+    let folder = tempfile::tempdir().unwrap();
+    for (arguments, words) in [
+        (&["generate"][..], &["no prompt"][..]),
+        (&["generate", "x"], &["no model", "vidfit models pull"]),
+        (&["generate", "x", "--model", "zai-org/CogVideoX-2b"], &["models pull zai-org"]),
+        (&["generate", "x", "--model", ".."], &["model_index.json"]),
+        (&["inspect", "."], &["model_index.json"]),
+        (&["generate", "x", "--prompt", "y"], &["--prompt"]),
+    ] {
+        let output = vidfit(folder.path(), arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let message = stderr(&output);
+        assert!(words.iter().all(|word| message.contains(word)), "{arguments:?}: {message}");
+    }
+}
+
+#[test]
+fn inspect_names_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = checkpoint("5b-i2v");
+    let output = vidfit(folder.path(), &["inspect", model.to_str().unwrap()]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text.contains("CogVideoX-5b-I2V"), "{text}");
+    assert!(text.contains("text_encoder/config.json"), "{text}");
+}
+
+#[test]
+fn inspect_prints_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = checkpoint("2b");
+    let output = vidfit(folder.path(), &["inspect", "--json", model.to_str().unwrap()]);
+    assert!(output.status.success());
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["variant"], "CogVideoX-2b");
+    assert_eq!(report["complete"], true);
+    assert!(report["components"]["vae"]["parameters"].as_u64().unwrap() > 1000);
+}
+
+#[test]
+fn a_prompt_that_is_too_long_is_cut_with_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let prompt = "a long story of a panda ".repeat(60) + "UNSEEN";
+    let output = generate(folder.path(), &["--negative-prompt", &prompt, "-o", "v.gif"]);
+    assert!(output.status.success());
+    assert!(stderr(&output).contains("UNSEEN"), "{}", stderr(&output));
+}
+
+/// Ctrl-C during the run: exit code 130, nothing left behind.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_stops_the_run_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = checkpoint("5b");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_vidfit"))
+        .args(["generate", "A panda", "--model", model.to_str().unwrap(), "--frames", "33"])
+        .args(["--height", "192", "--width", "256", "--steps", "1000", "-o", "v.mp4"])
+        .args(["--progress", "json"])
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    let started = lines.any(|line| line.unwrap().contains("\"steps_done\":1"));
+    assert!(started, "the run ended before its first step");
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    lines.for_each(drop);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(files(folder.path()), [""; 0]);
+}
