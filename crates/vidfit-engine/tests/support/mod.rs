@@ -3,6 +3,7 @@
 
 pub mod bed;
 pub mod saboteur;
+pub mod sparse;
 
 use serde::Deserialize;
 use std::path::{Path, PathBuf};

@@ -58,7 +58,7 @@ pub enum Mistake {
 
 use Mistake::*;
 
-/// Computes on the CPU, but for one mistake.
+/// Computes on the CPU, but for one mistake, and notes what memory it is asked for.
 pub struct Saboteur {
     inner: CpuDevice,
     mistake: Option<Mistake>,
@@ -77,6 +77,10 @@ struct State {
     chunks: usize,
     /// Whether latent frames are being cut out.
     cutting: bool,
+    /// Every reservation.
+    reserved: Vec<u64>,
+    /// The end of the highest range of the arena that was handed out.
+    highest_byte: u64,
 }
 
 impl Saboteur {
@@ -84,6 +88,16 @@ impl Saboteur {
     pub fn new(mistake: Option<Mistake>) -> Arc<Saboteur> {
         let inner = CpuDevice::new(2).unwrap();
         Arc::new(Saboteur { inner, mistake, state: Mutex::default() })
+    }
+
+    /// The bytes of every reservation so far.
+    pub fn reserved(&self) -> Vec<u64> {
+        self.state().reserved.clone()
+    }
+
+    /// The end of the highest tensor that lived in a poisoned run.
+    pub fn highest_byte(&self) -> u64 {
+        self.state().highest_byte
     }
 
     fn makes(&self, mistake: Mistake) -> bool {
@@ -320,7 +334,8 @@ impl Device for Saboteur {
     }
 
     fn reserve(&self, bytes: u64) -> Result<(), Error> {
-        *self.state() = State::default();
+        let reserved = [self.reserved(), vec![bytes]].concat();
+        *self.state() = State { reserved, ..State::default() };
         self.inner.reserve(bytes)
     }
 
@@ -333,6 +348,8 @@ impl Device for Saboteur {
     }
 
     fn poison(&self, offset: u64, bytes: u64) {
+        let mut state = self.state();
+        state.highest_byte = state.highest_byte.max(offset + bytes);
         self.inner.poison(offset, bytes);
     }
 
