@@ -293,7 +293,9 @@ fn linspace(start: f32, end: f32, count: usize) -> Vec<f32> {
 
 /// Joins one row per frame, grid row and grid column into one row per token.
 fn per_token(axes: [&Vec<Vec<f32>>; 3]) -> Vec<f32> {
-    let mut table = Vec::new();
+    let tokens: usize = axes.iter().map(|axis| axis.len()).product();
+    let width: usize = axes.iter().filter_map(|axis| axis.first()).map(Vec::len).sum();
+    let mut table = Vec::with_capacity(tokens * width);
     for frame in axes[0] {
         for row in axes[1] {
             for col in axes[2] {
