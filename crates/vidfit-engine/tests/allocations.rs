@@ -1,0 +1,222 @@
+//! Outside the arena a run allocates a few named host buffers and nothing else. A global allocator
+//! counts; the arena itself is a memory map and so not counted.
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use support::Case;
+use support::saboteur::Saboteur;
+use vidfit_cogvideox::scheduler::{SchedulerKind, Update};
+use vidfit_cogvideox::vae::Tiling;
+use vidfit_cogvideox::weights::{Form, WeightSpec};
+use vidfit_engine::checkpoint::{Checkpoint, WeightFiles};
+use vidfit_engine::generate::{self, RunOptions};
+use vidfit_engine::placement::STAGING_ELEMENTS;
+use vidfit_engine::progress::Progress;
+use vidfit_engine::request::{Job, TilingChoice};
+use vidfit_tensor::{DType, Device};
+
+/// Counts the bytes that live on the heap, and the most that ever did.
+struct Counter;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+fn grow(bytes: usize) {
+    let live = LIVE.fetch_add(bytes, Relaxed) + bytes;
+    PEAK.fetch_max(live, Relaxed);
+}
+
+// SAFETY: every request is passed on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counter {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        grow(layout.size());
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        grow(layout.size());
+        // SAFETY: the caller keeps the contract of `alloc_zeroed`.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
+        // Both may exist while the contents move.
+        grow(bytes);
+        LIVE.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller keeps the contract of `realloc`.
+        unsafe { System.realloc(pointer, layout, bytes) }
+    }
+}
+
+#[global_allocator]
+static COUNTER: Counter = Counter;
+
+/// Bytes of an f32 on the host.
+const F32: usize = 4;
+
+/// What may be allocated besides: handles on tensors, names of weights, lists of frames.
+const BOOKKEEPING_BYTES: usize = 160 << 10;
+
+/// A host buffer by its name, in bytes.
+type Buffer = (&'static str, usize);
+
+/// The buffers of a run in each phase: those that stay, and those of which one exists at a time.
+struct Buffers {
+    phase: &'static str,
+    staying: Vec<Buffer>,
+    passing: Vec<Buffer>,
+}
+
+/// Where weights are widened on their way into the arena: a piece of one weight, or one tap of a
+/// convolution. What is used from the file's map needs none.
+fn staging(files: &WeightFiles, run: DType) -> usize {
+    let elements = |spec: &WeightSpec| match spec.form {
+        Form::HostRows => 0,
+        Form::TapsFirst => spec.shape.tail().elements(),
+        Form::AsStored => {
+            let stays = run == DType::F32 || (run == DType::F16 && spec.keep_f32);
+            if stays || files.dtype(spec) == run { 0 } else { spec.shape.elements() }
+        }
+    };
+    files.manifest.weights().map(elements).max().unwrap().min(STAGING_ELEMENTS) * F32
+}
+
+fn buffers(checkpoint: &Checkpoint, job: &Job, plan_copy_bytes: usize) -> [Buffers; 3] {
+    let (t5, transformer) = (&checkpoint.text_encoder.config, &checkpoint.transformer.config);
+    let vae = &checkpoint.vae.config;
+    let half_run = job.dtype != DType::F32;
+    let staying = || {
+        let rounded = job.frames * job.height * job.width * 3;
+        vec![("the plan that is replayed", plan_copy_bytes), ("rounded frames", rounded)]
+    };
+    let [text_staging, transformer_staging, vae_staging] = [
+        staging(&checkpoint.text_encoder.weights, job.dtype),
+        staging(&checkpoint.transformer.weights, job.dtype),
+        staging(&checkpoint.vae.weights, job.dtype),
+    ];
+
+    let tokens = job.prompts[0].len();
+    let distances = (2 * tokens - 1) * t5.num_heads;
+    let text = Buffers {
+        phase: "text",
+        staying: staying(),
+        passing: vec![
+            ("staging of weights", text_staging),
+            ("rows of the embedding", tokens * t5.d_model * F32),
+            ("position bias, by distance and by head", 2 * distances * F32),
+        ],
+    };
+
+    let latents = job.latent_frames * job.channels * job.latent_height * job.latent_width;
+    let angles = job.grid.tokens() * transformer.attention_head_dim / 2;
+    let denoise = Buffers {
+        phase: "denoise",
+        staying: staying(),
+        passing: vec![
+            ("staging of weights", transformer_staging),
+            ("one draw of noise", latents * F32 + if half_run { latents * 2 } else { 0 }),
+            ("sinusoids of all steps", job.steps.len() * transformer.inner_dim() * F32),
+            match transformer.use_rotary_positional_embeddings {
+                true => ("rotary cosines and sines", 2 * angles * F32),
+                false => ("sincos positions", job.grid.tokens() * transformer.inner_dim() * F32),
+            },
+        ],
+    };
+
+    let whole = Tiling { height: job.height, width: job.width };
+    let piece = job.tiling.unwrap_or(whole);
+    assert_eq!(vae.out_channels, 3);
+    let decode = Buffers {
+        phase: "decode",
+        staying: staying(),
+        passing: vec![
+            ("staging of weights", vae_staging),
+            ("a piece of a frame", piece.height * piece.width * 3 * F32),
+        ],
+    };
+    [text, denoise, decode]
+}
+
+/// One test only, so that nothing else allocates meanwhile.
+#[test]
+fn a_run_allocates_its_named_buffers_and_no_more() {
+    for (name, dtype, tiling) in [
+        ("5b-dpm", DType::F32, TilingChoice::Off),
+        ("2b-ddim", DType::BF16, TilingChoice::Off),
+        ("1.5-dpm", DType::F16, TilingChoice::On),
+    ] {
+        check(name, dtype, tiling);
+    }
+}
+
+fn check(name: &str, dtype: DType, tiling: TilingChoice) {
+    let case = Case::named(name);
+    let checkpoint = case.open();
+    let mut request = case.request(dtype);
+    (request.frames, request.height, request.width) = (Some(49), Some(128), Some(144));
+    (request.steps, request.tiling) = (3, tiling);
+    request.scheduler = Some(SchedulerKind::Dpm);
+    let witness = Saboteur::new(None);
+    let device: Arc<dyn Device> = witness.clone();
+    let prepared = generate::prepare(&checkpoint, &request, &*device, u64::MAX).unwrap();
+    assert!(prepared.job.steps.iter().all(|step| matches!(step.update, Update::Dpm(_))));
+
+    let before = LIVE.load(Relaxed);
+    let copy = prepared.plan.layout.clone();
+    let plan_copy_bytes = LIVE.load(Relaxed) - before;
+    drop(copy);
+    let stated = buffers(&checkpoint, &prepared.job, plan_copy_bytes);
+
+    // The peak of each phase, noted as the phase ends.
+    let peaks = Arc::new(Mutex::new(Vec::with_capacity(16)));
+    let listener = {
+        let peaks = peaks.clone();
+        Box::new(move |progress: Progress| match progress {
+            Progress::PhaseBegan { .. } => PEAK.store(LIVE.load(Relaxed), Relaxed),
+            Progress::PhaseEnded { phase, .. } => {
+                peaks.lock().unwrap().push((phase, PEAK.load(Relaxed)));
+            }
+            Progress::Advanced { .. } => {}
+        })
+    };
+    let baseline = LIVE.load(Relaxed);
+    let stop = AtomicBool::new(false);
+    let options = RunOptions {
+        stop: &stop,
+        listener,
+        keep_tensors: false,
+        capacity_bytes: prepared.plan.device_bytes(),
+        poison: false,
+    };
+    let generated = generate::run(&checkpoint, &prepared, &device, options).unwrap();
+    assert_eq!(witness.reserved(), [prepared.plan.layout.peak_bytes]);
+    assert!(generated.tensors.is_none());
+
+    let peaks = peaks.lock().unwrap();
+    assert_eq!(peaks.len(), stated.len());
+    for (&(phase, peak), stated) in peaks.iter().zip(&stated) {
+        assert_eq!(phase, stated.phase);
+        let measured = peak - baseline;
+        let staying: usize = stated.staying.iter().map(|(_, bytes)| bytes).sum();
+        let (largest, passing) =
+            stated.passing.iter().max_by_key(|(_, bytes)| *bytes).copied().unwrap();
+        let named = staying + passing;
+        println!(
+            "{name:8} {dtype:4} {phase:8} measured {measured:9}  named {named:9}  besides {:7}  \
+             (largest that passes: {largest}, {passing})",
+            measured as i64 - named as i64
+        );
+        assert!(measured >= named, "{name} {phase}: {measured} bytes do not hold what is named");
+        assert!(measured <= named + BOOKKEEPING_BYTES, "{name} {phase}: {measured} > {named}");
+    }
+}
