@@ -23,6 +23,8 @@ def materialize(build, seed: int = 0):
     with torch.device("meta"):
         model = build()
     model = model.to_empty(device="cpu").eval()
+    if hasattr(model, "shared"):  # to_empty parts the two names of the T5 table
+        model.encoder.embed_tokens.weight = model.shared.weight
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         fan_in = parameter[0].numel() if parameter.dim() > 1 else 1
