@@ -76,7 +76,7 @@ and the last 32 values only.
 
 ## schedulers.json, schedulers.safetensors
 
-`alphas_cumprod` by snr shift and timestep; `timesteps` by spacing and number of steps (of 1000 steps the first and last three); `dynamic_guidance` by number of steps (G = 6, trailing);
+`alphas_cumprod` by snr shift and timestep; `timesteps` by spacing and number of steps (of 1000 steps the first and last three; trailing 61 has 62 entries and ends with -1, as in the reference); `dynamic_guidance` by number of steps (G = 6, trailing);
 `dpm_coefficients` per step (`m1`..`m4` the multipliers, strings for infinities); `traces`: tensors [steps,32], the sample after each step, starting from `sample`, with the network output of step i being
 `model_output` rolled right by i (`torch.roll`), trailing, noise from a generator with seed 42 drawn in shape [1,2,2,2,4].
 

@@ -94,7 +94,8 @@ def write_schedulers(root: Path) -> None:
         out["alphas_cumprod"][str(shift)] = {str(t): float(alphas[t]) for t in probes}
     for spacing in ("trailing", "linspace", "leading"):
         table = {}
-        for steps in (1, 2, 3, 4, 5, 6, 7, 8, 10, 20, 30, 50, 55, 60, 75, 100, 1000):
+        # 48: the rounding of numpy.arange decides; 61: one timestep more than asked for, -1.
+        for steps in (1, 2, 3, 4, 5, 6, 7, 8, 10, 20, 30, 48, 50, 55, 60, 61, 75, 96, 100, 1000):
             values = []
             for kind in ("ddim", "dpm"):
                 s = scheduler(kind, 1.0, spacing)
