@@ -1,6 +1,6 @@
 //! The T5 v1.1 encoder (Raffel et al. 2020; `transformers`' `T5EncoderModel`).
 
-use crate::weights::{Block, Form, Manifest, Weights};
+use crate::weights::{Block, Form, LARGEST_SIZE, MOST_HEAD_DIM, MOST_LAYERS, Manifest, Weights};
 use serde::Deserialize;
 use vidfit_tensor::{Activation, Attention, Context, DType, Error, Tensor};
 
@@ -86,11 +86,24 @@ impl T5Config {
         if self.feed_forward_proj != "gated-gelu" {
             return Some(format!("feed_forward_proj = {}", self.feed_forward_proj));
         }
-        let sizes = [self.d_model, self.d_kv, self.d_ff, self.num_heads, self.vocab_size];
-        if sizes.contains(&0) || self.relative_attention_num_buckets < 4 {
-            return Some("a size of 0, or fewer than 4 buckets".into());
+        let sizes = [
+            self.d_model,
+            self.d_kv,
+            self.d_ff,
+            self.num_heads,
+            self.relative_attention_max_distance,
+        ];
+        if sizes.contains(&0) || sizes.iter().any(|&size| size > LARGEST_SIZE) {
+            return Some(format!("a size of 0 or above {LARGEST_SIZE}"));
         }
-        (!self.d_kv.is_multiple_of(8)).then(|| format!("d_kv = {}", self.d_kv))
+        if self.vocab_size == 0 || self.vocab_size > 1 << 24 || self.num_layers > MOST_LAYERS {
+            return Some("a vocabulary or a number of layers that makes no sense".into());
+        }
+        if !(4..=LARGEST_SIZE).contains(&self.relative_attention_num_buckets) {
+            return Some("fewer than 4 buckets, or absurdly many".into());
+        }
+        (!self.d_kv.is_multiple_of(8) || self.d_kv > MOST_HEAD_DIM)
+            .then(|| format!("d_kv = {}", self.d_kv))
     }
 
     /// The bucket of each relative position from `-(length - 1)` to `length - 1` (key minus

@@ -8,6 +8,15 @@
 use std::collections::BTreeMap;
 use vidfit_tensor::{Activation, Context, Error, Linear, Shape, Tensor};
 
+/// Beyond any width of a configuration that is meant seriously.
+pub const LARGEST_SIZE: usize = 1 << 16;
+/// Beyond any depth: a manifest is not made from a hostile configuration.
+pub const MOST_LAYERS: usize = 512;
+/// Channels that the devices' convolutions and norms take.
+pub const MOST_CHANNELS: usize = 4096;
+/// Width of a head that the devices' attention takes.
+pub const MOST_HEAD_DIM: usize = 256;
+
 /// How a stored weight becomes the tensor that operations read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {

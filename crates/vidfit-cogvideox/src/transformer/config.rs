@@ -1,7 +1,7 @@
 //! `transformer/config.json`, and the weights that follow from it.
 
 use crate::positions::{Grid, PositionError, Rope};
-use crate::weights::Manifest;
+use crate::weights::{LARGEST_SIZE, MOST_CHANNELS, MOST_HEAD_DIM, MOST_LAYERS, Manifest};
 use serde::Deserialize;
 
 /// `transformer/config.json`. Keys that older checkpoints lack take the reference's defaults.
@@ -232,21 +232,33 @@ impl TransformerConfig {
         if !self.flip_sin_to_cos || self.freq_shift != 0.0 {
             return wrong("flip_sin_to_cos, freq_shift", "anything but true, 0");
         }
-        if !self.attention_head_dim.is_multiple_of(16) {
+        if !self.attention_head_dim.is_multiple_of(16) || self.attention_head_dim > MOST_HEAD_DIM {
             return wrong("attention_head_dim", &self.attention_head_dim.to_string());
+        }
+        if self.num_layers > MOST_LAYERS {
+            return wrong("num_layers", &self.num_layers.to_string());
         }
         let sizes = [
             self.num_attention_heads,
             self.attention_head_dim,
             self.num_layers,
+            self.text_embed_dim,
+            self.time_embed_dim,
+            self.max_text_seq_length,
             self.in_channels,
             self.out_channels,
             self.patch_size,
             self.patch().0,
+            self.sample_width,
+            self.sample_height,
             self.sample_frames,
             self.temporal_compression_ratio,
         ];
-        sizes.contains(&0).then(|| "a size of 0".to_owned())
+        if sizes.contains(&0) || sizes.iter().any(|&size| size > LARGEST_SIZE) {
+            return Some(format!("a size of 0 or above {LARGEST_SIZE}"));
+        }
+        (self.patch_features() > MOST_CHANNELS)
+            .then(|| format!("patches of more than {MOST_CHANNELS} values"))
     }
 }
 

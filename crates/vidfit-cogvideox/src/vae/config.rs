@@ -1,6 +1,6 @@
 //! `vae/config.json`, and the weights that follow from it.
 
-use crate::weights::{BlockSpec, Manifest};
+use crate::weights::{BlockSpec, LARGEST_SIZE, MOST_CHANNELS, MOST_LAYERS, Manifest};
 use serde::Deserialize;
 
 /// `vae/config.json`. Missing keys take the reference's defaults.
@@ -184,6 +184,30 @@ impl VaeConfig {
         }
         if self.block_out_channels.is_empty() || self.norm_num_groups == 0 {
             return Some("no channels".into());
+        }
+        let sizes = [
+            self.in_channels,
+            self.out_channels,
+            self.latent_channels,
+            self.layers_per_block,
+            self.sample_height,
+            self.sample_width,
+        ];
+        if sizes.contains(&0) || sizes.iter().any(|&size| size > LARGEST_SIZE) {
+            return Some(format!("a size of 0 or above {LARGEST_SIZE}"));
+        }
+        let mut channels = self.block_out_channels.iter().chain(&sizes[..3]);
+        if channels.any(|&c| c > MOST_CHANNELS) || self.block_out_channels.len() > 8 {
+            return Some(format!("more than {MOST_CHANNELS} channels or 8 resolutions"));
+        }
+        if self.layers_per_block > MOST_LAYERS {
+            return Some(format!("layers_per_block = {}", self.layers_per_block));
+        }
+        if self.out_channels != 3 {
+            return Some(format!("pictures of {} channels", self.out_channels));
+        }
+        if !self.temporal_compression_ratio.is_power_of_two() || !self.scaling_factor.is_normal() {
+            return Some("a compression ratio or scaling factor that makes no sense".into());
         }
         let odd =
             self.block_out_channels.iter().find(|&&c| c == 0 || c % self.norm_num_groups != 0);
