@@ -5,6 +5,7 @@
 //! convolution is the sum of three (nine in 3-D) such products, one for each row of the filter,
 //! continued in the same chains.
 
+use super::conv_narrow;
 use super::isa::Isa;
 use super::kernel::{PANEL, PanelProduct};
 use super::linear::{part, plus_bias};
@@ -17,7 +18,7 @@ use std::ops::Range;
 use vidfit_tensor::*;
 
 /// Pixels of a job.
-const PIXELS: usize = 480;
+const PIXELS: usize = 720;
 /// A slice of the inner dimension: a panel's slice is 32 KB.
 const DEPTH: usize = 256;
 /// Panels of a job: what the chains have room for.
@@ -51,6 +52,7 @@ pub(crate) fn run(session: &Session<'_>, op: Conv<'_>, dst: &mut Tensor) {
         channels_in,
         channels_out,
     };
+    let narrow = conv_narrow::fits(taps, channels_in, channels_out);
     let most = PIXELS.min(COPY / channels_in - 2);
     let column_blocks = width.div_ceil(most);
     let block_width = width.div_ceil(column_blocks);
@@ -64,20 +66,25 @@ pub(crate) fn run(session: &Session<'_>, op: Conv<'_>, dst: &mut Tensor) {
         let job = job / panel_blocks;
         let columns = part(width, column_blocks, job % column_blocks);
         let rows = part(height, row_blocks, job / column_blocks);
-        conv.job(rows, columns, panels, scratch);
+        if narrow {
+            conv.narrow_job(rows, columns, scratch);
+        } else {
+            conv.job(rows, columns, panels, scratch);
+        }
     });
 }
 
-struct Filter<'a> {
-    isa: Isa,
-    frames: &'a [Source],
-    weight: Source,
-    bias: Source,
-    accumulate: bool,
-    dst: Sink,
-    width: usize,
-    channels_in: usize,
-    channels_out: usize,
+/// A convolution at work.
+pub(super) struct Filter<'a> {
+    pub isa: Isa,
+    pub frames: &'a [Source],
+    pub weight: Source,
+    pub bias: Source,
+    pub accumulate: bool,
+    pub dst: Sink,
+    pub width: usize,
+    pub channels_in: usize,
+    pub channels_out: usize,
 }
 
 impl Filter<'_> {

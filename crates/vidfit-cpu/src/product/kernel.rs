@@ -9,12 +9,9 @@ use super::isa::Isa;
 /// Columns of a panel of B: `[depth][PANEL]`, filled up with zeros.
 pub(crate) const PANEL: usize = 32;
 
-/// Rows that a kernel of any width takes without a remainder.
+/// Rows that every kernel takes without a remainder, and the widest one at once: 12 rows of 2
+/// AVX-512 registers leave 8 of the 32 registers for operands.
 pub(crate) const TILE: usize = 12;
-
-/// Rows that the widest kernel takes at once: 12 rows of 2 AVX-512 registers leave 8 of the 32
-/// registers for operands.
-const ROWS_512: usize = TILE;
 
 /// Rows of the kernels with half a panel's width: 6 rows of 2 AVX2 registers leave 4 of the 16.
 const ROWS_256: usize = 6;
@@ -199,7 +196,7 @@ impl Vector for Lanes {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{ROWS_512, Tile, Vector, for_each_tile, rows_narrow, tile};
+    use super::{TILE, Tile, Vector, for_each_tile, rows_narrow, tile};
     use std::arch::x86_64::*;
 
     impl Vector for __m512 {
@@ -271,7 +268,7 @@ mod x86 {
     }
 
     pub(super) unsafe fn rows_512(rows: usize, t: &Tile) {
-        for_each_tile(rows, ROWS_512, |first, count| {
+        for_each_tile(rows, TILE, |first, count| {
             // SAFETY: the rows are inside the product's, and the caller vouches for AVX-512.
             unsafe {
                 let t =

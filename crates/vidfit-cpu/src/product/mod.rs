@@ -2,6 +2,7 @@
 
 pub(crate) mod attention;
 pub(crate) mod conv;
+mod conv_narrow;
 mod isa;
 mod kernel;
 pub(crate) mod linear;
