@@ -162,10 +162,17 @@ fn noise_tables_and_timesteps_are_those_of_the_reference() {
         let config = SchedulerConfig { timestep_spacing, ..config("ddim", 1.0) };
         for (count, timesteps) in expected["timesteps"][name].as_object().unwrap() {
             let mut got = config.timesteps(count.parse().unwrap()).unwrap();
+            let mut expected = integers(timesteps);
+            assert_eq!(got.len().to_string(), *count);
             if got.len() == 1000 {
                 got.drain(3..997);
             }
-            assert_eq!(got, integers(timesteps), "{name} {count}");
+            if expected.last() == Some(&-1) {
+                // The reference's rounding error, which is left out: see `timesteps`.
+                assert_eq!((name, count.as_str()), ("trailing", "61"));
+                expected.pop();
+            }
+            assert_eq!(got, expected, "{name} {count}");
         }
     }
 }
