@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Each test file uses its part.
 
 pub mod bed;
+pub mod published;
 pub mod saboteur;
 pub mod sparse;
 
