@@ -61,7 +61,7 @@ impl EngineError {
         match self {
             EngineError::Request(_) | EngineError::Checkpoint(_) => Fault::Input,
             EngineError::Hub(error) => match error {
-                HubError::Cancelled { .. } => Fault::Interruption,
+                HubError::Cancelled => Fault::Interruption,
                 HubError::NotAModel { .. }
                 | HubError::NotAFolder { .. }
                 | HubError::NotCached { .. } => Fault::Input,

@@ -228,7 +228,7 @@ fn refuse<T>(why: String) -> Result<T, EngineError> {
 
 /// How many frames latents become: an even number of them gives four each, as in the reference.
 fn decoded_frames(latents: usize, ratio: usize) -> usize {
-    if latents % 2 == 0 { latents * ratio } else { (latents - 1) * ratio + 1 }
+    if latents.is_multiple_of(2) { latents * ratio } else { (latents - 1) * ratio + 1 }
 }
 
 /// Frames, height and width: asked for or the model's own.
@@ -248,7 +248,7 @@ fn size(
     let (width, height) = (request.width.unwrap_or(own.0), request.height.unwrap_or(own.1));
 
     let step = 2 * checkpoint.vae.config.temporal_compression_ratio;
-    if frames == 0 || (frames - 1) % step != 0 || frames > MOST_FRAMES {
+    if frames == 0 || !(frames - 1).is_multiple_of(step) || frames > MOST_FRAMES {
         let nearest = nearest(frames.saturating_sub(1), step, MOST_FRAMES - 1);
         let nearest: Vec<String> = nearest.iter().map(|n| (n + 1).to_string()).collect();
         return refuse(format!(
@@ -275,7 +275,7 @@ fn size(
             "{frames} frames are more than {variant} was made for ({}); expect a worse video",
             variant.most_frames()
         ));
-    } else if variant.is_one_five() && (frames - 1) % 16 != 0 {
+    } else if variant.is_one_five() && !(frames - 1).is_multiple_of(16) {
         warnings.push(format!("{variant} was made for 16·N + 1 frames, not {frames}"));
     }
     if !variant.is_one_five() && (width, height) != own {
