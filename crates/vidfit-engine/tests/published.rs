@@ -1,6 +1,9 @@
 //! The five published checkpoints: accepted whole, refused with anything amiss, and planned, all
 //! without a single weight.
 
+// Clippy allows it in tests, but not in what they call.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! Fixtures, and running cases against them.
 #![allow(dead_code)] // Each test file uses its part.
+// Clippy allows it in tests, but not in what they call.
+#![allow(clippy::unwrap_used)]
 
 pub mod bed;
 pub mod published;

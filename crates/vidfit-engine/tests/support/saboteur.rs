@@ -279,9 +279,10 @@ impl Device for Saboteur {
         let zeros = host_tensor(&vec![0.0; frames[0].shape().elements()], frames[0].shape());
         // The first frame of a chunk has two cached ones before it, the second has one.
         let cached = if later_chunk { 3usize.saturating_sub(*times) } else { 0 };
-        for t in 0..cached {
-            frames[t] = if self.makes(ConvCacheZeroed) { &zeros } else { op.frames[cached] };
-        }
+        frames[..cached].fill(match self.mistake {
+            Some(ConvCacheZeroed) => &zeros,
+            _ => op.frames[cached],
+        });
         self.inner.conv(Conv { frames: &frames, ..op }, dst);
     }
 
