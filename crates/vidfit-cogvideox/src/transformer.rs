@@ -15,7 +15,7 @@ pub use config::TransformerConfig;
 
 use crate::weights::Weights;
 use block::Half;
-use vidfit_tensor::{Activation, Context, DType, Error, LayerNorm, Tensor};
+use vidfit_tensor::{Activation, Context, Error, LayerNorm, Tensor};
 
 /// How the work is cut up. Changes memory and speed, never a bit of the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +148,3 @@ fn project_out(
     }
     Ok(patches)
 }
-
-/// What the reference rounds to the model's type at every turn: positions, modulations, hidden
-/// states. Rotary tables are f32 there, too.
-pub(crate) const ROPE_DTYPE: DType = DType::F32;

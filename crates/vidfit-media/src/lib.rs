@@ -46,5 +46,5 @@ mod writer;
 pub use error::MediaError;
 pub use fps::Fps;
 pub use kind::{OutputKind, estimate_bytes};
-pub use target::check_target;
+pub use target::{check_file, check_target};
 pub use writer::{Crf, VideoSettings, VideoWriter, Written};

@@ -16,19 +16,53 @@ use crate::{MediaError, OutputKind};
 /// a folder that is missing, a file or another's files in the way, no permission, no room.
 pub fn check_target(path: &Path, estimated_bytes: u64) -> Result<(), MediaError> {
     let target = Target::resolve(path)?;
+    check_room(path, &target.folder, estimated_bytes)
+}
+
+/// As [`check_target`], for a file of any other kind that is written beside the video.
+///
+/// # Errors
+///
+/// As [`check_target`], but for the extension.
+pub fn check_file(path: &Path, bytes: u64) -> Result<(), MediaError> {
+    if fs::metadata(path).is_ok_and(|meta| meta.is_dir()) {
+        return Err(MediaError::IsAFolder { path: path.to_path_buf() });
+    }
+    check_room(path, &folder_of(path, path)?, bytes)
+}
+
+fn check_room(path: &Path, folder: &Path, bytes: u64) -> Result<(), MediaError> {
     // Asking for a file's permissions says less than making one: think of read-only disks.
-    tempfile::tempfile_in(&target.folder)
-        .map_err(|source| MediaError::NotWritable { folder: target.folder.clone(), source })?;
-    match fs4::statvfs(&target.folder) {
+    tempfile::tempfile_in(folder)
+        .map_err(|source| MediaError::NotWritable { folder: folder.to_path_buf(), source })?;
+    match fs4::statvfs(folder) {
         // Some network disks do not say how large they are.
-        Ok(stats) if stats.total_space() > 0 && stats.available_space() < estimated_bytes => {
+        Ok(stats) if stats.total_space() > 0 && stats.available_space() < bytes => {
             Err(MediaError::NoRoom {
                 path: path.to_path_buf(),
-                needed_bytes: estimated_bytes,
+                needed_bytes: bytes,
                 free_bytes: stats.available_space(),
             })
         }
         _ => Ok(()),
+    }
+}
+
+/// The existing folder that holds `path`, which the user named `named`.
+fn folder_of(named: &Path, path: &Path) -> Result<PathBuf, MediaError> {
+    let (Some(parent), Some(_)) = (path.parent(), path.file_name()) else {
+        return Err(MediaError::NoName { path: named.to_path_buf() });
+    };
+    let folder =
+        if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_path_buf() };
+    match fs::metadata(&folder) {
+        Ok(meta) if meta.is_dir() => Ok(folder),
+        Ok(_) => Err(MediaError::NotAFolder { path: named.to_path_buf(), folder }),
+        // A file further up the path reports itself as "not a directory".
+        Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+            Err(MediaError::NotWritable { folder, source })
+        }
+        Err(_) => Err(MediaError::NoFolder { path: named.to_path_buf(), folder }),
     }
 }
 
@@ -54,20 +88,7 @@ impl Target {
         }
         // Replacing what a link points to, not the link, is what opening it would have done.
         let path = fs::canonicalize(named).unwrap_or_else(|_| named.to_path_buf());
-        let (Some(parent), Some(_)) = (path.parent(), path.file_name()) else {
-            return Err(MediaError::NoName { path: named.to_path_buf() });
-        };
-        let folder =
-            if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_path_buf() };
-        match fs::metadata(&folder) {
-            Ok(meta) if meta.is_dir() => {}
-            Ok(_) => return Err(MediaError::NotAFolder { path: named.to_path_buf(), folder }),
-            // A file further up the path reports itself as "not a directory".
-            Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
-                return Err(MediaError::NotWritable { folder, source });
-            }
-            Err(_) => return Err(MediaError::NoFolder { path: named.to_path_buf(), folder }),
-        }
+        let folder = folder_of(named, &path)?;
         let target = Self { named: named.to_path_buf(), path, folder, kind };
         target.check_replaceable()?;
         Ok(target)

@@ -4,6 +4,7 @@ mod cases;
 
 use crate::args::{BenchArgs, BenchCommand};
 use crate::exit::Failure;
+use crate::say::line;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -44,16 +45,14 @@ fn reference(
     }
     let own = std::env::current_exe().map_err(Failure::other)?;
     let (threads, repeat) = (threads.to_string(), repeat.to_string());
-    println!(
-        "| f32, {threads} threads | vidfit | reference | ratio | memory | reference | ratio |"
-    );
-    println!("|---|---:|---:|---:|---:|---:|---:|");
+    line!("| f32, {threads} threads | vidfit | reference | ratio | memory | reference | ratio |");
+    line!("|---|---:|---:|---:|---:|---:|---:|");
     for name in cases::NAMES.into_iter().filter(|name| only.is_none_or(|only| only == *name)) {
         let flags = ["--threads", &threads, "--repeat", &repeat];
         let ours = measure(&own, ["bench", "case", name].iter().chain(&flags))?;
         let script = script.to_string_lossy();
         let theirs = measure(python, [&*script, "--only", name].iter().chain(&flags))?;
-        println!(
+        line!(
             "| {name} | {:.2} s | {:.2} s | **{:.2}** | {:.2} GB | {:.2} GB | **{:.2}** |",
             ours.seconds,
             theirs.seconds,

@@ -1,5 +1,6 @@
 //! Errors at the command line, and the exit codes that they end in.
 
+use crate::say::note;
 use std::fmt::Display;
 use std::process::ExitCode;
 use vidfit_engine::checkpoint::CheckpointError;
@@ -42,7 +43,7 @@ impl Failure {
 
     /// Says what went wrong, and gives the exit code.
     pub fn report(self) -> ExitCode {
-        eprintln!("error: {}", self.message);
+        note!("error: {}", self.message);
         ExitCode::from(self.code)
     }
 }

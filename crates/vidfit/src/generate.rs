@@ -16,7 +16,7 @@ use vidfit_engine::machine::available_ram_bytes;
 use vidfit_engine::request::{Job, Request};
 use vidfit_engine::safetensors::{StoredDtype, write_safetensors};
 use vidfit_media::{
-    Crf, Fps, OutputKind, VideoSettings, VideoWriter, check_target, estimate_bytes,
+    Crf, Fps, OutputKind, VideoSettings, VideoWriter, check_file, check_target, estimate_bytes,
 };
 use vidfit_tensor::{DType, Device};
 
@@ -164,7 +164,7 @@ impl Output {
         let bytes = estimate_bytes(kind, settings.width, settings.height, job.frames as u64);
         check_target(&path, bytes).map_err(Failure::input)?;
         if let Some(tensors) = &args.save_tensors {
-            check_tensors_target(tensors)?;
+            check_file(tensors, tensors_bytes(checkpoint, job)).map_err(Failure::input)?;
         }
         Ok(Output { path, settings })
     }
@@ -186,22 +186,12 @@ fn free_name() -> PathBuf {
     free.next().unwrap_or_default()
 }
 
-fn check_tensors_target(path: &Path) -> Result<(), Failure> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let here = path.display();
-    if path.is_dir() {
-        return Err(Failure::input(format!("{here} is a folder; --save-tensors takes a file")));
-    }
-    if !folder.is_dir() {
-        let folder = folder.display();
-        return Err(Failure::input(format!(
-            "{here} cannot be written: there is no folder {folder}. Make it with mkdir -p {folder}"
-        )));
-    }
-    Ok(())
+/// Bytes of what `--save-tensors` writes, to the nearest kilobyte or so.
+fn tensors_bytes(checkpoint: &Checkpoint, job: &Job) -> u64 {
+    let embeds = job.prompts.last().map_or(0, Vec::len) * checkpoint.text_encoder.config.d_model;
+    let latents = job.latent_frames * job.channels * job.latent_height * job.latent_width;
+    let frames = job.frames * job.height * job.width * 3;
+    4 * (embeds + latents + frames) as u64 + 4096
 }
 
 /// Writes what `--save-tensors` promises.

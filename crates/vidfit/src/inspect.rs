@@ -2,6 +2,7 @@
 
 use crate::args::InspectArgs;
 use crate::exit::Failure;
+use crate::say::line;
 use serde_json::json;
 use std::collections::BTreeMap;
 use vidfit_engine::checkpoint::{ComponentReport, ComponentState, Inspection, inspect};
@@ -12,7 +13,7 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
     let location = resolve(&args.model, &HubConfig::from_env())?;
     let inspection = inspect(&location.dir)?;
     match args.json {
-        true => println!("{}", as_json(&inspection)),
+        true => line!("{}", as_json(&inspection)),
         false => print(&inspection),
     }
     match inspection.is_complete() {
@@ -23,11 +24,11 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
 
 fn print(inspection: &Inspection) {
     let variant = inspection.variant.map_or("unknown model", |variant| variant.name());
-    println!("{variant} in {}", inspection.dir.display());
+    line!("{variant} in {}", inspection.dir.display());
     for ComponentReport { name, state } in &inspection.components {
         match state {
             ComponentState::Weights { parameters, bytes, tensors, dtypes, shards } => {
-                println!(
+                line!(
                     "  {name:13} {:>15} parameters  {:>6.2} GB  {} in {tensors} tensors, {}",
                     grouped(*parameters),
                     *bytes as f64 / (1u64 << 30) as f64,
@@ -38,8 +39,8 @@ fn print(inspection: &Inspection) {
                     }
                 );
             }
-            ComponentState::Present(what) => println!("  {name:13} {what}"),
-            ComponentState::Broken(error) => println!("  {name:13} cannot be used: {error}"),
+            ComponentState::Present(what) => line!("  {name:13} {what}"),
+            ComponentState::Broken(error) => line!("  {name:13} cannot be used: {error}"),
         }
     }
 }

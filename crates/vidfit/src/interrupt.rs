@@ -1,6 +1,7 @@
 //! Ctrl-C: the first asks the run to stop where that is safe, the second ends the process.
 
 use crate::exit::Failure;
+use crate::say::note;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,7 +13,7 @@ pub fn watch() -> Result<Arc<AtomicBool>, Failure> {
         if flag.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("\nstopping; press Ctrl-C again to stop at once");
+        note!("\nstopping; press Ctrl-C again to stop at once");
     };
     ctrlc::set_handler(handler).map_err(Failure::other)?;
     Ok(stop)

@@ -8,6 +8,7 @@ mod inspect;
 mod interrupt;
 mod models;
 mod progress;
+mod say;
 
 use args::{Args, Command};
 use clap::Parser;

@@ -4,6 +4,7 @@ use crate::args::{ModelsArgs, ModelsCommand};
 use crate::exit::Failure;
 use crate::interrupt;
 use crate::progress::{Shown, duration};
+use crate::say::{line, note};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use std::time::Duration;
@@ -23,7 +24,7 @@ fn pull_model(id: &str, shown: Shown) -> Result<(), Failure> {
     let mut listener = |event: PullEvent| match shown {
         Shown::Bars => draw(&mut bar, event),
         Shown::Lines => tell(event),
-        Shown::Json => println!("{}", as_json(&event)),
+        Shown::Json => line!("{}", as_json(&event)),
         Shown::Nothing => {}
     };
     let dir = pull(id, &HubConfig::from_env(), &mut listener, &stop)?;
@@ -62,7 +63,7 @@ fn draw(bar: &mut Option<ProgressBar>, event: PullEvent) {
 
 fn tell(event: PullEvent) {
     if !matches!(event, PullEvent::Progress(_)) {
-        eprintln!("{}", sentence(&event));
+        note!("{}", sentence(&event));
     }
 }
 
@@ -123,15 +124,15 @@ fn list(as_json: bool) -> Result<(), Failure> {
                 })
             })
             .collect();
-        println!("{}", serde_json::Value::from(models));
+        line!("{}", serde_json::Value::from(models));
         return Ok(());
     }
     for model in &models {
         let gigabytes = model.bytes as f64 / (1u64 << 30) as f64;
-        println!("{:40} {gigabytes:6.1} GB  {}", model.id, model.dir.display());
+        line!("{:40} {gigabytes:6.1} GB  {}", model.id, model.dir.display());
     }
     if models.is_empty() {
-        eprintln!("no models are here; get one with vidfit models pull zai-org/CogVideoX-2b");
+        note!("no models are here; get one with vidfit models pull zai-org/CogVideoX-2b");
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Progress as bars, lines or JSON.
 
 use crate::args::ProgressStyle;
+use crate::say::{line, note};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle as BarStyle};
 use serde_json::json;
 use std::io::IsTerminal;
@@ -35,7 +36,7 @@ impl Shown {
     /// Says something to the user, unless a script listens.
     pub fn say(self, text: &str) {
         match self {
-            Shown::Bars | Shown::Lines => eprintln!("{text}"),
+            Shown::Bars | Shown::Lines => note!("{text}"),
             Shown::Json | Shown::Nothing => {}
         }
     }
@@ -43,15 +44,15 @@ impl Shown {
     /// Says something that the user should not miss.
     pub fn warn(self, text: &str) {
         match self {
-            Shown::Json => println!("{}", json!({ "event": "warning", "message": text })),
-            _ => eprintln!("warning: {text}"),
+            Shown::Json => line!("{}", json!({ "event": "warning", "message": text })),
+            _ => note!("warning: {text}"),
         }
     }
 
     /// A line of JSON, if that is what is shown.
     pub fn event(self, event: serde_json::Value) {
         if self == Shown::Json {
-            println!("{event}");
+            line!("{event}");
         }
     }
 }
@@ -62,10 +63,10 @@ pub fn listener(shown: Shown) -> Listener {
         Shown::Nothing => Box::new(|_| {}),
         Shown::Lines => Box::new(|news| {
             if let Progress::PhaseEnded { phase, took } = news {
-                eprintln!("{:18} {}", title(phase), duration(took));
+                note!("{:18} {}", title(phase), duration(took));
             }
         }),
-        Shown::Json => Box::new(|news| println!("{}", as_json(&news))),
+        Shown::Json => Box::new(|news| line!("{}", as_json(&news))),
         Shown::Bars => {
             let mut bar: Option<(ProgressBar, Option<usize>)> = None;
             Box::new(move |news| draw(&mut bar, news))
@@ -103,7 +104,7 @@ fn draw(bar: &mut Option<(ProgressBar, Option<usize>)>, news: Progress) {
             if let Some((bar, _)) = bar.take() {
                 bar.finish_and_clear();
             }
-            eprintln!("{:18} {}", title(phase), duration(took));
+            note!("{:18} {}", title(phase), duration(took));
         }
     }
 }

@@ -1,4 +1,5 @@
 //! The command line as a user meets it: exit codes, messages, files.
+#![allow(clippy::unwrap_used)] // A test may panic.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -187,6 +187,7 @@ fn added_positions(
     cx.upload("sincos positions", dtype, shape, || table.table()).map(Some)
 }
 
+/// Rotary tables stay f32 in every mode, as in the reference.
 fn rope(
     cx: &Context<'_>,
     config: &TransformerConfig,
@@ -198,7 +199,7 @@ fn rope(
         false => Some(config.rope(grid).map_err(Error::model)?),
     };
     let (cos, sin) = table.map(|table| (table.cos, table.sin)).unwrap_or_default();
-    let cos = cx.upload("rope cosines", super::ROPE_DTYPE, shape, || cos)?;
-    let sin = cx.upload("rope sines", super::ROPE_DTYPE, shape, || sin)?;
+    let cos = cx.upload("rope cosines", DType::F32, shape, || cos)?;
+    let sin = cx.upload("rope sines", DType::F32, shape, || sin)?;
     Ok((cos, sin))
 }

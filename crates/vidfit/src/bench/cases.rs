@@ -3,6 +3,7 @@
 //! The weights are random, in f16 as the 2b is published; the arithmetic is f32.
 
 use crate::exit::Failure;
+use crate::say::line;
 use half::f16;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ pub fn run(name: &str, threads: usize, repeat: usize) -> Result<(), Failure> {
         "threads": threads,
         "peak_rss_bytes": peak_ram_bytes().unwrap_or(0),
     });
-    println!("{report}");
+    line!("{report}");
     Ok(())
 }
 
