@@ -3,7 +3,7 @@
 //! Placing intervals in time so that the highest offset is least is NP-hard; greedy by size (as
 //! in Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020) comes
 //! within a few percent of the bound, which is the most bytes ever alive at once. Here it is
-//! tried beside first-fit in order of birth, and the smallest result is kept.
+//! tried beside other orders, and the smallest result is kept.
 
 use crate::trace::{Event, Request, Trace};
 use serde::{Deserialize, Serialize};
@@ -47,20 +47,35 @@ pub fn solve(trace: &Trace) -> Layout {
         (std::cmp::Reverse(bytes(n)), std::cmp::Reverse(death - birth), n)
     });
 
+    // Tensors of about one size are best stacked in the order of their births.
+    let mut by_class = by_birth.clone();
+    by_class.sort_by_key(|&n| std::cmp::Reverse(bytes(n).ilog2()));
+
     // What outlives its phase goes to the bottom: on top of a large phase it would lift the peak
     // of a small one.
     let phases_begun = phases_begun(trace);
-    let mut by_phase = by_size.clone();
-    by_phase.sort_by_key(|&n| phases_begun[lives[n].0] == phases_begun[lives[n].1]);
+    let outliving_first = |order: &[usize]| {
+        let mut order = order.to_vec();
+        order.sort_by_key(|&n| phases_begun[lives[n].0] == phases_begun[lives[n].1]);
+        order
+    };
+    let outliving_by_class = outliving_first(&by_class);
+    let outliving_by_size = outliving_first(&by_size);
 
-    let offsets = [by_phase, by_size, by_birth]
-        .iter()
-        .map(|order| place(order, &conflicts, &bytes))
-        .min_by_key(|offsets| peak(offsets, &bytes))
-        .unwrap_or_default();
+    let most_live_bytes = trace.most_live_bytes();
+    let mut offsets: Vec<u64> = Vec::new();
+    for order in [outliving_by_class, outliving_by_size, by_class, by_size, by_birth] {
+        let placed = place(&order, &conflicts, &bytes);
+        if offsets.is_empty() || peak(&placed, &bytes) < peak(&offsets, &bytes) {
+            offsets = placed;
+        }
+        if peak(&offsets, &bytes) == most_live_bytes {
+            break;
+        }
+    }
     Layout {
         peak_bytes: peak(&offsets, &bytes),
-        most_live_bytes: trace.most_live_bytes(),
+        most_live_bytes,
         phases: phases(trace, &offsets),
         offsets,
         trace: trace.clone(),
