@@ -5,6 +5,7 @@ use crate::error::EngineError;
 use crate::request::Job;
 use crate::text_to_video::{self, Outputs};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use vidfit_cogvideox::vae::Piece;
 use vidfit_tensor::{
     Arena, Context, DryDevice, Error, Layout, Monitor, Profile, Tally, Tensor, Unwatched, solve,
@@ -14,7 +15,7 @@ use vidfit_tensor::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// The arena.
-    pub layout: Layout,
+    pub layout: Arc<Layout>,
     /// Memory that the device's operations need besides, in bytes.
     pub scratch_bytes: u64,
     /// The work of each phase.
@@ -57,7 +58,7 @@ impl Plan {
             });
             before = after;
         }
-        let layout = solve(&arena.into_trace()?);
+        let layout = Arc::new(solve(&arena.into_trace()?));
         Ok(Plan { layout, scratch_bytes: profile.scratch_bytes, phases })
     }
 

@@ -42,7 +42,7 @@ enum Mode {
 }
 
 struct Replay {
-    layout: Layout,
+    layout: Arc<Layout>,
     cursor: usize,
     measured: Measured,
     deviation: Option<(usize, String)>,
@@ -72,7 +72,8 @@ impl Arena {
     }
 
     /// An arena that gives each tensor the place that `layout` has for it.
-    pub fn replay(layout: Layout) -> Arena {
+    pub fn replay(layout: impl Into<Arc<Layout>>) -> Arena {
+        let layout = layout.into();
         let alignment = layout.trace.alignment;
         let measured = Measured { peak_bytes: 0, phase_peak_bytes: Vec::new() };
         let replay = Replay { layout, cursor: 0, measured, deviation: None, poison: None };
