@@ -56,6 +56,23 @@ pub struct KeptTensors {
     pub frames: Vec<f32>,
 }
 
+/// Bytes of host memory that a run holds for its results: the rounded frames, one piece of a frame
+/// in f32, and what is kept.
+pub fn result_bytes(checkpoint: &Checkpoint, job: &Job, keep_tensors: bool) -> u64 {
+    let frame = (job.height * job.width * 3) as u64;
+    let frames = job.frames as u64;
+    let kept = if keep_tensors { kept_bytes(checkpoint, job) } else { 0 };
+    frames * frame + 4 * frame + kept
+}
+
+/// Bytes of [`KeptTensors`].
+pub fn kept_bytes(checkpoint: &Checkpoint, job: &Job) -> u64 {
+    let embeds = job.prompts.last().map_or(0, Vec::len) * checkpoint.text_encoder.config.d_model;
+    let latents = job.latent_frames * job.channels * job.latent_height * job.latent_width;
+    let frames = job.frames * job.height * job.width * 3;
+    4 * (embeds + latents + frames) as u64
+}
+
 /// Holds a request against a checkpoint and plans it for `device`, within `capacity_bytes` of its
 /// memory. Decodes in tiles if that is left to the plan and nothing else fits.
 ///

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Instant;
 use vidfit_cpu::CpuDevice;
 use vidfit_engine::checkpoint::Checkpoint;
-use vidfit_engine::generate::{Generated, Prepared, RunOptions, prepare, run as run_job};
+use vidfit_engine::generate::{
+    Generated, Prepared, RunOptions, kept_bytes, prepare, result_bytes, run as run_job,
+};
 use vidfit_engine::hub::{HubConfig, resolve};
 use vidfit_engine::machine::available_ram_bytes;
 use vidfit_engine::request::{Job, Request};
@@ -25,6 +27,9 @@ no model was given. Download one and name it:
     vidfit models pull zai-org/CogVideoX-2b      (14 GB, the smallest)
     vidfit generate \"A panda plays the guitar\" --model zai-org/CogVideoX-2b
 or give a folder in the diffusers layout with --model DIR";
+
+/// More than the header of the file of `--save-tensors` takes.
+const HEADER_BYTES: u64 = 4096;
 
 /// Makes a video.
 pub fn run(args: GenerateArgs) -> Result<(), Failure> {
@@ -41,11 +46,14 @@ pub fn run(args: GenerateArgs) -> Result<(), Failure> {
 
     let (DeviceChoice::Auto | DeviceChoice::Cpu) = args.device;
     let device: Arc<dyn Device> = Arc::new(CpuDevice::new(args.threads)?);
-    let capacity_bytes = available_ram_bytes().unwrap_or(u64::MAX);
     let request = request(&args, prompt);
     // Sizes and paths are checked before the plan, and the plan before any work.
     let (job, _) = Job::new(&checkpoint, &request)?;
     let output = Output::new(&args, &checkpoint, &job)?;
+    // On the CPU, results and arena share the same memory.
+    let results = result_bytes(&checkpoint, &job, args.save_tensors.is_some());
+    let capacity_bytes =
+        available_ram_bytes().map_or(u64::MAX, |available| available.saturating_sub(results));
     let prepared = prepare(&checkpoint, &request, &*device, capacity_bytes)?;
     prepared.warnings.iter().for_each(|warning| shown.warn(warning));
     announce(shown, &checkpoint, &prepared, &output);
@@ -164,7 +172,8 @@ impl Output {
         let bytes = estimate_bytes(kind, settings.width, settings.height, job.frames as u64);
         check_target(&path, bytes).map_err(Failure::input)?;
         if let Some(tensors) = &args.save_tensors {
-            check_file(tensors, tensors_bytes(checkpoint, job)).map_err(Failure::input)?;
+            check_file(tensors, kept_bytes(checkpoint, job) + HEADER_BYTES)
+                .map_err(Failure::input)?;
         }
         Ok(Output { path, settings })
     }
@@ -184,14 +193,6 @@ fn free_name() -> PathBuf {
         .chain((2..).map(|number| format!("output-{number}.mp4")));
     let mut free = names.map(PathBuf::from).filter(|path| !path.exists());
     free.next().unwrap_or_default()
-}
-
-/// Bytes of what `--save-tensors` writes, to the nearest kilobyte or so.
-fn tensors_bytes(checkpoint: &Checkpoint, job: &Job) -> u64 {
-    let embeds = job.prompts.last().map_or(0, Vec::len) * checkpoint.text_encoder.config.d_model;
-    let latents = job.latent_frames * job.channels * job.latent_height * job.latent_width;
-    let frames = job.frames * job.height * job.width * 3;
-    4 * (embeds + latents + frames) as u64 + 4096
 }
 
 /// Writes what `--save-tensors` promises.
