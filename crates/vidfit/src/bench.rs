@@ -4,6 +4,7 @@ mod cases;
 
 use crate::args::{BenchArgs, BenchCommand};
 use crate::exit::Failure;
+use crate::human::size;
 use crate::say::line;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -53,20 +54,16 @@ fn reference(
         let script = script.to_string_lossy();
         let theirs = measure(python, [&*script, "--only", name].iter().chain(&flags))?;
         line!(
-            "| {name} | {:.2} s | {:.2} s | **{:.2}** | {:.2} GB | {:.2} GB | **{:.2}** |",
+            "| {name} | {:.2} s | {:.2} s | **{:.2}** | {} | {} | **{:.2}** |",
             ours.seconds,
             theirs.seconds,
             ours.seconds / theirs.seconds,
-            gigabytes(ours.peak_rss_bytes),
-            gigabytes(theirs.peak_rss_bytes),
+            size(ours.peak_rss_bytes),
+            size(theirs.peak_rss_bytes),
             ours.peak_rss_bytes as f64 / theirs.peak_rss_bytes as f64
         );
     }
     Ok(())
-}
-
-fn gigabytes(bytes: u64) -> f64 {
-    bytes as f64 / (1u64 << 30) as f64
 }
 
 /// Runs one side in a process of its own and reads the last line it prints.

@@ -2,8 +2,9 @@
 
 use crate::args::{DeviceChoice, Dtype, GenerateArgs};
 use crate::exit::Failure;
+use crate::human::{duration, size};
 use crate::interrupt;
-use crate::progress::{Shown, duration, listener};
+use crate::progress::{Shown, listener};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use vidfit_tensor::{DType, Device};
 
 const NO_MODEL: &str = "\
 no model was given. Download one and name it:
-    vidfit models pull zai-org/CogVideoX-2b      (14 GB, the smallest)
+    vidfit models pull zai-org/CogVideoX-2b      (13 GB, the smallest)
     vidfit generate \"A panda plays the guitar\" --model zai-org/CogVideoX-2b
 or give a folder in the diffusers layout with --model DIR";
 
@@ -73,10 +74,10 @@ pub fn run(args: GenerateArgs) -> Result<(), Failure> {
     let written = output.write(&generated)?;
     let took = began.elapsed();
     shown.say(&format!(
-        "{} ({} frames, {:.1} MB) after {}",
+        "{} ({} frames, {}) after {}",
         written.path.display(),
         written.frames,
-        written.bytes as f64 / f64::from(1 << 20),
+        size(written.bytes),
         duration(took)
     ));
     shown.event(json!({
@@ -117,7 +118,6 @@ fn request(args: &GenerateArgs, prompt: &str) -> Request {
 /// Says what is going to happen, and what it takes.
 fn announce(shown: Shown, checkpoint: &Checkpoint, prepared: &Prepared, output: &Output) {
     let Prepared { job, plan, .. } = prepared;
-    let gigabytes = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
     shown.say(&format!(
         "{}: {} frames of {}×{} at {} per second, {} steps in {} on the CPU",
         checkpoint.variant,
@@ -132,11 +132,11 @@ fn announce(shown: Shown, checkpoint: &Checkpoint, prepared: &Prepared, output: 
         .layout
         .phases
         .iter()
-        .map(|phase| format!("{} {:.2}", phase.name, gigabytes(phase.peak_bytes)))
+        .map(|phase| format!("{} {}", phase.name, size(phase.peak_bytes)))
         .collect();
     shown.say(&format!(
-        "memory: {:.2} GB, reserved once ({}), besides the weights' memory map",
-        gigabytes(plan.device_bytes()),
+        "memory: {}, reserved once ({}), besides the weights' memory map",
+        size(plan.device_bytes()),
         phases.join(", ")
     ));
     shown.event(json!({

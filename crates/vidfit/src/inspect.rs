@@ -2,6 +2,7 @@
 
 use crate::args::InspectArgs;
 use crate::exit::Failure;
+use crate::human::{grouped, size};
 use crate::say::line;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -29,9 +30,9 @@ fn print(inspection: &Inspection) {
         match state {
             ComponentState::Weights { parameters, bytes, tensors, dtypes, shards } => {
                 line!(
-                    "  {name:13} {:>15} parameters  {:>6.2} GB  {} in {tensors} tensors, {}",
+                    "  {name:13} {:>15} parameters  {:>9}  {} in {tensors} tensors, {}",
                     grouped(*parameters),
-                    *bytes as f64 / (1u64 << 30) as f64,
+                    size(*bytes),
                     types(dtypes),
                     match &shards[..] {
                         [one] => one.clone(),
@@ -48,19 +49,6 @@ fn print(inspection: &Inspection) {
 fn types(dtypes: &BTreeMap<String, usize>) -> String {
     let names: Vec<&str> = dtypes.keys().map(String::as_str).collect();
     names.join(" and ")
-}
-
-/// `5570283072` as `5,570,283,072`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 fn as_json(inspection: &Inspection) -> serde_json::Value {
@@ -83,13 +71,4 @@ fn as_json(inspection: &Inspection) -> serde_json::Value {
         "complete": inspection.is_complete(),
         "components": components.collect::<serde_json::Map<_, _>>(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn numbers_are_grouped_by_thousands() {
-        assert_eq!(super::grouped(5_570_283_072), "5,570,283,072");
-        assert_eq!(super::grouped(736), "736");
-    }
 }

@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod exit;
 mod generate;
+mod human;
 mod inspect;
 mod interrupt;
 mod models;

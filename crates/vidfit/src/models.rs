@@ -2,8 +2,9 @@
 
 use crate::args::{ModelsArgs, ModelsCommand};
 use crate::exit::Failure;
+use crate::human::{duration, size};
 use crate::interrupt;
-use crate::progress::{Shown, duration};
+use crate::progress::Shown;
 use crate::say::{line, note};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -76,12 +77,11 @@ fn pace(progress: &vidfit_engine::hub::PullProgress) -> String {
 }
 
 fn sentence(event: &PullEvent) -> String {
-    let gigabytes = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
     match event {
         PullEvent::Planned { files, total_bytes, cached_bytes, .. } => format!(
-            "{files} files, {:.2} GB, of which {:.2} GB are here",
-            gigabytes(*total_bytes),
-            gigabytes(*cached_bytes)
+            "{files} files, {}, of which {} are here",
+            size(*total_bytes),
+            size(*cached_bytes)
         ),
         PullEvent::Progress(progress) => format!("{} {}", progress.file, pace(progress)),
         PullEvent::FileDone { file } => format!("{file} done"),
@@ -128,8 +128,7 @@ fn list(as_json: bool) -> Result<(), Failure> {
         return Ok(());
     }
     for model in &models {
-        let gigabytes = model.bytes as f64 / (1u64 << 30) as f64;
-        line!("{:40} {gigabytes:6.1} GB  {}", model.id, model.dir.display());
+        line!("{:40} {:>9}  {}", model.id, size(model.bytes), model.dir.display());
     }
     if models.is_empty() {
         note!("no models are here; get one with vidfit models pull zai-org/CogVideoX-2b");

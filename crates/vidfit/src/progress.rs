@@ -1,11 +1,11 @@
 //! Progress as bars, lines or JSON.
 
 use crate::args::ProgressStyle;
+use crate::human::duration;
 use crate::say::{line, note};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle as BarStyle};
 use serde_json::json;
 use std::io::IsTerminal;
-use std::time::Duration;
 use vidfit_engine::progress::{Listener, Progress};
 
 /// How progress is shown, with `auto` decided.
@@ -133,29 +133,5 @@ fn title(phase: &str) -> &'static str {
         "denoise" => "denoising",
         "decode" => "decoding",
         _ => "working",
-    }
-}
-
-/// A duration as people say it: `3.2 s`, `4 min 10 s`, `2 h 5 min`.
-pub fn duration(time: Duration) -> String {
-    let seconds = time.as_secs_f64();
-    let whole = seconds.round() as u64;
-    match whole {
-        0..60 => format!("{seconds:.1} s"),
-        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
-        _ => format!("{} h {} min", whole / 3600, whole / 60 % 60),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_read_well() {
-        let text = |seconds| duration(Duration::from_secs_f64(seconds));
-        assert_eq!(text(3.21), "3.2 s");
-        assert_eq!(text(250.0), "4 min 10 s");
-        assert_eq!(text(7500.0), "2 h 5 min");
     }
 }

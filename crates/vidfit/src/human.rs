@@ -1,0 +1,63 @@
+//! Numbers as people read them.
+
+use std::time::Duration;
+
+/// A duration as people say it: `3.2 s`, `4 min 10 s`, `2 h 5 min`.
+pub fn duration(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    let whole = seconds.round() as u64;
+    match whole {
+        0..60 => format!("{seconds:.1} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3600, whole / 60 % 60),
+    }
+}
+
+/// Bytes as card vendors count them: `9.04 GB`, `11.3 MB`; powers of 1024.
+pub fn size(bytes: u64) -> String {
+    let megabytes = bytes as f64 / f64::from(1 << 20);
+    match megabytes {
+        ..1.0 => format!("{:.1} KB", megabytes * 1024.0),
+        ..1024.0 => format!("{megabytes:.1} MB"),
+        _ => format!("{:.2} GB", megabytes / 1024.0),
+    }
+}
+
+/// `5570283072` as `5,570,283,072`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_well() {
+        let text = |seconds| duration(Duration::from_secs_f64(seconds));
+        assert_eq!(text(3.21), "3.2 s");
+        assert_eq!(text(250.0), "4 min 10 s");
+        assert_eq!(text(7500.0), "2 h 5 min");
+    }
+
+    #[test]
+    fn sizes_read_well() {
+        assert_eq!(size(512), "0.5 KB");
+        assert_eq!(size(11_848_909), "11.3 MB");
+        assert_eq!(size(9_706_626_089), "9.04 GB");
+    }
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        assert_eq!(grouped(5_570_283_072), "5,570,283,072");
+        assert_eq!(grouped(736), "736");
+    }
+}
