@@ -147,10 +147,12 @@ impl Arena {
     }
 
     /// Runs `body` with 0, 1, … `times - 1`. A recording arena runs it once, and a replaying one
-    /// holds every pass to that record, so the passes must ask for the same memory.
+    /// holds every pass to that record, so the passes must ask for the same memory. Whatever is
+    /// born in a pass must end in it, and nothing else may: the next pass uses the same places.
     ///
     /// # Errors
-    /// What `body` returns, or [`Error::Deviation`] if a pass differs from the plan.
+    /// What `body` returns, or [`Error::Deviation`] if a pass differs from the plan or does not
+    /// leave alive exactly what it found.
     pub fn repeat<E: From<Error>>(
         &self,
         times: usize,
@@ -158,11 +160,14 @@ impl Arena {
     ) -> Result<(), E> {
         self.lock().step(Event::LoopBegin(times))?;
         let start = self.lock().position();
+        let found: Vec<usize> = self.lock().alive.keys().copied().collect();
         let passes = if self.is_recording() { times.min(1) } else { times };
         for pass in 0..passes {
             self.lock().rewind(start);
             body(pass)?;
-            self.lock().expect(&Event::LoopEnd)?;
+            let mut state = self.lock();
+            state.expect(&Event::LoopEnd)?;
+            state.expect_alive(&found)?;
         }
         self.lock().step(Event::LoopEnd)?;
         Ok(())
@@ -288,6 +293,24 @@ impl State {
         Ok(())
     }
 
+    /// Holds the end of a loop's pass to what was alive before it.
+    fn expect_alive(&self, found: &[usize]) -> Result<(), Error> {
+        let label = |n: usize| match &self.mode {
+            Mode::Record(trace) => &trace.requests[n].label,
+            Mode::Replay(replay) => &replay.layout.trace.requests[n].label,
+        };
+        let left = self.alive.keys().find(|n| found.binary_search(n).is_err());
+        let ended = found.iter().find(|n| !self.alive.contains_key(n));
+        let what = match (left, ended) {
+            (Some(&n), _) => {
+                format!("{} outlives the pass of a loop that it was born in", label(n))
+            }
+            (_, Some(&n)) => format!("{} ended in a loop that it was born before", label(n)),
+            (None, None) => return Ok(()),
+        };
+        Err(deviation(self.position(), what))
+    }
+
     fn check(&self) -> Result<(), Error> {
         match &self.mode {
             Mode::Replay(replay) => match &replay.deviation {
@@ -404,6 +427,83 @@ mod tests {
 
         let arena = Arena::replay(plan(200));
         assert!(matches!(arena.finish(), Err(Error::Deviation { .. })), "nothing was run");
+    }
+
+    /// What a body may do with tensors beyond its pass.
+    type Loop<'a> = &'a dyn Fn(&Arena, &mut Vec<Tensor>, usize) -> Result<(), Error>;
+
+    /// Three passes of `body`, over a list that holds one tensor before the first.
+    fn with_list(arena: &Arena, body: Loop<'_>) -> Result<usize, Error> {
+        let mut list = vec![arena.alloc("before", DType::F32, [16])?];
+        let mut begun = 0;
+        arena.repeat(3, |pass| {
+            begun += 1;
+            body(arena, &mut list, pass)
+        })?;
+        Ok(begun)
+    }
+
+    fn alloc(arena: &Arena) -> Result<Tensor, Error> {
+        arena.alloc("inner", DType::F32, [16])
+    }
+
+    #[test]
+    fn a_pass_that_leaves_a_tensor_alive_is_an_error() {
+        let push: Loop<'_> = &|arena, list, _| {
+            list.push(alloc(arena)?);
+            Ok(())
+        };
+        let recorded = with_list(&Arena::record(64), push).unwrap_err();
+        assert!(recorded.to_string().contains("inner outlives the pass"), "{recorded}");
+
+        let exchange: Loop<'_> = &|arena, list, _| {
+            list[0] = alloc(arena)?;
+            Ok(())
+        };
+        assert!(with_list(&Arena::record(64), exchange).is_err());
+
+        let end: Loop<'_> = &|_, list, _| {
+            list.clear();
+            Ok(())
+        };
+        let recorded = with_list(&Arena::record(64), end).unwrap_err();
+        assert!(recorded.to_string().contains("before ended in a loop"), "{recorded}");
+    }
+
+    #[test]
+    fn a_replayed_pass_that_leaves_a_tensor_alive_is_the_last() {
+        let tidy: Loop<'_> = &|arena, _, _| alloc(arena).map(drop);
+        let arena = Arena::record(64);
+        with_list(&arena, tidy).unwrap();
+        let layout = solve(&arena.into_trace().unwrap());
+        assert_eq!(with_list(&Arena::replay(layout.clone()), tidy).unwrap(), 3);
+
+        let passes = std::cell::Cell::new(0);
+        let late: Loop<'_> = &|arena, list, pass| {
+            passes.set(pass + 1);
+            let tensor = alloc(arena)?;
+            if pass == 1 {
+                list.push(tensor);
+            }
+            Ok(())
+        };
+        let result = with_list(&Arena::replay(layout.clone()), late);
+        assert!(matches!(result, Err(Error::Deviation { .. })), "{result:?}");
+        assert_eq!(passes.get(), 2, "the next pass would have had its memory");
+
+        // Nor does it help that the plan says the same, as one from elsewhere may.
+        let mut crooked = layout;
+        let death = crooked.trace.events.iter().position(|event| *event == Event::Death(1));
+        crooked.trace.events.remove(death.unwrap());
+        passes.set(0);
+        let push: Loop<'_> = &|arena, list, pass| {
+            passes.set(pass + 1);
+            list.push(alloc(arena)?);
+            Ok(())
+        };
+        let replayed = with_list(&Arena::replay(crooked), push).unwrap_err();
+        assert!(replayed.to_string().contains("inner outlives the pass"), "{replayed}");
+        assert_eq!(passes.get(), 1);
     }
 
     #[test]
