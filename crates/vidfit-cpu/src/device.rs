@@ -124,10 +124,6 @@ impl Device for CpuDevice {
         ops::transfer::upload(&self.session(), values, dst);
     }
 
-    fn upload_bytes(&self, bytes: &[u8], dst: &mut Tensor) {
-        ops::transfer::upload_bytes(&self.session(), bytes, dst);
-    }
-
     fn cast(&self, src: &Tensor, dst: &mut Tensor) {
         ops::elementwise::cast(&self.session(), src, dst);
     }

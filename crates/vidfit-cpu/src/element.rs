@@ -133,21 +133,13 @@ impl Sink {
         }
     }
 
-    /// Writes `bytes` from byte `start` on, as they are. Jobs that run at the same time must write
-    /// to different elements.
-    pub fn store_bytes(&self, start: usize, bytes: &[u8]) {
-        assert!(start + bytes.len() <= self.elements * self.dtype.bytes() as usize);
-        // SAFETY: inside the run by the assertion; every pattern of bits is an element; disjoint
-        // from what other jobs write by the contract of this function.
-        unsafe { std::ptr::copy(bytes.as_ptr(), self.first.add(start), bytes.len()) }
-    }
-
     /// Makes elements `start..start + count` zero. Jobs that run at the same time must write to
     /// different elements.
     pub fn clear(&self, start: usize, count: usize) {
         assert!(start + count <= self.elements);
         let size = self.dtype.bytes() as usize;
-        // SAFETY: as in `store_bytes`; zero bytes are a zero of every type.
+        // SAFETY: inside the run by the assertion; zero bytes are a zero of every type; disjoint from
+        // what other jobs write by the contract of this function.
         unsafe { self.first.add(start * size).write_bytes(0, count * size) }
     }
 

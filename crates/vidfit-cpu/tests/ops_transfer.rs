@@ -24,26 +24,3 @@ fn an_upload_rounds_to_nearest_even() {
         }
     }
 }
-
-#[test]
-fn bytes_arrive_as_they_are() {
-    for dtype in DTYPES {
-        let size = dtype.bytes() as usize;
-        // Every pattern with an exponent below the largest: no NaN, whose bits may change.
-        let bytes: Vec<u8> = (0..LENGTH * size)
-            .map(|n| if n % size == size - 1 { (n / 7 % 0x78) as u8 } else { (n * 31 % 251) as u8 })
-            .collect();
-        let expected: Vec<f32> = bytes
-            .chunks(size)
-            .map(|b| match dtype {
-                DType::F32 => f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-                DType::F16 => half::f16::from_le_bytes([b[0], b[1]]).to_f32(),
-                DType::BF16 => half::bf16::from_le_bytes([b[0], b[1]]).to_f32(),
-            })
-            .collect();
-        let result = run(&[Operand::empty(dtype, &[LENGTH])], &[0], |device, t| {
-            device.upload_bytes(&bytes, &mut t[0].clone());
-        });
-        check_exact("upload_bytes", DType::F32, &result[0], &expected);
-    }
-}

@@ -186,9 +186,6 @@ pub trait Device: Send + Sync {
     /// Host values to the device, rounded to the type of `dst`. `values` has as many elements.
     fn upload(&self, values: &[f32], dst: &mut Tensor);
 
-    /// Bytes to the device as they are: `bytes` is as long as `dst`.
-    fn upload_bytes(&self, bytes: &[u8], dst: &mut Tensor);
-
     /// Device values to the host, widened to f32; waits for what was asked for before. `values`
     /// has as many elements as `src`.
     ///

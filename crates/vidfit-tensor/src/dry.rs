@@ -77,10 +77,6 @@ impl Device for DryDevice {
         self.count(0.0, &[dst]);
     }
 
-    fn upload_bytes(&self, _bytes: &[u8], dst: &mut Tensor) {
-        self.count(0.0, &[dst]);
-    }
-
     fn download(&self, src: &Tensor, _values: &mut [f32]) -> Result<(), Error> {
         self.count(0.0, &[src]);
         Ok(())

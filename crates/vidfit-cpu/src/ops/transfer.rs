@@ -12,12 +12,6 @@ pub(crate) fn upload(s: &Session<'_>, values: &[f32], dst: &mut Tensor) {
     copy(s, &from, &s.sink(dst), values.len());
 }
 
-pub(crate) fn upload_bytes(s: &Session<'_>, bytes: &[u8], dst: &mut Tensor) {
-    assert_eq!(bytes.len() as u64, dst.bytes());
-    let to = s.sink(dst);
-    for_chunks(s, bytes.len(), |chunk, _| to.store_bytes(chunk.start, &bytes[chunk]));
-}
-
 pub(crate) fn download(s: &Session<'_>, src: &Tensor, values: &mut [f32]) {
     assert_eq!(values.len(), src.shape().elements());
     // SAFETY: a slice of f32, borrowed until the copy is done.

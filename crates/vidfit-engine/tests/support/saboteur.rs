@@ -362,10 +362,6 @@ impl Device for Saboteur {
         self.inner.upload(values, dst);
     }
 
-    fn upload_bytes(&self, bytes: &[u8], dst: &mut Tensor) {
-        self.inner.upload_bytes(bytes, dst);
-    }
-
     fn cast(&self, src: &Tensor, dst: &mut Tensor) {
         self.inner.cast(src, dst);
     }
