@@ -21,6 +21,7 @@ use vidfit_engine::checkpoint::{
 use vidfit_engine::plan::Plan;
 use vidfit_engine::request::{Job, Request};
 use vidfit_engine::safetensors::{HeaderFault, SafetensorsError, StoredDtype};
+use vidfit_tensor::Event;
 
 /// Parameters of the transformers, from the model cards and counted on the reference.
 const TRANSFORMER_PARAMETERS: [(&str, Variant, u64, usize); 5] = [
@@ -258,4 +259,47 @@ fn the_published_models_are_planned_in_seconds_without_weights() {
         }
     }
     assert!(took < 5.0, "planning took {took:.1} s");
+}
+
+/// The largest job: a hundred tiles and chunks, each with all the decoder's layers. What planning
+/// it takes grows with the tensors and with how many are alive at once, so both are bounded.
+#[test]
+fn the_longest_and_widest_video_is_planned_in_tiles() {
+    let temporary = tempfile::tempdir().unwrap();
+    if !supports_holes(temporary.path()) {
+        return;
+    }
+    Published::read("1.5").write(temporary.path());
+    let checkpoint = Checkpoint::open(temporary.path()).unwrap();
+    let request = Request {
+        frames: Some(161),
+        height: Some(768),
+        width: Some(1360),
+        ..Request::new("A panda.")
+    };
+    let (job, _) = Job::new(&checkpoint, &request).unwrap();
+    assert_eq!((job.frames, job.height, job.width), (161, 768, 1360));
+    let job = job.with_tiles(Tiling::reference(&checkpoint.vae.config));
+    let began = Instant::now();
+    let plan = Plan::new(&checkpoint, &job, &CpuDevice::profile_of(2)).unwrap();
+    let seconds = began.elapsed().as_secs_f64();
+
+    let layout = &plan.layout;
+    let (mut alive, mut most_alive) = (0, 0);
+    for event in &layout.trace.events {
+        match event {
+            Event::Birth(_) => alive += 1,
+            Event::Death(_) => alive -= 1,
+            _ => {}
+        }
+        most_alive = most_alive.max(alive);
+    }
+    let tensors = layout.trace.requests.len();
+    let waste = layout.peak_bytes as f64 / layout.most_live_bytes as f64;
+    println!(
+        "1.5, 161 frames of 768 by 1360 in tiles: {:.2} GB, {waste:.3} of the live bytes; \
+         {tensors} tensors, at most {most_alive} at once, planned in {seconds:.2} s",
+        layout.peak_bytes as f64 / (1u64 << 30) as f64,
+    );
+    assert!(tensors < 260_000 && most_alive < 200 && waste <= 1.1);
 }

@@ -7,6 +7,7 @@
 
 use crate::trace::{Event, Request, Trace};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// A place in the arena for every tensor of a trace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +38,7 @@ pub struct PhasePeak {
 /// Finds an offset for every tensor of `trace`, so that no two that live at the same time overlap.
 pub fn solve(trace: &Trace) -> Layout {
     let lives = trace.lifetimes();
-    let conflicts = conflicts(trace, &lives);
+    let overlaps = Overlaps::new(trace, &lives);
     let bytes = |n: usize| trace.requests[n].bytes;
 
     let by_birth: Vec<usize> = (0..trace.requests.len()).collect();
@@ -65,7 +66,7 @@ pub fn solve(trace: &Trace) -> Layout {
     let most_live_bytes = trace.most_live_bytes();
     let mut offsets: Vec<u64> = Vec::new();
     for order in [outliving_by_class, outliving_by_size, by_class, by_size, by_birth] {
-        let placed = place(&order, &conflicts, &bytes);
+        let placed = place(&order, &overlaps, &bytes);
         if offsets.is_empty() || peak(&placed, &bytes) < peak(&offsets, &bytes) {
             offsets = placed;
         }
@@ -76,7 +77,7 @@ pub fn solve(trace: &Trace) -> Layout {
     Layout {
         peak_bytes: peak(&offsets, &bytes),
         most_live_bytes,
-        phases: phases(trace, &offsets),
+        phases: phases(trace, &lives, &offsets),
         offsets,
         trace: trace.clone(),
     }
@@ -95,36 +96,72 @@ fn peak(offsets: &[u64], bytes: &impl Fn(usize) -> u64) -> u64 {
     offsets.iter().enumerate().map(|(n, offset)| offset + bytes(n)).max().unwrap_or(0)
 }
 
-/// For each request, those that are alive at some time when it is.
-fn conflicts(trace: &Trace, lives: &[(usize, usize)]) -> Vec<Vec<u32>> {
-    let mut conflicts = vec![Vec::new(); lives.len()];
-    let mut alive: Vec<usize> = Vec::new();
-    for event in &trace.events {
-        match *event {
-            Event::Birth(n) => {
-                for &other in &alive {
-                    conflicts[n].push(other as u32);
-                    conflicts[other].push(n as u32);
+/// Which requests live at the same time, without a list of the pairs: there can be a hundred for
+/// every request.
+///
+/// Requests are numbered by birth, so those born while `n` lives are the numbers that follow `n`.
+/// Those alive at the birth of `n` are among the ones alive at the nearest mark before it and the
+/// ones born since.
+struct Overlaps {
+    /// For each request, the event of its death.
+    deaths: Vec<u32>,
+    /// For each request, the event of its birth.
+    births: Vec<u32>,
+    /// For each request, the first that is born after its death.
+    next: Vec<u32>,
+    /// The requests alive at the births of 0, [`MARK`], 2 · [`MARK`], …
+    marks: Vec<Vec<u32>>,
+}
+
+/// Requests from one mark to the next.
+const MARK: usize = 32;
+
+impl Overlaps {
+    fn new(trace: &Trace, lives: &[(usize, usize)]) -> Overlaps {
+        let narrow = |number: usize| u32::try_from(number).expect("a trace of 2³² events");
+        let mut next = vec![narrow(lives.len()); lives.len()];
+        let mut marks = Vec::new();
+        let mut alive = BTreeSet::new();
+        let mut born = 0;
+        for event in &trace.events {
+            match *event {
+                Event::Birth(n) => {
+                    debug_assert_eq!(n, born, "requests are numbered by birth");
+                    if n % MARK == 0 {
+                        marks.push(alive.iter().copied().collect());
+                    }
+                    alive.insert(narrow(n));
+                    born = n + 1;
                 }
-                alive.push(n);
+                Event::Death(n) => {
+                    alive.remove(&narrow(n));
+                    next[n] = narrow(born);
+                }
+                _ => {}
             }
-            Event::Death(n) => alive.retain(|&other| other != n),
-            _ => {}
         }
+        let births = lives.iter().map(|&(birth, _)| narrow(birth)).collect();
+        let deaths = lives.iter().map(|&(_, death)| narrow(death)).collect();
+        Overlaps { deaths, births, next, marks }
     }
-    conflicts
+
+    /// The requests that are alive at some time when `n` is.
+    fn of(&self, n: usize) -> impl Iterator<Item = usize> {
+        let marked = self.marks[n / MARK].iter().map(|&other| other as usize);
+        let before = marked.chain(n / MARK * MARK..n);
+        let alive = before.filter(move |&other| self.deaths[other] > self.births[n]);
+        alive.chain(n + 1..self.next[n] as usize)
+    }
 }
 
 /// Puts each request, in `order`, at the lowest offset that is free for its whole life.
-fn place(order: &[usize], conflicts: &[Vec<u32>], bytes: &impl Fn(usize) -> u64) -> Vec<u64> {
-    let mut offsets: Vec<Option<u64>> = vec![None; order.len()];
-    let mut taken = Vec::new();
+fn place(order: &[usize], overlaps: &Overlaps, bytes: &impl Fn(usize) -> u64) -> Vec<u64> {
+    // Where each that has its place begins and ends; no other end is 0.
+    let mut places = vec![(0, 0); order.len()];
+    let mut taken: Vec<(u64, u64)> = Vec::new();
     for &n in order {
         taken.clear();
-        taken.extend(conflicts[n].iter().filter_map(|&other| {
-            let other = other as usize;
-            offsets[other].map(|from| (from, from + bytes(other)))
-        }));
+        taken.extend(overlaps.of(n).map(|other| places[other]).filter(|&(_, end)| end > 0));
         taken.sort_unstable();
         let mut offset = 0;
         for &(from, to) in &taken {
@@ -133,45 +170,52 @@ fn place(order: &[usize], conflicts: &[Vec<u32>], bytes: &impl Fn(usize) -> u64)
             }
             offset = offset.max(to);
         }
-        offsets[n] = Some(offset);
+        places[n] = (offset, offset + bytes(n));
     }
-    offsets.into_iter().map(|offset| offset.unwrap_or(0)).collect()
+    places.into_iter().map(|(offset, _)| offset).collect()
 }
 
 /// Walks the trace once more to see how high each phase reaches and who is alive at its fullest.
-fn phases(trace: &Trace, offsets: &[u64]) -> Vec<PhasePeak> {
-    let mut phases: Vec<PhasePeak> = Vec::new();
-    let mut alive: Vec<usize> = Vec::new();
+fn phases(trace: &Trace, lives: &[(usize, usize)], offsets: &[u64]) -> Vec<PhasePeak> {
+    let end = |n: usize| offsets[n] + trace.requests[n].bytes;
+    let alive_after =
+        |when: usize| (0..lives.len()).filter(move |&n| lives[n].0 <= when && when < lives[n].1);
+    // Each phase with the event after which it was fullest. Only births and the beginning of the
+    // phase can make it fuller, or higher.
+    let mut phases: Vec<(PhasePeak, usize)> = Vec::new();
     let (mut live_bytes, mut fullest) = (0, 0);
-    for event in &trace.events {
-        match event {
+    for (when, event) in trace.events.iter().enumerate() {
+        let top = match event {
             Event::Birth(n) => {
-                alive.push(*n);
                 live_bytes += trace.requests[*n].bytes;
+                end(*n)
             }
             Event::Death(n) => {
-                alive.retain(|other| other != n);
                 live_bytes -= trace.requests[*n].bytes;
+                continue;
             }
             Event::Phase(name) => {
+                let phase = PhasePeak { name: name.clone(), peak_bytes: 0, holders: Vec::new() };
+                phases.push((phase, when));
                 fullest = 0;
-                phases.push(PhasePeak { name: name.clone(), peak_bytes: 0, holders: Vec::new() });
+                alive_after(when).map(end).max().unwrap_or(0)
             }
-            Event::LoopBegin(_) | Event::LoopEnd => {}
-        }
-        let Some(phase) = phases.last_mut() else { continue };
-        let top = alive.iter().map(|&n| offsets[n] + trace.requests[n].bytes).max().unwrap_or(0);
+            Event::LoopBegin(_) | Event::LoopEnd => continue,
+        };
+        let Some((phase, fullest_when)) = phases.last_mut() else { continue };
         phase.peak_bytes = phase.peak_bytes.max(top);
         if live_bytes > fullest {
-            fullest = live_bytes;
-            phase.holders = alive.iter().map(|&n| trace.requests[n].clone()).collect();
+            (fullest, *fullest_when) = (live_bytes, when);
         }
     }
-    for phase in &mut phases {
-        phase.holders.sort_by_key(|request| std::cmp::Reverse(request.bytes));
-        phase.holders.truncate(16);
-    }
-    phases
+    let with_holders = phases.into_iter().map(|(mut phase, fullest)| {
+        let mut holders: Vec<usize> = alive_after(fullest).collect();
+        holders.sort_by_key(|&n| std::cmp::Reverse(trace.requests[n].bytes));
+        holders.truncate(16);
+        phase.holders = holders.into_iter().map(|n| trace.requests[n].clone()).collect();
+        phase
+    });
+    with_holders.collect()
 }
 
 #[cfg(test)]
@@ -221,6 +265,20 @@ mod tests {
             let highest = layout.phases.iter().map(|phase| phase.peak_bytes).max();
             prop_assert_eq!(highest, Some(layout.peak_bytes));
             prop_assert!(layout.offsets.iter().all(|offset| offset % 8 == 0));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn overlaps_are_those_of_the_lifetimes(trace in traces()) {
+            let lives = trace.lifetimes();
+            let overlaps = Overlaps::new(&trace, &lives);
+            for n in 0..lives.len() {
+                let together = |m: usize| lives[m].0 < lives[n].1 && lives[n].0 < lives[m].1;
+                let expected: Vec<usize> =
+                    (0..lives.len()).filter(|&m| m != n && together(m)).collect();
+                prop_assert_eq!(overlaps.of(n).collect::<Vec<_>>(), expected);
+            }
         }
     }
 

@@ -41,17 +41,29 @@ pub fn decode(
     let ratio = config.spatial_ratio();
     let tiles_across = columns.starts(width).count();
 
-    // The last rows of the tiles above, by column and frame; the last columns of the tile to the
-    // left, by frame.
-    let mut above: Vec<Vec<Tensor>> = vec![Vec::new(); tiles_across];
-    for (row, top) in rows.starts(height).enumerate() {
-        let mut left_edges: Vec<Tensor> = Vec::new();
-        let last_row = rows.starts(height).count() == row + 1;
+    let total = frames_of(config, count);
+
+    // The last rows of the tile above, for each column, and the last columns of the tile to the
+    // left: all frames of a tile in one tensor, in which a frame's edge gives way to the next
+    // tile's when it has been blended.
+    let mut above: Vec<Option<Tensor>> = vec![None; tiles_across];
+    for top in rows.starts(height) {
+        let last_row = top + rows.stride >= height;
+        let mut before: Option<Tensor> = None;
         for (column, left) in columns.starts(width).enumerate() {
-            let last_column = tiles_across == column + 1;
+            let last_column = left + columns.stride >= width;
             let size = (rows.tile.min(height - top), columns.tile.min(width - left));
-            let above_edges = std::mem::take(&mut above[column]);
-            let before_edges = std::mem::take(&mut left_edges);
+            let (h, w) = (size.0 * ratio, size.1 * ratio);
+            let edges = |label: &str, height: usize, width: usize| {
+                cx.alloc(label, latents.dtype(), [total, height, width, config.out_channels])
+            };
+            let (has_above, has_before) = (above[column].is_some(), before.is_some());
+            if !last_row && !has_above {
+                above[column] = Some(edges("last rows of a tile", rows.blend, w)?);
+            }
+            if !last_column && !has_before {
+                before = Some(edges("last columns of a tile", h, columns.blend)?);
+            }
             let mut caches = Caches::new();
             let mut frame = 0;
             for chunk in chunks(count) {
@@ -59,23 +71,23 @@ pub fn decode(
                 for mut pixels in
                     decode_chunk(cx, weights, config, latents, chunk, tile, &mut caches)?
                 {
+                    debug_assert_eq!(pixels.dims()[..2], [h, w]);
+                    let above = above[column].as_ref().map(|edges| edges.at(frame));
+                    let before = before.as_ref().map(|edges| edges.at(frame));
                     // Vertically first, then horizontally, both with finished neighbours.
-                    if let Some(edge) = above_edges.get(frame) {
-                        let extent = edge.dims()[0].min(pixels.dims()[0]);
+                    if let (true, Some(edge)) = (has_above, &above) {
+                        let extent = rows.blend.min(h);
                         cx.device.blend(edge, &mut pixels, Axis::Vertical, extent);
                     }
-                    if let Some(edge) = before_edges.get(frame) {
-                        let extent = edge.dims()[1].min(pixels.dims()[1]);
+                    if let (true, Some(edge)) = (has_before, &before) {
+                        let extent = columns.blend.min(w);
                         cx.device.blend(edge, &mut pixels, Axis::Horizontal, extent);
                     }
-                    let (h, w) = (pixels.dims()[0], pixels.dims()[1]);
-                    if !last_row {
-                        let edge = rows.blend.min(h);
-                        above[column].push(cut(cx, &pixels, (h - edge, 0), (edge, w))?);
+                    if let (false, Some(mut edge)) = (last_row, above) {
+                        cx.device.crop(&pixels, (h - rows.blend, 0), &mut edge);
                     }
-                    if !last_column {
-                        let edge = columns.blend.min(w);
-                        left_edges.push(cut(cx, &pixels, (0, w - edge), (h, edge))?);
+                    if let (false, Some(mut edge)) = (last_column, before) {
+                        cx.device.crop(&pixels, (0, w - columns.blend), &mut edge);
                     }
                     let kept = (rows.keep.min(h), columns.keep.min(w));
                     let kept = cut(cx, &pixels, (0, 0), kept)?;
@@ -89,6 +101,10 @@ pub fn decode(
                     give(Piece { frame, top: corner.0, left: corner.1, pixels: &unit })?;
                     frame += 1;
                 }
+            }
+            debug_assert_eq!(frame, total);
+            if last_row {
+                above[column] = None;
             }
         }
     }
@@ -125,6 +141,14 @@ fn chunks(count: usize) -> impl Iterator<Item = Range<usize>> {
         let start = if n == 0 { 0 } else { 2 * n + odd };
         start..(2 * (n + 1) + odd).min(count)
     })
+}
+
+/// The frames that `count` latent ones become: in every chunk, each doubling in time leaves the
+/// first of an odd number single.
+fn frames_of(config: &VaeConfig, count: usize) -> usize {
+    let doublings = config.up_blocks().iter().filter(|up| up.doubles_time && up.upsamples).count();
+    let doubled = |frames: usize| 2 * frames - frames % 2;
+    chunks(count).map(|chunk| (0..doublings).fold(chunk.len(), |frames, _| doubled(frames))).sum()
 }
 
 /// Decodes one chunk of one tile: `[h, w, 3]` for each frame.
@@ -211,5 +235,14 @@ mod tests {
         assert_eq!(of(1), [(0, 1)]);
         assert_eq!(of(2), [(0, 2)]);
         assert_eq!(of(3), [(0, 3)]);
+    }
+
+    #[test]
+    fn an_odd_latent_frame_becomes_one_and_each_other_four() {
+        let config = VaeConfig::default();
+        for count in 1..50 {
+            let expected = if count % 2 == 1 { 4 * (count - 1) + 1 } else { 4 * count };
+            assert_eq!(frames_of(&config, count), expected, "{count} latent frames");
+        }
     }
 }
