@@ -79,7 +79,7 @@ struct State {
     cutting: bool,
     /// Every reservation.
     reserved: Vec<u64>,
-    /// The end of the highest range of the arena that was handed out.
+    /// The end of the highest operand in the arena.
     highest_byte: u64,
 }
 
@@ -95,9 +95,23 @@ impl Saboteur {
         self.state().reserved.clone()
     }
 
-    /// The end of the highest tensor that lived in a poisoned run.
+    /// The end of the highest element of the arena that an operation was given to read or to
+    /// write, since the last reservation.
     pub fn highest_byte(&self) -> u64 {
         self.state().highest_byte
+    }
+
+    /// Notes how high an operation's operands reach. They must lie in what was reserved.
+    fn note<'a>(&self, operands: impl IntoIterator<Item = &'a Tensor>) {
+        let mut state = self.state();
+        let reserved = state.reserved.last().copied().unwrap_or(0);
+        for tensor in operands {
+            if let Place::Arena(life) = tensor.place() {
+                let end = life.offset() + tensor.first_byte() + tensor.bytes();
+                assert!(end <= reserved, "{tensor:?} ends at {end}, behind {reserved}");
+                state.highest_byte = state.highest_byte.max(end);
+            }
+        }
     }
 
     fn makes(&self, mistake: Mistake) -> bool {
@@ -150,6 +164,8 @@ fn host_tensor(values: &[f32], shape: Shape) -> Tensor {
 
 impl Device for Saboteur {
     fn qk_norm(&self, op: QkNorm<'_>, x: &mut Tensor) {
+        self.note([op.weight, op.bias, x]);
+        self.note(op.rope.iter().flat_map(|rope| [rope.cos, rope.sin]));
         match (self.mistake, op.rope) {
             (Some(RopeOff), _) => self.inner.qk_norm(QkNorm { rope: None, ..op }, x),
             (Some(RopeOnText), Some(rope)) => {
@@ -171,6 +187,7 @@ impl Device for Saboteur {
     }
 
     fn add(&self, src: &Tensor, dst: &mut Tensor) {
+        self.note([src, dst]);
         // T5 adds f32 to its f32 stream; positions come from a host upload or a weight, as wide
         // as the transformer.
         let adds_positions = src.columns() == 128;
@@ -180,6 +197,7 @@ impl Device for Saboteur {
     }
 
     fn gated_residual(&self, x: &Tensor, gate: &Tensor, dst: &mut Tensor) {
+        self.note([x, gate, dst]);
         if !self.makes(GatesSwapped) {
             return self.inner.gated_residual(x, gate, dst);
         }
@@ -194,6 +212,8 @@ impl Device for Saboteur {
     }
 
     fn layer_norm(&self, op: LayerNorm<'_>, dst: &mut Tensor) {
+        self.note([op.x, op.weight, op.bias, dst]);
+        self.note(op.modulation.iter().flat_map(|&(shift, scale)| [shift, scale]));
         match (self.mistake, op.modulation) {
             (Some(ShiftAndScaleSwapped), Some((shift, scale))) => {
                 self.inner.layer_norm(LayerNorm { modulation: Some((scale, shift)), ..op }, dst);
@@ -214,6 +234,7 @@ impl Device for Saboteur {
     }
 
     fn attention(&self, op: Attention<'_>, dst: &mut Tensor) {
+        self.note([op.q, op.k, op.v, dst].into_iter().chain(op.bias));
         match (self.mistake, op.bias) {
             (Some(AttentionUnscaled), None) => {
                 self.inner.attention(Attention { scale: 1.0, ..op }, dst);
@@ -235,12 +256,14 @@ impl Device for Saboteur {
     }
 
     fn silu(&self, x: &Tensor, dst: &mut Tensor) {
+        self.note([x, dst]);
         if !self.makes(TimeSiluDropped) {
             self.inner.silu(x, dst);
         }
     }
 
     fn guide(&self, unconditional: &Tensor, conditional: &Tensor, scale: f64, dst: &mut Tensor) {
+        self.note([unconditional, conditional, dst]);
         if self.makes(GuidanceSwapped) {
             self.inner.guide(conditional, unconditional, scale, dst);
         } else {
@@ -256,6 +279,7 @@ impl Device for Saboteur {
         padded: bool,
         dst: &mut Tensor,
     ) {
+        self.note([src, dst]);
         let mut state = self.state();
         if !padded && !state.cutting {
             // Every chunk begins with its unpadded latents.
@@ -268,6 +292,7 @@ impl Device for Saboteur {
     }
 
     fn conv(&self, op: Conv<'_>, dst: &mut Tensor) {
+        self.note([op.weight, op.bias, dst].into_iter().chain(op.frames.iter().copied()));
         let mistaken = self.makes(ConvCacheDropped) || self.makes(ConvCacheZeroed);
         let (3, true) = (op.frames.len(), mistaken) else { return self.inner.conv(op, dst) };
         let Place::Arena(life) = op.weight.place() else { panic!("a repacked weight") };
@@ -293,6 +318,7 @@ impl Device for Saboteur {
         partials: &mut Tensor,
         statistics: &mut Tensor,
     ) {
+        self.note(frames.iter().copied().chain([&*partials, &*statistics]));
         if self.makes(StatisticsOfFirstFrame) {
             let partials = &mut partials.slice(0..1);
             self.inner.group_norm_statistics(&frames[..1], eps, partials, statistics);
@@ -302,6 +328,8 @@ impl Device for Saboteur {
     }
 
     fn group_norm(&self, op: GroupNorm<'_>, frame: &Tensor, dst: &mut Tensor) {
+        self.note([op.statistics, op.weight, op.bias, frame, dst]);
+        self.note(op.modulation.iter().flat_map(|&(factor, summand)| [factor, summand]));
         let op = match self.mistake {
             Some(SpatialModulationDropped) => GroupNorm { modulation: None, ..op },
             Some(GroupNormSiluDropped) => GroupNorm { silu: false, ..op },
@@ -311,6 +339,7 @@ impl Device for Saboteur {
     }
 
     fn blend(&self, before: &Tensor, tile: &mut Tensor, axis: Axis, extent: usize) {
+        self.note([before, tile]);
         match (self.mistake, axis) {
             (Some(BlendSkipped), _) => {}
             (Some(BlendOrder), Axis::Vertical) => {
@@ -321,11 +350,13 @@ impl Device for Saboteur {
     }
 
     fn crop(&self, src: &Tensor, corner: (usize, usize), dst: &mut Tensor) {
+        self.note([src, dst]);
         self.flush();
         self.inner.crop(src, corner, dst);
     }
 
     fn to_unit_range(&self, src: &Tensor, dst: &mut Tensor) {
+        self.note([src, dst]);
         self.flush();
         self.inner.to_unit_range(src, dst);
     }
@@ -349,48 +380,56 @@ impl Device for Saboteur {
     }
 
     fn poison(&self, offset: u64, bytes: u64) {
-        let mut state = self.state();
-        state.highest_byte = state.highest_byte.max(offset + bytes);
         self.inner.poison(offset, bytes);
     }
 
     fn download(&self, src: &Tensor, values: &mut [f32]) -> Result<(), Error> {
+        self.note([src]);
         self.inner.download(src, values)
     }
 
     fn upload(&self, values: &[f32], dst: &mut Tensor) {
+        self.note([&*dst]);
         self.inner.upload(values, dst);
     }
 
     fn cast(&self, src: &Tensor, dst: &mut Tensor) {
+        self.note([src, dst]);
         self.inner.cast(src, dst);
     }
 
     fn combine(&self, terms: &[(f64, &Tensor)], dst: &mut Tensor) {
+        self.note(terms.iter().map(|(_, term)| *term).chain([&*dst]));
         self.inner.combine(terms, dst);
     }
 
     fn linear(&self, op: Linear<'_>, dst: &mut Tensor) {
+        self.note([op.x, op.weight, dst].into_iter().chain(op.bias));
         self.inner.linear(op, dst);
     }
 
     fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32, dst: &mut Tensor) {
+        self.note([x, weight, dst]);
         self.inner.rms_norm(x, weight, eps, dst);
     }
 
     fn gelu_gate(&self, x: &Tensor, dst: &mut Tensor) {
+        self.note([x, dst]);
         self.inner.gelu_gate(x, dst);
     }
 
     fn patchify(&self, latents: &[&Tensor], patch: (usize, usize), dst: &mut Tensor) {
+        self.note(latents.iter().copied().chain([&*dst]));
         self.inner.patchify(latents, patch, dst);
     }
 
     fn unpatchify(&self, src: &Tensor, patch: (usize, usize), dst: &mut Tensor) {
+        self.note([src, dst]);
         self.inner.unpatchify(src, patch, dst);
     }
 
     fn upsample(&self, frame: &Tensor, dst: &mut Tensor) {
+        self.note([frame, dst]);
         self.inner.upsample(frame, dst);
     }
 }
