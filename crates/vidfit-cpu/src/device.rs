@@ -1,23 +1,29 @@
 //! The device itself: resolves tensors to memory and hands the work to its modules.
 
 use crate::element::{Sink, Source};
-use crate::memory::Reservation;
-use crate::workers::{SCRATCH_ELEMENTS, Scratch, Workers};
+use crate::memory::{ALIGNMENT, Reservation, assert_apart, assert_apart_or_same};
+use crate::workers::{Scratch, Workers, scratch_bytes};
 use crate::{ops, product};
-use std::sync::{RwLock, RwLockReadGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use vidfit_tensor::*;
 
 /// The host's cores as a [`Device`].
+///
+/// Tensors can be cloned, so nothing keeps a caller from naming memory as the destination of an
+/// operation that also reads it, or from two operations at once. Therefore each operation holds
+/// the arena's lock until it is done, and asserts that its destination lies apart from what it
+/// reads, or, where element `i` of the result needs no other element `i`, exactly upon it.
 pub struct CpuDevice {
     profile: Profile,
     workers: Workers,
-    reservation: RwLock<Option<Reservation>>,
+    reservation: Mutex<Option<Reservation>>,
 }
 
-/// What an operation works with: threads, their scratch, and the memory behind tensors.
+/// What an operation works with: threads, their scratch, and the memory behind tensors. There is
+/// one at a time.
 pub(crate) struct Session<'a> {
     workers: &'a Workers,
-    held: RwLockReadGuard<'a, Option<Reservation>>,
+    held: MutexGuard<'a, Option<Reservation>>,
 }
 
 impl Session<'_> {
@@ -50,41 +56,54 @@ impl Session<'_> {
 }
 
 impl CpuDevice {
-    /// A device on `threads` threads; 0 means one for each core this process may use.
+    /// The most threads of a device. Each has scratch of its own, so a number mistyped is memory.
+    pub const MAX_THREADS: usize = 1024;
+
+    /// A device on `threads` threads, at most [`CpuDevice::MAX_THREADS`]; 0 means one for each
+    /// core this process may use.
     ///
     /// # Errors
-    /// [`Error::Device`] if the threads cannot be started.
+    /// [`Error::Device`] if these are too many, or cannot be started.
     pub fn new(threads: usize) -> Result<CpuDevice, Error> {
-        let threads = match threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            n => n,
-        };
-        let workers =
-            Workers::new(threads).map_err(|what| Error::Device { device: "cpu".into(), what })?;
+        let failed = |what| Error::Device { device: "cpu".into(), what };
+        let threads = Self::threads_of(threads);
+        if threads > Self::MAX_THREADS {
+            let what =
+                format!("{threads} threads are more than the {} there can be", Self::MAX_THREADS);
+            return Err(failed(what));
+        }
         Ok(CpuDevice {
             profile: Self::profile_of(threads),
-            workers,
-            reservation: RwLock::new(None),
+            workers: Workers::new(threads).map_err(failed)?,
+            reservation: Mutex::new(None),
         })
     }
 
-    /// The profile of a device on `threads` threads, without starting any.
+    /// The profile of what [`CpuDevice::new`] makes of `threads`, without starting any. For more
+    /// than [`CpuDevice::MAX_THREADS`] it is that of as many.
     pub fn profile_of(threads: usize) -> Profile {
         Profile {
             name: "cpu".into(),
-            alignment: 64,
-            scratch_bytes: (threads * SCRATCH_ELEMENTS * size_of::<f32>()) as u64,
+            alignment: ALIGNMENT,
+            scratch_bytes: scratch_bytes(Self::threads_of(threads).min(Self::MAX_THREADS)),
             reads_host_memory: true,
         }
     }
 
-    fn session(&self) -> Session<'_> {
-        let held = self.reservation.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Session { workers: &self.workers, held }
+    fn threads_of(threads: usize) -> usize {
+        match threads {
+            0 => std::thread::available_parallelism()
+                .map_or(1, |cores| cores.get().min(Self::MAX_THREADS)),
+            n => n,
+        }
     }
 
-    fn set_reservation(&self, to: Option<Reservation>) {
-        *self.reservation.write().unwrap_or_else(std::sync::PoisonError::into_inner) = to;
+    fn session(&self) -> Session<'_> {
+        Session { workers: &self.workers, held: self.lock() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Reservation>> {
+        self.reservation.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -94,17 +113,18 @@ impl Device for CpuDevice {
     }
 
     fn reserve(&self, bytes: u64) -> Result<(), Error> {
-        self.set_reservation(None);
+        let mut held = self.lock();
+        *held = None;
         let reservation = Reservation::new(bytes, self.workers.threads()).map_err(|error| {
             let what = format!("cannot reserve {bytes} bytes of memory: {error}");
             Error::Device { device: self.profile.name.clone(), what }
         })?;
-        self.set_reservation(Some(reservation));
+        *held = Some(reservation);
         Ok(())
     }
 
     fn release(&self) {
-        self.set_reservation(None);
+        *self.lock() = None;
     }
 
     fn finish(&self) -> Result<(), Error> {
@@ -125,58 +145,76 @@ impl Device for CpuDevice {
     }
 
     fn cast(&self, src: &Tensor, dst: &mut Tensor) {
+        assert_apart_or_same(dst, [src]);
         ops::elementwise::cast(&self.session(), src, dst);
     }
 
     fn add(&self, src: &Tensor, dst: &mut Tensor) {
+        assert_apart_or_same(dst, [src]);
         ops::elementwise::add(&self.session(), src, dst);
     }
 
     fn combine(&self, terms: &[(f64, &Tensor)], dst: &mut Tensor) {
+        assert_apart_or_same(dst, terms.iter().map(|(_, term)| *term));
         ops::elementwise::combine(&self.session(), terms, dst);
     }
 
     fn guide(&self, unconditional: &Tensor, conditional: &Tensor, scale: f64, dst: &mut Tensor) {
+        assert_apart_or_same(dst, [unconditional, conditional]);
         ops::elementwise::guide(&self.session(), unconditional, conditional, scale, dst);
     }
 
     fn silu(&self, x: &Tensor, dst: &mut Tensor) {
+        assert_apart_or_same(dst, [x]);
         ops::elementwise::silu(&self.session(), x, dst);
     }
 
     fn linear(&self, op: Linear<'_>, dst: &mut Tensor) {
+        assert_apart(dst, [op.x, op.weight].into_iter().chain(op.bias));
         product::linear::run(&self.session(), op, dst);
     }
 
     fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32, dst: &mut Tensor) {
+        assert_apart(dst, [x, weight]);
         ops::norm::rms_norm(&self.session(), x, weight, eps, dst);
     }
 
     fn gelu_gate(&self, x: &Tensor, dst: &mut Tensor) {
+        assert_apart_or_same(dst, [x]);
         ops::elementwise::gelu_gate(&self.session(), x, dst);
     }
 
     fn layer_norm(&self, op: LayerNorm<'_>, dst: &mut Tensor) {
+        assert_apart_or_same(dst, [op.x]);
+        assert_apart(dst, [op.weight, op.bias].into_iter().chain(both(op.modulation)));
         ops::norm::layer_norm(&self.session(), op, dst);
     }
 
     fn qk_norm(&self, op: QkNorm<'_>, x: &mut Tensor) {
+        let tables = both(op.rope.map(|rope| (rope.cos, rope.sin)));
+        assert_apart(x, [op.weight, op.bias].into_iter().chain(tables));
         ops::norm::qk_norm(&self.session(), op, x);
     }
 
     fn attention(&self, op: Attention<'_>, dst: &mut Tensor) {
+        assert_apart_or_same(dst, [op.q]);
+        assert_apart(dst, [op.k, op.v].into_iter().chain(op.bias));
         product::attention::run(&self.session(), op, dst);
     }
 
     fn gated_residual(&self, x: &Tensor, gate: &Tensor, dst: &mut Tensor) {
+        assert_apart_or_same(dst, [x]);
+        assert_apart(dst, [gate]);
         ops::elementwise::gated_residual(&self.session(), x, gate, dst);
     }
 
     fn patchify(&self, latents: &[&Tensor], patch: (usize, usize), dst: &mut Tensor) {
+        assert_apart(dst, latents.iter().copied());
         ops::patch::patchify(&self.session(), latents, patch, dst);
     }
 
     fn unpatchify(&self, src: &Tensor, patch: (usize, usize), dst: &mut Tensor) {
+        assert_apart(dst, [src]);
         ops::patch::unpatchify(&self.session(), src, patch, dst);
     }
 
@@ -188,10 +226,12 @@ impl Device for CpuDevice {
         padded: bool,
         dst: &mut Tensor,
     ) {
+        assert_apart(dst, [src]);
         ops::frame::latent_frame(&self.session(), src, corner, factor, padded, dst);
     }
 
     fn conv(&self, op: Conv<'_>, dst: &mut Tensor) {
+        assert_apart(dst, op.frames.iter().copied().chain([op.weight, op.bias]));
         product::conv::run(&self.session(), op, dst);
     }
 
@@ -202,26 +242,39 @@ impl Device for CpuDevice {
         partials: &mut Tensor,
         statistics: &mut Tensor,
     ) {
+        assert_apart(partials, frames.iter().copied());
+        assert_apart(statistics, frames.iter().copied().chain([&*partials]));
         ops::group_norm::group_norm_statistics(&self.session(), frames, eps, partials, statistics);
     }
 
     fn group_norm(&self, op: GroupNorm<'_>, frame: &Tensor, dst: &mut Tensor) {
+        let tables = [op.statistics, op.weight, op.bias].into_iter().chain(both(op.modulation));
+        assert_apart(dst, tables.chain([frame]));
         ops::group_norm::group_norm(&self.session(), op, frame, dst);
     }
 
     fn upsample(&self, frame: &Tensor, dst: &mut Tensor) {
+        assert_apart(dst, [frame]);
         ops::frame::upsample(&self.session(), frame, dst);
     }
 
     fn crop(&self, src: &Tensor, corner: (usize, usize), dst: &mut Tensor) {
+        assert_apart(dst, [src]);
         ops::frame::crop(&self.session(), src, corner, dst);
     }
 
     fn blend(&self, before: &Tensor, tile: &mut Tensor, axis: Axis, extent: usize) {
+        assert_apart(tile, [before]);
         ops::frame::blend(&self.session(), before, tile, axis, extent);
     }
 
     fn to_unit_range(&self, src: &Tensor, dst: &mut Tensor) {
+        assert_apart_or_same(dst, [src]);
         ops::frame::to_unit_range(&self.session(), src, dst);
     }
+}
+
+/// The tensors of a pair that may be there.
+fn both<'a>(pair: Option<(&'a Tensor, &'a Tensor)>) -> impl Iterator<Item = &'a Tensor> {
+    pair.into_iter().flat_map(|(a, b)| [a, b])
 }

@@ -21,8 +21,9 @@ pub(crate) struct Sink {
     dtype: DType,
 }
 
-// SAFETY: operations give disjoint parts of a sink to their jobs, and nothing writes to a source
-// while it is read, except element by element in place by the same job.
+// SAFETY: operations give disjoint parts of a sink to their jobs. What they read lies apart from
+// what they write, or exactly upon it, and then a job reads only what it alone writes: `CpuDevice`
+// asserts the one or the other before each operation, and its lock keeps other operations away.
 unsafe impl Sync for Source {}
 // SAFETY: as above.
 unsafe impl Send for Source {}
@@ -34,7 +35,8 @@ unsafe impl Send for Sink {}
 impl Source {
     /// # Safety
     /// `first` must point to `elements` initialised elements of `dtype`, aligned to their size,
-    /// which outlive the value.
+    /// which outlive the value. What [`Source::as_f32`] is asked for must not be written as long as
+    /// its answer lives.
     pub unsafe fn new(first: *const u8, elements: usize, dtype: DType) -> Source {
         Source { first, elements, dtype }
     }

@@ -1,9 +1,13 @@
 //! The arena of the CPU device.
 
 use crate::element::{Sink, Source};
-use crate::workers::{SCRATCH_ELEMENTS, Scratch};
-use memmap2::MmapMut;
+use crate::workers::{Scratch, scratch_bytes};
+use memmap2::{MmapMut, MmapOptions};
+use std::ops::Range;
 use vidfit_tensor::{Place, Tensor};
+
+/// Tensors, and the scratch behind them, begin at multiples of this.
+pub(crate) const ALIGNMENT: u64 = 64;
 
 /// One reservation: the tensors' bytes, and behind them the workers' scratch.
 pub(crate) struct Reservation {
@@ -14,18 +18,24 @@ pub(crate) struct Reservation {
     threads: usize,
 }
 
-// SAFETY: the pointer is to pages this value owns; who writes where is the arena's business.
+// SAFETY: the pointer is to pages this value owns. They are written through `Sink`, `Scratch` and
+// `poison` only, by one operation at a time, see `CpuDevice`.
 unsafe impl Send for Reservation {}
 // SAFETY: as above.
 unsafe impl Sync for Reservation {}
 
 impl Reservation {
+    /// Takes the memory at once. On Linux an anonymous map costs nothing until a page is touched,
+    /// and a machine that has promised more than it has ends the process then; so every page is
+    /// touched here, before hours of work, and none is left to be had later. Windows commits its
+    /// maps by itself; other systems give pages as they are touched.
     pub fn new(tensor_bytes: u64, threads: usize) -> std::io::Result<Reservation> {
-        let tensor_bytes = tensor_bytes.next_multiple_of(4096);
-        let scratch_bytes = (threads * SCRATCH_ELEMENTS * size_of::<f32>()) as u64;
-        let bytes = usize::try_from(tensor_bytes + scratch_bytes)
-            .map_err(|_| std::io::Error::from(std::io::ErrorKind::OutOfMemory))?;
-        let mut pages = MmapMut::map_anon(bytes)?;
+        assert!(tensor_bytes.is_multiple_of(ALIGNMENT), "{tensor_bytes} bytes for tensors");
+        let bytes = tensor_bytes
+            .checked_add(scratch_bytes(threads))
+            .and_then(|bytes| usize::try_from(bytes).ok())
+            .ok_or(std::io::ErrorKind::OutOfMemory)?;
+        let mut pages = MmapOptions::new().len(bytes).populate().map_anon()?;
         Ok(Reservation { first: pages.as_mut_ptr(), _pages: pages, tensor_bytes, threads })
     }
 
@@ -37,8 +47,9 @@ impl Reservation {
 
     /// Fills a range with NaN in every element type.
     pub fn poison(&self, offset: u64, bytes: u64) {
-        assert!(offset + bytes <= self.tensor_bytes);
-        // SAFETY: inside the pages by the assertion; the range belongs to no living tensor.
+        assert!(offset.checked_add(bytes).is_some_and(|end| end <= self.tensor_bytes));
+        // SAFETY: inside the pages by the assertion; every pattern of bits is an element of every
+        // type, and no operation is under way.
         unsafe { self.first.add(offset as usize).write_bytes(0xff, bytes as usize) }
     }
 
@@ -46,13 +57,16 @@ impl Reservation {
     pub fn source(&self, tensor: &Tensor) -> Source {
         let first = match tensor.place() {
             Place::Arena(life) => self.at(life.offset(), tensor).cast_const(),
-            // SAFETY: `Tensor::from_host` checked the length.
-            Place::Host(host) => unsafe { host.bytes().as_ptr().add(tensor.first_byte() as usize) },
+            Place::Host(host) => {
+                let bytes = &host.bytes()[tensor.first_byte() as usize..];
+                bytes[..tensor.bytes() as usize].as_ptr()
+            }
             Place::Nowhere => panic!("a weight without elements in a real run"),
         };
-        assert!(first.addr().is_multiple_of(tensor.dtype().bytes() as usize), "misaligned tensor");
-        // SAFETY: in bounds by `at` or `Tensor::from_host`, aligned by the assertion, and alive as
-        // long as the tensor's handle, which the caller holds for the whole operation.
+        assert_aligned(first, tensor);
+        // SAFETY: in bounds by `at` or by slicing, aligned by the assertion, of a type that has
+        // every pattern of bits. The pages are mapped as long as the session holds this value, and
+        // host memory stays as long as the tensor's handle, which the operation borrows.
         unsafe { Source::new(first, tensor.shape().elements(), tensor.dtype()) }
     }
 
@@ -62,14 +76,74 @@ impl Reservation {
             panic!("only tensors in the arena can be written");
         };
         let first = self.at(life.offset(), tensor);
-        // SAFETY: as in `source`.
+        assert_aligned(first, tensor);
+        // SAFETY: as in `source`, and pages may be written.
         unsafe { Sink::new(first, tensor.shape().elements(), tensor.dtype()) }
     }
 
     fn at(&self, offset: u64, tensor: &Tensor) -> *mut u8 {
-        let start = offset + tensor.first_byte();
-        assert!(start + tensor.bytes() <= self.tensor_bytes, "a tensor outside the arena");
-        // SAFETY: inside the pages by the assertion.
-        unsafe { self.first.add(start as usize) }
+        let start = offset.checked_add(tensor.first_byte());
+        let end = start.and_then(|start| start.checked_add(tensor.bytes()));
+        match (start, end) {
+            // SAFETY: inside the pages by the condition.
+            (Some(start), Some(end)) if end <= self.tensor_bytes => unsafe {
+                self.first.add(start as usize)
+            },
+            _ => panic!("a tensor outside the arena"),
+        }
+    }
+}
+
+fn assert_aligned(first: *const u8, tensor: &Tensor) {
+    assert!(first.addr().is_multiple_of(tensor.dtype().bytes() as usize), "misaligned tensor");
+}
+
+/// Asserts that an operation which writes `written` does not read any byte of it.
+pub(crate) fn assert_apart<'a>(written: &Tensor, read: impl IntoIterator<Item = &'a Tensor>) {
+    for read in read {
+        assert!(!overlap(written, read), "{written:?} overlaps what it is made of, {read:?}");
+    }
+}
+
+/// As [`assert_apart`], but `written` may also be the very elements that are read.
+pub(crate) fn assert_apart_or_same<'a>(
+    written: &Tensor,
+    read: impl IntoIterator<Item = &'a Tensor>,
+) {
+    for read in read {
+        let same = arena_bytes(written) == arena_bytes(read) && written.dtype() == read.dtype();
+        assert!(same || !overlap(written, read), "{written:?} overlaps {read:?} in part");
+    }
+}
+
+fn overlap(a: &Tensor, b: &Tensor) -> bool {
+    match (arena_bytes(a), arena_bytes(b)) {
+        (Some(a), Some(b)) => a.start < b.end && b.start < a.end,
+        _ => false,
+    }
+}
+
+/// The bytes of the arena that a tensor is. `None` if there are none.
+fn arena_bytes(tensor: &Tensor) -> Option<Range<u64>> {
+    let Place::Arena(life) = tensor.place() else { return None };
+    let start = life.offset() + tensor.first_byte();
+    (tensor.bytes() > 0).then(|| start..start + tensor.bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scratch_begins_right_behind_the_tensors() {
+        let reservation = Reservation::new(3 * ALIGNMENT, 2).unwrap();
+        assert_eq!(reservation.scratch().first.addr() - reservation.first.addr(), 192);
+        assert_eq!(reservation._pages.len() as u64, 192 + scratch_bytes(2));
+    }
+
+    #[test]
+    fn more_than_there_can_be_is_an_error() {
+        assert!(Reservation::new(u64::MAX - 63, 1).is_err());
+        assert!(Reservation::new(1 << 62, 1).is_err());
     }
 }

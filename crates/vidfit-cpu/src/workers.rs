@@ -6,6 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// anywhere holds.
 pub(crate) const SCRATCH_ELEMENTS: usize = 1 << 20;
 
+/// What the scratch of `threads` workers takes.
+pub(crate) fn scratch_bytes(threads: usize) -> u64 {
+    threads as u64 * (SCRATCH_ELEMENTS * size_of::<f32>()) as u64
+}
+
 /// A fixed set of threads that share out numbered jobs.
 pub(crate) struct Workers {
     pool: rayon::ThreadPool,
@@ -18,20 +23,25 @@ pub(crate) struct Scratch {
     pub threads: usize,
 }
 
-// SAFETY: each worker takes a piece of its own, see `Workers::run`.
+// SAFETY: each worker takes a piece of its own, see `Workers::run`, of pages that the session which
+// hands the scratch out keeps mapped.
 unsafe impl Sync for Scratch {}
 // SAFETY: as above.
 unsafe impl Send for Scratch {}
 
 impl Workers {
-    /// Starts `threads` threads, at least one.
+    /// Starts `threads` threads, which are at least one.
     pub fn new(threads: usize) -> Result<Workers, String> {
         let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.max(1))
+            .num_threads(threads)
             .thread_name(|n| format!("vidfit-cpu-{n}"))
             .build()
             .map_err(|error| format!("cannot start {threads} threads: {error}"))?;
-        Ok(Workers { pool })
+        // The plan counts scratch for as many as were asked for.
+        match pool.current_num_threads() {
+            started if started == threads => Ok(Workers { pool }),
+            started => Err(format!("only {started} of {threads} threads can be started")),
+        }
     }
 
     pub fn threads(&self) -> usize {
@@ -45,7 +55,9 @@ impl Workers {
         let next = AtomicUsize::new(0);
         self.pool.broadcast(|worker| {
             // SAFETY: worker indices are distinct and below `threads`, and a broadcast runs once
-            // on each, so no two pieces overlap.
+            // on each, so no two pieces overlap. No other broadcast is under way: the operations
+            // of a device run one at a time, each under its lock, and no body calls `run`. Every
+            // pattern of bits is an f32.
             let own = unsafe {
                 std::slice::from_raw_parts_mut(
                     { scratch }.first.add(worker.index() * SCRATCH_ELEMENTS),

@@ -8,6 +8,8 @@
 //!   the destination. Every operand may have its own type.
 //! - Sizes that affect rounding (tiles, partitions, the order of sums) are constants of the
 //!   device: rows are independent of their number, and neither threads nor placement change bits.
+//! - A destination overlaps no operand. Operations on each element by itself, and those that say so,
+//!   may also write exactly upon an operand of the same type; never upon a part of it.
 //! - Operations run in program order, perhaps later than the call returns. What goes wrong is
 //!   reported by [`Device::finish`].
 //! - Shapes are checked by the caller's checkpoint and plan; a mismatch here is a bug and panics.
