@@ -51,6 +51,19 @@ pub enum PositionError {
         /// Columns the model has.
         max_cols: usize,
     },
+    /// The model's positions are a table that was learned for one size.
+    #[error(
+        "{} x {} patches are not the {rows} x {cols} that the model's learned positions are for",
+        grid.rows, grid.cols
+    )]
+    OtherThanLearned {
+        /// What was asked for.
+        grid: Grid,
+        /// Rows the model has.
+        rows: usize,
+        /// Columns the model has.
+        cols: usize,
+    },
     /// A side of the grid, or of the model's own grid, is zero.
     #[error("a grid of {0:?} patches has no tokens")]
     Empty(Grid),
@@ -106,17 +119,26 @@ impl Rope {
     /// and [`PositionError::Empty`].
     pub fn slice(grid: Grid, head_dim: usize, max: (usize, usize)) -> Result<Self, PositionError> {
         check(grid, "attention_head_dim", head_dim)?;
-        if grid.rows > max.0 || grid.cols > max.1 {
-            return Err(PositionError::TooLarge {
-                rows: grid.rows,
-                cols: grid.cols,
-                max_rows: max.0,
-                max_cols: max.1,
-            });
-        }
+        Self::check_slice(grid, max)?;
         let positions =
             [grid.frames, grid.rows, grid.cols].map(|count| (0..count).map(|i| i as f32).collect());
         Ok(Self::from_positions(&positions, head_dim))
+    }
+
+    /// Whether [`Rope::slice`] has positions for `grid`, without making the table.
+    ///
+    /// # Errors
+    /// [`PositionError::TooLarge`] if the grid is larger than `max`.
+    pub fn check_slice(grid: Grid, max: (usize, usize)) -> Result<(), PositionError> {
+        if grid.rows <= max.0 && grid.cols <= max.1 {
+            return Ok(());
+        }
+        Err(PositionError::TooLarge {
+            rows: grid.rows,
+            cols: grid.cols,
+            max_rows: max.0,
+            max_cols: max.1,
+        })
     }
 
     /// `positions` of frames, rows and columns.

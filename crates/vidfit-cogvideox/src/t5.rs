@@ -165,6 +165,7 @@ pub fn encode(
         let w = weights.block(&name)?;
         cx.scope(&name, || {
             hidden.iter_mut().try_for_each(|hidden| {
+                cx.check()?;
                 attend(cx, &w, config, dtype, &position_bias, hidden)?;
                 feed_forward(cx, &w, config, dtype, hidden)
             })

@@ -103,6 +103,12 @@ impl Checkpoint {
             let what = format!("{} latent channels; this VAE has {}", latent.1, latent.0);
             return Err(CheckpointError::Config { path, what });
         }
+        let ratios =
+            (transformer.config.temporal_compression_ratio, vae.config.temporal_compression_ratio);
+        if ratios.0 != ratios.1 {
+            let what = format!("{} frames in a latent one; this VAE makes {}", ratios.0, ratios.1);
+            return Err(CheckpointError::Config { path, what });
+        }
         let checkpoint = Checkpoint {
             variant: Variant::of(&transformer.config),
             scheduler: open_scheduler(dir)?,

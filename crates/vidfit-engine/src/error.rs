@@ -21,7 +21,7 @@ pub enum EngineError {
     Tensors(#[from] SafetensorsError),
     /// The job does not fit into the memory there is.
     #[error(
-        "this job needs {:.1} GB of memory, and {:.1} GB may be used{}. Make the video smaller or \
+        "this job needs at least {:.1} GB of memory, and {:.1} GB may be used{}. Make the video smaller or \
          shorter, or close other programs",
         gigabytes(*required_bytes), gigabytes(*available_bytes),
         if *tiled { "" } else { " (decoding in tiles, --vae-tiling auto, takes less)" }

@@ -61,7 +61,8 @@ pub struct KeptTensors {
 pub fn result_bytes(checkpoint: &Checkpoint, job: &Job, keep_tensors: bool) -> u64 {
     let frame = (job.height * job.width * 3) as u64;
     let frames = job.frames as u64;
-    let kept = if keep_tensors { kept_bytes(checkpoint, job) } else { 0 };
+    // Written as bytes, they are there twice.
+    let kept = if keep_tensors { 2 * kept_bytes(checkpoint, job) } else { 0 };
     frames * frame + 4 * frame + kept
 }
 
@@ -71,6 +72,22 @@ pub fn kept_bytes(checkpoint: &Checkpoint, job: &Job) -> u64 {
     let latents = job.latent_frames * job.channels * job.latent_height * job.latent_width;
     let frames = job.frames * job.height * job.width * 3;
     4 * (embeds + latents + frames) as u64
+}
+
+/// Refuses a job that is too large for any plan, without planning it.
+///
+/// # Errors
+/// [`EngineError::DoesNotFit`].
+pub fn check_least(
+    checkpoint: &Checkpoint,
+    job: &Job,
+    capacity_bytes: u64,
+) -> Result<(), EngineError> {
+    let least_bytes = job.least_bytes(checkpoint.transformer.config.inner_dim());
+    match least_bytes > capacity_bytes {
+        true => Err(does_not_fit(least_bytes, capacity_bytes, true)),
+        false => Ok(()),
+    }
 }
 
 /// Holds a request against a checkpoint and plans it for `device`, within `capacity_bytes` of its
@@ -85,6 +102,7 @@ pub fn prepare(
     capacity_bytes: u64,
 ) -> Result<Prepared, EngineError> {
     let (job, mut warnings) = Job::new(checkpoint, request)?;
+    check_least(checkpoint, &job, capacity_bytes)?;
     let plan = Plan::new(checkpoint, &job, device.profile())?;
     if plan.device_bytes() <= capacity_bytes {
         return Ok(Prepared { job, plan, warnings });

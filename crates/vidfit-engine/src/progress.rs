@@ -107,10 +107,15 @@ impl State {
 }
 
 impl Monitor for Watch<'_> {
-    fn unit_done(&self) -> Result<(), Error> {
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(Error::Interrupted);
+    fn check(&self) -> Result<(), Error> {
+        match self.stop.load(Ordering::Relaxed) {
+            true => Err(Error::Interrupted),
+            false => Ok(()),
         }
+    }
+
+    fn unit_done(&self) -> Result<(), Error> {
+        self.check()?;
         let mut state = self.lock();
         if let Some(phase) = &mut state.phase {
             phase.done += 1;

@@ -148,21 +148,19 @@ impl Job {
         let Some(grid) = config.grid(latent_frames, latent_height, latent_width) else {
             return refuse(format!("{width}×{height} pixels are not whole patches"));
         };
-        if config.use_rotary_positional_embeddings {
-            config.rope(grid).map_err(|error| EngineError::Request(error.to_string()))?;
-        }
+        config.check_grid(grid).map_err(|error| EngineError::Request(error.to_string()))?;
 
         let guidance = Guidance::new(request.guidance, request.dynamic_guidance);
         if !request.guidance.is_finite() || request.guidance < 0.0 {
             return refuse(format!("a guidance of {} is not a scale; try 6", request.guidance));
         }
-        let mut halves = vec![&request.prompt];
+        let mut halves = vec![("prompt", &request.prompt)];
         if guidance.is_on() {
-            halves.insert(0, &request.negative_prompt);
+            halves.insert(0, ("negative prompt", &request.negative_prompt));
         }
         let prompts = halves
             .into_iter()
-            .map(|text| tokenize(checkpoint, text, &mut warnings))
+            .map(|(name, text)| tokenize(checkpoint, name, text, &mut warnings))
             .collect::<Result<_, _>>()?;
 
         let mut scheduler: SchedulerConfig = checkpoint.scheduler.clone();
@@ -197,6 +195,14 @@ impl Job {
             },
             warnings,
         ))
+    }
+
+    /// Fewer bytes than any plan of this job has: what attention alone holds at once. Keeps a job
+    /// that cannot fit from being planned at all, which could take more memory than there is.
+    pub fn least_bytes(&self, inner_dim: usize) -> u64 {
+        let rows = self.grid.tokens() + self.prompts.last().map_or(0, Vec::len);
+        let tensors = self.prompts.len() + 3;
+        (tensors * inner_dim) as u64 * rows as u64 * self.dtype.bytes()
     }
 
     /// The same job, decoded in tiles.
@@ -278,7 +284,7 @@ fn size(
     } else if variant.is_one_five() && !(frames - 1).is_multiple_of(16) {
         warnings.push(format!("{variant} was made for 16·N + 1 frames, not {frames}"));
     }
-    if !variant.is_one_five() && (width, height) != own {
+    if (width, height) != own {
         warnings.push(format!(
             "{variant} was made for {}×{} pixels, not {width}×{height}; expect a worse video",
             own.0, own.1
@@ -296,6 +302,7 @@ fn nearest(value: usize, step: usize, most: usize) -> Vec<usize> {
 
 fn tokenize(
     checkpoint: &Checkpoint,
+    name: &str,
     text: &str,
     warnings: &mut Warnings,
 ) -> Result<Vec<usize>, EngineError> {
@@ -306,7 +313,7 @@ fn tokenize(
         .map_err(|error| EngineError::Request(error.to_string()))?;
     if let Some(cut) = encoded.truncated {
         warnings.push(format!(
-            "the prompt has {} tokens, and the model reads {tokens}. This was cut off: “{cut}”",
+            "the {name} has {} tokens, and the model reads {tokens}. This was cut off: “{cut}”",
             encoded.prompt_tokens
         ));
     }

@@ -4,6 +4,12 @@ use crate::{Arena, DType, Device, Error, Shape, Tensor};
 
 /// Watches a run, and may stop it.
 pub trait Monitor: Send + Sync {
+    /// Called often, between operations.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if the run should end here.
+    fn check(&self) -> Result<(), Error>;
+
     /// Called after each unit of work (a transformer block, a T5 layer, a VAE block).
     ///
     /// # Errors
@@ -15,6 +21,10 @@ pub trait Monitor: Send + Sync {
 pub struct Unwatched;
 
 impl Monitor for Unwatched {
+    fn check(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn unit_done(&self) -> Result<(), Error> {
         Ok(())
     }
@@ -89,6 +99,14 @@ impl<'a> Context<'a> {
         let result = self.arena.repeat(times, body);
         self.device.end_repeat();
         result
+    }
+
+    /// Lets the user stop here, where a unit of work would take long.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if the run should end.
+    pub fn check(&self) -> Result<(), Error> {
+        self.monitor.check()
     }
 
     /// A unit of work is done: reports it, and lets the user stop here.

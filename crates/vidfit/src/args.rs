@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use vidfit_cogvideox::scheduler::SchedulerKind;
+use vidfit_cpu::CpuDevice;
 use vidfit_engine::request::TilingChoice;
 
 /// Generate CogVideoX videos on the machine you have, within the memory it has.
@@ -121,8 +122,9 @@ pub struct GenerateArgs {
     #[arg(long, value_enum, default_value_t = DeviceChoice::Auto, help_heading = "Machine")]
     pub device: DeviceChoice,
     /// Threads of the CPU; 0 is one for each core.
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Machine")]
-    pub threads: usize,
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Machine",
+          value_parser = clap::value_parser!(u16).range(0..=CpuDevice::MAX_THREADS as i64))]
+    pub threads: u16,
     /// Decode in tiles: takes less memory, changes the picture slightly. Auto does it only if
     /// nothing else fits, and says so.
     #[arg(long, alias = "vae_tiling", value_enum, default_value_t = Tiling::Auto,

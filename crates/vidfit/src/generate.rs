@@ -8,18 +8,20 @@ use crate::progress::{Shown, listener};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use vidfit_cpu::CpuDevice;
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::{
-    Generated, Prepared, RunOptions, kept_bytes, prepare, result_bytes, run as run_job,
+    Generated, Prepared, RunOptions, check_least, kept_bytes, prepare, result_bytes, run as run_job,
 };
 use vidfit_engine::hub::{HubConfig, resolve};
 use vidfit_engine::machine::available_ram_bytes;
 use vidfit_engine::request::{Job, Request};
 use vidfit_engine::safetensors::{StoredDtype, write_safetensors};
 use vidfit_media::{
-    Crf, Fps, OutputKind, VideoSettings, VideoWriter, check_file, check_target, estimate_bytes,
+    Crf, Fps, OutputKind, VideoSettings, VideoWriter, Written, check_file, check_target,
+    estimate_bytes,
 };
 use vidfit_tensor::{DType, Device};
 
@@ -46,15 +48,16 @@ pub fn run(args: GenerateArgs) -> Result<(), Failure> {
     let checkpoint = Checkpoint::open(&location.dir)?;
 
     let (DeviceChoice::Auto | DeviceChoice::Cpu) = args.device;
-    let device: Arc<dyn Device> = Arc::new(CpuDevice::new(args.threads)?);
+    let device: Arc<dyn Device> = Arc::new(CpuDevice::new(args.threads.into())?);
     let request = request(&args, prompt);
     // Sizes and paths are checked before the plan, and the plan before any work.
     let (job, _) = Job::new(&checkpoint, &request)?;
-    let output = Output::new(&args, &checkpoint, &job)?;
     // On the CPU, results and arena share the same memory.
     let results = result_bytes(&checkpoint, &job, args.save_tensors.is_some());
     let capacity_bytes =
         available_ram_bytes().map_or(u64::MAX, |available| available.saturating_sub(results));
+    check_least(&checkpoint, &job, capacity_bytes)?;
+    let output = Output::new(&args, &checkpoint, &job)?;
     let prepared = prepare(&checkpoint, &request, &*device, capacity_bytes)?;
     prepared.warnings.iter().for_each(|warning| shown.warn(warning));
     announce(shown, &checkpoint, &prepared, &output);
@@ -68,10 +71,11 @@ pub fn run(args: GenerateArgs) -> Result<(), Failure> {
         poison: false,
     };
     let generated = run_job(&checkpoint, &prepared, &device, options)?;
+    // The video first: whatever happens to the tensors, it is not lost.
+    let written = output.write(&generated, &stop)?;
     if let Some(path) = &args.save_tensors {
         save_tensors(path, &prepared.job, &generated)?;
     }
-    let written = output.write(&generated)?;
     let took = began.elapsed();
     shown.say(&format!(
         "{} ({} frames, {}) after {}",
@@ -169,22 +173,40 @@ impl Output {
         settings.crf = Crf::new(args.crf).map_err(Failure::input)?;
         settings.check(&path).map_err(Failure::input)?;
         let kind = OutputKind::from_path(&path).map_err(Failure::input)?;
-        let bytes = estimate_bytes(kind, settings.width, settings.height, job.frames as u64);
-        check_target(&path, bytes).map_err(Failure::input)?;
+        let mut bytes = estimate_bytes(kind, settings.width, settings.height, job.frames as u64);
         if let Some(tensors) = &args.save_tensors {
-            check_file(tensors, kept_bytes(checkpoint, job) + HEADER_BYTES)
-                .map_err(Failure::input)?;
+            if absolute(tensors) == absolute(&path) {
+                let both = path.display();
+                return Err(Failure::input(format!(
+                    "{both} cannot be both the video and the tensors; name two files"
+                )));
+            }
+            // As if both went to one disk.
+            bytes += kept_bytes(checkpoint, job) + HEADER_BYTES;
+            check_file(tensors, bytes).map_err(Failure::input)?;
         }
+        check_target(&path, bytes).map_err(Failure::input)?;
         Ok(Output { path, settings })
     }
 
-    fn write(&self, generated: &Generated) -> Result<vidfit_media::Written, Failure> {
+    fn write(&self, generated: &Generated, stop: &AtomicBool) -> Result<Written, Failure> {
         let mut writer = VideoWriter::create(&self.path, self.settings)?;
         for frame in &generated.frames {
+            if stop.load(Ordering::Relaxed) {
+                return Err(Failure::interrupted());
+            }
             writer.write_frame(frame)?;
         }
         Ok(writer.finish()?)
     }
+}
+
+/// The path from the root, with links followed as far as there are any.
+fn absolute(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default();
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new(".")).canonicalize();
+    path.canonicalize().or(folder.map(|folder| folder.join(name))).unwrap_or(path.to_owned())
 }
 
 /// `output.mp4`, or the first of `output-2.mp4`, `output-3.mp4`, … that is free.

@@ -136,7 +136,9 @@ fn bad_input_ends_before_any_work_and_names_the_remedy() {
         (&["-o", "nowhere/video.mp4"], &["nowhere", "mkdir -p"]),
         (&["--save-tensors", "nowhere/t.safetensors"], &["nowhere", "mkdir -p"]),
         (&["--tile-height", "50", "--vae-tiling", "on"], &["tile height of 50", "48"]),
+        (&["-o", "v.mp4", "--save-tensors", "./v.mp4"], &["v.mp4", "two files"]),
         (&["--scheduler", "euler"], &["euler", "ddim", "dpm"]),
+        (&["--threads", "100000"], &["100000", "1024"]),
         (&["--device", "tpu"], &["tpu", "cpu"]),
     ];
     for (arguments, words) in cases {
@@ -199,6 +201,18 @@ fn a_prompt_that_is_too_long_is_cut_with_a_warning() {
     let output = generate(folder.path(), &["--negative-prompt", &prompt, "-o", "v.gif"]);
     assert!(output.status.success());
     assert!(stderr(&output).contains("UNSEEN"), "{}", stderr(&output));
+}
+
+/// A size that the model could be asked for, but no machine could hold: refused at once, with exit
+/// code 3, before a plan of it is attempted.
+#[test]
+fn what_cannot_fit_is_refused_before_it_is_planned() {
+    let folder = tempfile::tempdir().unwrap();
+    let size = ["--frames", "4097", "--height", "16384", "--width", "16384"];
+    let output = generate(folder.path(), &[&size[..], &["-o", "v/"]].concat());
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert!(stderr(&output).contains("memory"), "{}", stderr(&output));
+    assert_eq!(files(folder.path()), [""; 0]);
 }
 
 /// Ctrl-C during the run: exit code 130, nothing left behind.

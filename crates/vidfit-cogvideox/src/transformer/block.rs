@@ -47,6 +47,7 @@ pub(super) fn run(
     rope: Option<Rope<'_>>,
     half: &mut Half,
 ) -> Result<(), Error> {
+    cx.check()?;
     attend(cx, w, config, &modulation.attention, rope, half)?;
     feed_forward(cx, w, config, schedule, &modulation.feed_forward, half)
 }
@@ -82,6 +83,7 @@ fn attend(
         };
         cx.device.qk_norm(op, x);
     }
+    cx.check()?;
     let op = Attention {
         q: &q,
         k: &k,
@@ -114,6 +116,7 @@ fn feed_forward(
     let streams = [(half.text(), &modulation.text), (half.video(), &modulation.video)];
     for (stream, modulation) in streams {
         for rows in chunks(0..stream.rows(), schedule.feed_forward_rows) {
+            cx.check()?;
             let mut x = stream.slice(rows.clone());
             let mut normed = cx.alloc("normed", dtype, [rows.len(), inner])?;
             norm(cx, w, "norm2", config, &x, modulation, &mut normed);

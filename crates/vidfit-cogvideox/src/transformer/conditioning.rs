@@ -60,6 +60,7 @@ impl Conditioning {
         timesteps: &[i64],
         prompts: &[&Tensor],
     ) -> Result<Conditioning, Error> {
+        config.check_grid(grid).map_err(Error::model)?;
         let time = time_embedding(cx, weights, config, dtype, timesteps)?;
         let table = |block: &str, key: &str, width: usize| -> Result<Tensor, Error> {
             let w = weights.block(block)?;
@@ -174,7 +175,7 @@ fn added_positions(
 ) -> Result<Option<Tensor>, Error> {
     if config.use_learned_positional_embeddings {
         let rows = config.max_text_seq_length + grid.tokens();
-        if rows == config.learned_rows() {
+        if config.has_learned_positions(grid) {
             let w = weights.block("positions")?;
             return Ok(Some(w.get("pos_embedding").reshape([rows, config.inner_dim()])));
         }

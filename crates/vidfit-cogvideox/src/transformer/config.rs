@@ -1,6 +1,7 @@
 //! `transformer/config.json`, and the weights that follow from it.
 
 use crate::positions::{Grid, PositionError, Rope};
+use crate::tokenizer::MAX_TOKENS;
 use crate::weights::{LARGEST_SIZE, MOST_CHANNELS, MOST_HEAD_DIM, MOST_LAYERS, Manifest};
 use serde::Deserialize;
 
@@ -143,12 +144,43 @@ impl TransformerConfig {
         whole.then_some(Grid { frames: frames / pt, rows: height / p, cols: width / p })
     }
 
+    /// Rows and columns of patches that the model was made for.
+    fn base_grid(&self) -> (usize, usize) {
+        (self.sample_height / self.patch_size, self.sample_width / self.patch_size)
+    }
+
+    /// Whether the model has positions for a grid.
+    ///
+    /// # Errors
+    /// [`PositionError::TooLarge`] if not.
+    pub fn check_grid(&self, grid: Grid) -> Result<(), PositionError> {
+        if self.use_learned_positional_embeddings {
+            // The reference refuses any other size (and counts on it for I2V).
+            let (rows, cols) = self.base_grid();
+            if (grid.rows, grid.cols) != (rows, cols) {
+                return Err(PositionError::OtherThanLearned { grid, rows, cols });
+            }
+        }
+        match (self.use_rotary_positional_embeddings, self.patch_size_t) {
+            (true, Some(_)) => Rope::check_slice(grid, self.base_grid()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the learned table of positions is for this grid. Where only the number of frames
+    /// differs, the reference falls back to sincos positions.
+    pub(crate) fn has_learned_positions(&self, grid: Grid) -> bool {
+        let frames = (self.sample_frames - 1) / self.temporal_compression_ratio + 1;
+        let (rows, cols) = self.base_grid();
+        self.use_learned_positional_embeddings && grid == Grid { frames, rows, cols }
+    }
+
     /// The rotary table for a grid: 1.0 fits it into the grid it was made for, 1.5 counts.
     ///
     /// # Errors
     /// As [`Rope::linspace`] and [`Rope::slice`].
     pub fn rope(&self, grid: Grid) -> Result<Rope, PositionError> {
-        let base = (self.sample_height / self.patch_size, self.sample_width / self.patch_size);
+        let base = self.base_grid();
         match self.patch_size_t {
             None => Rope::linspace(grid, self.attention_head_dim, base),
             Some(_) => Rope::slice(grid, self.attention_head_dim, base),
@@ -257,8 +289,21 @@ impl TransformerConfig {
         if sizes.contains(&0) || sizes.iter().any(|&size| size > LARGEST_SIZE) {
             return Some(format!("a size of 0 or above {LARGEST_SIZE}"));
         }
-        (self.patch_features() > MOST_CHANNELS)
-            .then(|| format!("patches of more than {MOST_CHANNELS} values"))
+        if self.patch_features().max(self.patch_outputs()) > MOST_CHANNELS {
+            return Some(format!("patches of more than {MOST_CHANNELS} values"));
+        }
+        let (inputs, outputs) = (self.in_channels, self.out_channels);
+        if inputs != outputs && inputs != 2 * outputs {
+            return Some(format!("{inputs} input channels for {outputs} output channels"));
+        }
+        if self.ofs_embed_dim.is_some_and(|width| width != self.time_embed_dim) {
+            return Some("an ofs_embed_dim other than time_embed_dim".into());
+        }
+        if self.use_learned_positional_embeddings && !self.use_rotary_positional_embeddings {
+            return Some("learned positions without rotary ones".into());
+        }
+        (self.max_text_seq_length > MAX_TOKENS)
+            .then(|| format!("max_text_seq_length = {}", self.max_text_seq_length))
     }
 }
 

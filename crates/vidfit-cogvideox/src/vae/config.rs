@@ -209,6 +209,9 @@ impl VaeConfig {
         if !self.temporal_compression_ratio.is_power_of_two() || !self.scaling_factor.is_normal() {
             return Some("a compression ratio or scaling factor that makes no sense".into());
         }
+        if self.temporal_levels() >= self.block_out_channels.len() {
+            return Some("a temporal_compression_ratio beyond its stages".into());
+        }
         let odd =
             self.block_out_channels.iter().find(|&&c| c == 0 || c % self.norm_num_groups != 0);
         odd.map(|c| format!("{c} channels in {} groups", self.norm_num_groups))

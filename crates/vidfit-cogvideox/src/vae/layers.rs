@@ -184,12 +184,18 @@ pub(super) fn resnet(
     let mut conv = CausalConv::resume(cx, w, "conv1.conv", caches, &cache);
     let (mut inner, mut skipped) = (Vec::new(), Vec::new());
     for (t, frame) in frames.into_iter().enumerate() {
+        cx.check()?;
         let padded = match conv.previous() {
             Some(previous) if repeats[t] => previous.clone(),
             _ => norm.apply(t, &frame)?,
         };
         let [height, width, _] = *frame.dims() else { panic!("a frame has three dimensions") };
-        skipped.push(shortcut(cx, w, frame, outputs)?);
+        let shorter = match skipped.last() {
+            // The same frame has the same shortcut.
+            Some(previous) if repeats[t] => copy(cx, previous)?,
+            _ => shortcut(cx, w, frame, outputs)?,
+        };
+        skipped.push(shorter);
         let mut dst = cx.alloc("conv1", padded.dtype(), [height, width, outputs])?;
         conv.feed(padded, false, &mut dst);
         inner.push(dst);
@@ -201,6 +207,7 @@ pub(super) fn resnet(
     let cache = format!("{name}.conv2");
     let mut conv = CausalConv::resume(cx, w, "conv2.conv", caches, &cache);
     for ((t, frame), dst) in inner.into_iter().enumerate().zip(&mut skipped) {
+        cx.check()?;
         let padded = norm.apply(t, &frame)?;
         drop(frame);
         conv.feed(padded, true, dst);
@@ -209,19 +216,22 @@ pub(super) fn resnet(
     Ok(skipped)
 }
 
+/// A frame of its own with the same elements.
+fn copy(cx: &Context<'_>, frame: &Tensor) -> Result<Tensor, Error> {
+    let mut dst = cx.alloc("shortcut", frame.dtype(), frame.shape())?;
+    cx.device.cast(frame, &mut dst);
+    Ok(dst)
+}
+
 /// The frame that a resnet's result is added to: the input itself where that is free to be
 /// overwritten.
 fn shortcut(cx: &Context<'_>, w: &Block, frame: Tensor, outputs: usize) -> Result<Tensor, Error> {
-    let has_weights = w.find("conv_shortcut.weight").is_some();
-    if !has_weights && frame.is_sole_handle() {
-        return Ok(frame);
+    if w.find("conv_shortcut.weight").is_none() {
+        return if frame.is_sole_handle() { Ok(frame) } else { copy(cx, &frame) };
     }
     let shape = [frame.dims()[0], frame.dims()[1], outputs];
     let mut dst = cx.alloc("shortcut", frame.dtype(), shape)?;
-    match has_weights {
-        true => w.linear(cx, "conv_shortcut", &frame, Activation::None, &mut dst),
-        false => cx.device.cast(&frame, &mut dst),
-    }
+    w.linear(cx, "conv_shortcut", &frame, Activation::None, &mut dst);
     Ok(dst)
 }
 
@@ -236,6 +246,7 @@ pub(super) fn upsample(
     let count = frames.len();
     let mut enlarged = Vec::new();
     for (t, frame) in frames.into_iter().enumerate() {
+        cx.check()?;
         let [height, width, channels] = *frame.dims() else {
             panic!("a frame is [height, width, channels], not {frame:?}");
         };
