@@ -261,8 +261,8 @@ fn the_published_models_are_planned_in_seconds_without_weights() {
     assert!(took < 5.0, "planning took {took:.1} s");
 }
 
-/// The largest job: a hundred tiles and chunks, each with all the decoder's layers. What planning
-/// it takes grows with the tensors and with how many are alive at once, so both are bounded.
+/// The largest job: all the decoder's layers for every chunk of every tile. What planning it
+/// takes grows with the tensors and with how many are alive at once, so both are bounded.
 #[test]
 fn the_longest_and_widest_video_is_planned_in_tiles() {
     let temporary = tempfile::tempdir().unwrap();
