@@ -14,7 +14,7 @@ pub use variant::Variant;
 use crate::safetensors::SafetensorsError;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use vidfit_cogvideox::scheduler::{SchedulerConfig, SchedulerError};
+use vidfit_cogvideox::scheduler::{SchedulerConfig, SchedulerError, SchedulerKind};
 use vidfit_cogvideox::t5::T5Config;
 use vidfit_cogvideox::tokenizer::{Tokenizer, TokenizerError};
 use vidfit_cogvideox::transformer::TransformerConfig;
@@ -37,7 +37,10 @@ pub enum CheckpointError {
     Missing { what: &'static str, path: PathBuf, id: String },
     #[error("cannot read {}: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
-    #[error("{} is not a valid configuration: {what}", path.display())]
+    #[error(
+        "{} cannot be used: {what}. If it was edited or damaged, download the model again",
+        path.display()
+    )]
     Config { path: PathBuf, what: String },
     #[error("{} asks for {what}, which vidfit does not compute", path.display())]
     Unsupported { path: PathBuf, what: String },
@@ -88,7 +91,7 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError`], for the first thing that is missing or wrong.
     pub fn open(dir: &Path) -> Result<Checkpoint, CheckpointError> {
-        read_index(dir)?;
+        let index = read_index(dir)?;
         let transformer: Component<TransformerConfig> = Component::open(&dir.join("transformer"))?;
         let vae: Component<VaeConfig> = Component::open(&dir.join("vae"))?;
         let text_encoder: Component<T5Config> = Component::open(&dir.join("text_encoder"))?;
@@ -111,7 +114,7 @@ impl Checkpoint {
         }
         let checkpoint = Checkpoint {
             variant: Variant::of(&transformer.config),
-            scheduler: open_scheduler(dir)?,
+            scheduler: open_scheduler(dir, &index)?,
             tokenizer: open_tokenizer(dir)?,
             dir: dir.to_owned(),
             text_encoder,
@@ -141,16 +144,42 @@ pub(crate) fn read_index(dir: &Path) -> Result<Value, CheckpointError> {
         let what = format!("a pipeline of class {class:?}; vidfit runs CogVideoX pipelines");
         return Err(CheckpointError::Config { path, what });
     }
+    for (component, known) in COMPONENT_CLASSES {
+        let class = component_class(&index, component);
+        if !class.is_some_and(|class| known.contains(&class)) {
+            let class = class.unwrap_or("nothing");
+            let what = format!("{class} as its {component}; vidfit runs {}", known.join(" or "));
+            return Err(CheckpointError::Config { path, what });
+        }
+    }
     Ok(index)
 }
 
-fn open_scheduler(dir: &Path) -> Result<SchedulerConfig, CheckpointError> {
+/// The components whose classes must be these. The scheduler's class chooses the scheduler.
+const COMPONENT_CLASSES: [(&str, &[&str]); 4] = [
+    ("text_encoder", &["T5EncoderModel"]),
+    ("tokenizer", &["T5Tokenizer", "T5TokenizerFast"]),
+    ("transformer", &["CogVideoXTransformer3DModel"]),
+    ("vae", &["AutoencoderKLCogVideoX"]),
+];
+
+/// The class of a component: the index has `[library, class]`.
+fn component_class<'a>(index: &'a Value, component: &str) -> Option<&'a str> {
+    index.get(component)?.get(1)?.as_str()
+}
+
+/// The scheduler's configuration. Its class is the one that the index names, as in the reference:
+/// the class in the configuration is only who wrote it.
+fn open_scheduler(dir: &Path, index: &Value) -> Result<SchedulerConfig, CheckpointError> {
     let path = dir.join("scheduler/scheduler_config.json");
     if !path.is_file() {
         return Err(missing("the scheduler's configuration", path));
     }
     let text = read_text(&path)?;
-    SchedulerConfig::from_json(&text).map_err(|source| CheckpointError::Scheduler { path, source })
+    let class = component_class(index, "scheduler").unwrap_or("nothing");
+    let config = SchedulerKind::of_class(class)
+        .and_then(|kind| Ok(SchedulerConfig { kind, ..SchedulerConfig::from_json(&text)? }));
+    config.map_err(|source| CheckpointError::Scheduler { path, source })
 }
 
 fn open_tokenizer(dir: &Path) -> Result<Tokenizer, CheckpointError> {
@@ -180,7 +209,11 @@ fn read_text(path: &Path) -> Result<String, CheckpointError> {
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, CheckpointError> {
-    let text = read_text(path)?;
-    serde_json::from_str(&text)
-        .map_err(|error| CheckpointError::Config { path: path.to_owned(), what: error.to_string() })
+    let wrong = |what| CheckpointError::Config { path: path.to_owned(), what };
+    let value: Value =
+        serde_json::from_str(&read_text(path)?).map_err(|error| wrong(error.to_string()))?;
+    if !value.is_object() {
+        return Err(wrong("it is not a JSON object".into()));
+    }
+    serde_json::from_value(value).map_err(|error| wrong(error.to_string()))
 }

@@ -34,6 +34,14 @@ pub enum EngineError {
         /// Whether that plan decodes in tiles already.
         tiled: bool,
     },
+    /// The system refused the memory, although it seemed to have it.
+    #[error(
+        "{source}. Close other programs, lift the limit on this one, or make the video smaller"
+    )]
+    CannotReserve {
+        /// What the device says.
+        source: vidfit_tensor::Error,
+    },
     /// The user stopped the run.
     #[error("interrupted")]
     Interrupted,
@@ -62,12 +70,14 @@ impl EngineError {
             EngineError::Request(_) | EngineError::Checkpoint(_) => Fault::Input,
             EngineError::Hub(error) => match error {
                 HubError::Cancelled => Fault::Interruption,
-                HubError::NotAModel { .. }
+                HubError::InvalidId { .. }
+                | HubError::BadConfig { .. }
+                | HubError::NotAModel { .. }
                 | HubError::NotAFolder { .. }
                 | HubError::NotCached { .. } => Fault::Input,
                 _ => Fault::Other,
             },
-            EngineError::DoesNotFit { .. } => Fault::Memory,
+            EngineError::DoesNotFit { .. } | EngineError::CannotReserve { .. } => Fault::Memory,
             EngineError::Interrupted => Fault::Interruption,
             EngineError::Tensors(_) | EngineError::Run(_) => Fault::Other,
         }

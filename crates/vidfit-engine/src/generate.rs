@@ -146,7 +146,9 @@ pub fn run(
         let tiled = job.tiling.is_some();
         return Err(does_not_fit(plan.device_bytes(), options.capacity_bytes, tiled));
     }
-    device.reserve(plan.layout.peak_bytes)?;
+    device
+        .reserve(plan.layout.peak_bytes)
+        .map_err(|source| EngineError::CannotReserve { source })?;
     let result = run_reserved(checkpoint, job, plan, device, options);
     device.release();
     result
@@ -193,6 +195,9 @@ struct Collecting<'a> {
     tensors: Option<KeptTensors>,
     piece: Vec<f32>,
 }
+
+const NOT_NUMBERS: &str = "the video came out as no numbers at all (NaN): the weights are damaged, \
+     the guidance is far too strong, or f16 is too narrow for this model (try --dtype f32 or bf16)";
 
 const PHASES: [&str; 3] = ["text", "denoise", "decode"];
 
@@ -242,6 +247,9 @@ impl Outputs for Collecting<'_> {
         for (row, line) in self.piece.chunks_exact(columns * 3).enumerate() {
             let start = (piece.top + row) * stride + piece.left * 3;
             let pixels = &mut self.frames[piece.frame][start..start + line.len()];
+            if line.iter().any(|value| value.is_nan()) {
+                return Err(Error::model(NOT_NUMBERS));
+            }
             for (pixel, &value) in pixels.iter_mut().zip(line) {
                 *pixel = (value * 255.0).round_ties_even() as u8;
             }

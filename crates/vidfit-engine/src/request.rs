@@ -119,6 +119,8 @@ pub type Warnings = Vec<String>;
 
 /// No published model goes beyond a tenth of this; it keeps arithmetic on sizes in bounds.
 const LARGEST_SIDE: usize = 16_384;
+/// Beyond any scale that leaves a picture.
+const STRONGEST_GUIDANCE: f64 = 1000.0;
 /// As [`LARGEST_SIDE`], for frames.
 const MOST_FRAMES: usize = 4_097;
 
@@ -151,8 +153,11 @@ impl Job {
         config.check_grid(grid).map_err(|error| EngineError::Request(error.to_string()))?;
 
         let guidance = Guidance::new(request.guidance, request.dynamic_guidance);
-        if !request.guidance.is_finite() || request.guidance < 0.0 {
-            return refuse(format!("a guidance of {} is not a scale; try 6", request.guidance));
+        if !(0.0..=STRONGEST_GUIDANCE).contains(&request.guidance) {
+            return refuse(format!(
+                "a guidance of {} makes no sense: it is 0 to {STRONGEST_GUIDANCE}, and 6 is usual",
+                request.guidance
+            ));
         }
         let mut halves = vec![("prompt", &request.prompt)];
         if guidance.is_on() {
@@ -188,6 +193,10 @@ impl Job {
             schedule: TransformerSchedule::default(),
         };
         let tiles = tiles(checkpoint, request)?;
+        let names_tiles = request.tile_height.is_some() || request.tile_width.is_some();
+        if request.tiling == TilingChoice::Off && names_tiles {
+            warnings.push("the size of tiles has no effect while tiling is off".into());
+        }
         Ok((
             match request.tiling {
                 TilingChoice::On => job.with_tiles(tiles),
@@ -254,7 +263,12 @@ fn size(
     let (width, height) = (request.width.unwrap_or(own.0), request.height.unwrap_or(own.1));
 
     let step = 2 * checkpoint.vae.config.temporal_compression_ratio;
-    if frames == 0 || !(frames - 1).is_multiple_of(step) || frames > MOST_FRAMES {
+    if frames > MOST_FRAMES {
+        return refuse(format!(
+            "{frames} frames are more than vidfit makes: at most {MOST_FRAMES}"
+        ));
+    }
+    if frames == 0 || !(frames - 1).is_multiple_of(step) {
         let nearest = nearest(frames.saturating_sub(1), step, MOST_FRAMES - 1);
         let nearest: Vec<String> = nearest.iter().map(|n| (n + 1).to_string()).collect();
         return refuse(format!(
@@ -264,8 +278,13 @@ fn size(
     }
     let unit = ratio * config.patch_size;
     for (name, pixels) in [("height", height), ("width", width)] {
-        if pixels == 0 || pixels % unit != 0 || pixels > LARGEST_SIDE {
-            let nearest = nearest(pixels, unit, LARGEST_SIDE);
+        if pixels > LARGEST_SIDE {
+            return refuse(format!(
+                "a {name} of {pixels} pixels is more than vidfit makes: at most {LARGEST_SIDE}"
+            ));
+        }
+        if pixels == 0 || !pixels.is_multiple_of(unit) {
+            let nearest = nearest(pixels.max(1), unit, LARGEST_SIDE);
             let nearest: Vec<String> =
                 nearest.iter().filter(|&&n| n > 0).map(|n| n.to_string()).collect();
             return refuse(format!(
@@ -312,6 +331,7 @@ fn tokenize(
         .encode(text, tokens)
         .map_err(|error| EngineError::Request(error.to_string()))?;
     if let Some(cut) = encoded.truncated {
+        let cut = elided(&cut);
         warnings.push(format!(
             "the {name} has {} tokens, and the model reads {tokens}. This was cut off: “{cut}”",
             encoded.prompt_tokens
@@ -319,6 +339,18 @@ fn tokenize(
     }
     let ids = encoded.ids.iter().map(|&id| usize::try_from(id).unwrap_or(0));
     Ok(ids.collect())
+}
+
+/// The beginning of a long text, and how much more there is.
+fn elided(text: &str) -> String {
+    const SHOWN: usize = 2000;
+    match text.chars().count().saturating_sub(SHOWN) {
+        0 => text.to_owned(),
+        more => {
+            let shown: String = text.chars().take(SHOWN).collect();
+            format!("{shown}… (and {more} characters more)")
+        }
+    }
 }
 
 #[cfg(test)]

@@ -109,6 +109,12 @@ pub enum MediaError {
         /// The output as named.
         path: PathBuf,
     },
+    /// A device, a pipe or a socket is where the output should go.
+    #[error("cannot write '{}': it is a device or a pipe, not a file. Choose another name", path.display())]
+    NotAFile {
+        /// The output as named.
+        path: PathBuf,
+    },
     /// The folder of PNGs already holds something that is not ours to replace.
     #[error(
         "will not replace the folder '{}': it holds '{found}', which is no frame_*.png of ours. \

@@ -25,10 +25,19 @@ pub fn check_target(path: &Path, estimated_bytes: u64) -> Result<(), MediaError>
 ///
 /// As [`check_target`], but for the extension.
 pub fn check_file(path: &Path, bytes: u64) -> Result<(), MediaError> {
-    if fs::metadata(path).is_ok_and(|meta| meta.is_dir()) {
-        return Err(MediaError::IsAFolder { path: path.to_path_buf() });
+    if let Ok(meta) = fs::metadata(path) {
+        check_is_file(path, &meta)?;
     }
     check_room(path, &folder_of(path, path)?, bytes)
+}
+
+/// Only a file is replaced by a file: a device must not be.
+fn check_is_file(path: &Path, meta: &fs::Metadata) -> Result<(), MediaError> {
+    match (meta.is_dir(), meta.is_file()) {
+        (true, _) => Err(MediaError::IsAFolder { path: path.to_path_buf() }),
+        (false, true) => Ok(()),
+        (false, false) => Err(MediaError::NotAFile { path: path.to_path_buf() }),
+    }
 }
 
 fn check_room(path: &Path, folder: &Path, bytes: u64) -> Result<(), MediaError> {
@@ -87,7 +96,9 @@ impl Target {
             return Err(MediaError::H264Off { path: named.to_path_buf() });
         }
         // Replacing what a link points to, not the link, is what opening it would have done.
-        let path = fs::canonicalize(named).unwrap_or_else(|_| named.to_path_buf());
+        // Without the final slash, which would hide a file of that name.
+        let plain: PathBuf = named.components().collect();
+        let path = fs::canonicalize(&plain).unwrap_or(plain);
         let folder = folder_of(named, &path)?;
         let target = Self { named: named.to_path_buf(), path, folder, kind };
         target.check_replaceable()?;
@@ -100,10 +111,7 @@ impl Target {
             return Ok(());
         };
         if self.kind != OutputKind::PngFolder {
-            if meta.is_dir() {
-                return Err(MediaError::IsAFolder { path: self.named.clone() });
-            }
-            return Ok(());
+            return check_is_file(&self.named, &meta);
         }
         if !meta.is_dir() {
             return Err(MediaError::NotAFolder {

@@ -3,7 +3,6 @@
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use vidfit_cogvideox::scheduler::SchedulerKind;
-use vidfit_cpu::CpuDevice;
 use vidfit_engine::request::TilingChoice;
 
 /// Generate CogVideoX videos on the machine you have, within the memory it has.
@@ -37,13 +36,16 @@ pub enum Command {
 
 /// `vidfit generate`.
 #[derive(clap::Args)]
-#[command(after_help = "\
+#[command(
+    allow_negative_numbers = true,
+    after_help = "\
 Example:
   vidfit generate \"A panda plays the guitar in a bamboo forest\" \\
       --model zai-org/CogVideoX-2b --frames 49 --steps 50 -o panda.mp4
 
 Sizes, frames and rates that are not given are the model's own: 49 frames of 720×480 at 8 per
-second, or 81 frames of 1360×768 at 16 per second for CogVideoX1.5.")]
+second, or 81 frames of 1360×768 at 16 per second for CogVideoX1.5."
+)]
 pub struct GenerateArgs {
     /// What the video shows.
     #[arg(value_name = "PROMPT", conflicts_with = "prompt_flag")]
@@ -122,9 +124,8 @@ pub struct GenerateArgs {
     #[arg(long, value_enum, default_value_t = DeviceChoice::Auto, help_heading = "Machine")]
     pub device: DeviceChoice,
     /// Threads of the CPU; 0 is one for each core.
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Machine",
-          value_parser = clap::value_parser!(u16).range(0..=CpuDevice::MAX_THREADS as i64))]
-    pub threads: u16,
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Machine")]
+    pub threads: usize,
     /// Decode in tiles: takes less memory, changes the picture slightly. Auto does it only if
     /// nothing else fits, and says so.
     #[arg(long, alias = "vae_tiling", value_enum, default_value_t = Tiling::Auto,
@@ -140,8 +141,8 @@ pub struct GenerateArgs {
     /// Also write token ids, embeddings, latents and unrounded frames to a safetensors file.
     #[arg(long, value_name = "FILE", help_heading = "Reports")]
     pub save_tensors: Option<PathBuf>,
-    /// How to show progress: bars, one JSON object a line on standard output, or nothing. Auto
-    /// shows bars on a terminal and a line per phase elsewhere.
+    /// How to show progress: bars, one JSON object a line on standard output, or nothing
+    /// but warnings. Auto shows bars on a terminal and a line per phase elsewhere.
     #[arg(long, value_enum, default_value_t = ProgressStyle::Auto, help_heading = "Reports")]
     pub progress: ProgressStyle,
 }

@@ -12,8 +12,10 @@ use vidfit_media::MediaError;
 /// Why the program ends without having done what it was asked to.
 #[derive(Debug)]
 pub struct Failure {
-    code: u8,
-    message: String,
+    /// The exit code.
+    pub code: u8,
+    /// What went wrong, and what to do.
+    pub message: String,
 }
 
 /// What was asked for, or given, cannot work.

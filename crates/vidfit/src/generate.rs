@@ -34,10 +34,17 @@ or give a folder in the diffusers layout with --model DIR";
 /// More than the header of the file of `--save-tensors` takes.
 const HEADER_BYTES: u64 = 4096;
 
-/// Makes a video.
+/// Makes a video. A script that reads JSON is told of a failure there, too.
 pub fn run(args: GenerateArgs) -> Result<(), Failure> {
-    let began = Instant::now();
     let shown = Shown::from(args.progress);
+    make(args, shown).inspect_err(|failure| {
+        shown.event(json!({ "event": "error", "code": failure.code, "message": failure.message }));
+    })
+}
+
+fn make(args: GenerateArgs, shown: Shown) -> Result<(), Failure> {
+    let stop = interrupt::watch()?;
+    let began = Instant::now();
     let Some(prompt) = args.prompt.as_ref().or(args.prompt_flag.as_ref()) else {
         return Err(Failure::input(
             "no prompt was given: say what the video shows, as in vidfit generate \"A panda\"",
@@ -47,8 +54,9 @@ pub fn run(args: GenerateArgs) -> Result<(), Failure> {
     let location = resolve(model, &HubConfig::from_env())?;
     let checkpoint = Checkpoint::open(&location.dir)?;
 
+    check_threads(args.threads)?;
     let (DeviceChoice::Auto | DeviceChoice::Cpu) = args.device;
-    let device: Arc<dyn Device> = Arc::new(CpuDevice::new(args.threads.into())?);
+    let device: Arc<dyn Device> = Arc::new(CpuDevice::new(args.threads)?);
     let request = request(&args, prompt);
     // Sizes and paths are checked before the plan, and the plan before any work.
     let (job, _) = Job::new(&checkpoint, &request)?;
@@ -62,7 +70,6 @@ pub fn run(args: GenerateArgs) -> Result<(), Failure> {
     prepared.warnings.iter().for_each(|warning| shown.warn(warning));
     announce(shown, &checkpoint, &prepared, &output);
 
-    let stop = interrupt::watch()?;
     let options = RunOptions {
         stop: &stop,
         listener: listener(shown),
@@ -94,6 +101,18 @@ pub fn run(args: GenerateArgs) -> Result<(), Failure> {
         "measured_peak_bytes": generated.measured.peak_bytes,
     }));
     Ok(())
+}
+
+/// Many more threads than cores only wait for each other.
+fn check_threads(threads: usize) -> Result<(), Failure> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let most = (8 * cores).clamp(16, CpuDevice::MAX_THREADS);
+    if threads <= most {
+        return Ok(());
+    }
+    Err(Failure::input(format!(
+        "{threads} threads are too many for a machine of {cores} cores: at most {most}"
+    )))
 }
 
 fn request(args: &GenerateArgs, prompt: &str) -> Request {

@@ -3,7 +3,7 @@
 use crate::args::InspectArgs;
 use crate::exit::Failure;
 use crate::human::{grouped, size};
-use crate::say::line;
+use crate::say::answer;
 use serde_json::json;
 use std::collections::BTreeMap;
 use vidfit_engine::checkpoint::{ComponentReport, ComponentState, Inspection, inspect};
@@ -14,8 +14,8 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
     let location = resolve(&args.model, &HubConfig::from_env())?;
     let inspection = inspect(&location.dir)?;
     match args.json {
-        true => line!("{}", as_json(&inspection)),
-        false => print(&inspection),
+        true => answer(&as_json(&inspection).to_string())?,
+        false => answer(&as_text(&inspection))?,
     }
     match inspection.is_complete() {
         true => Ok(()),
@@ -23,27 +23,26 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
     }
 }
 
-fn print(inspection: &Inspection) {
+fn as_text(inspection: &Inspection) -> String {
     let variant = inspection.variant.map_or("unknown model", |variant| variant.name());
-    line!("{variant} in {}", inspection.dir.display());
+    let mut lines = vec![format!("{variant} in {}", inspection.dir.display())];
     for ComponentReport { name, state } in &inspection.components {
-        match state {
-            ComponentState::Weights { parameters, bytes, tensors, dtypes, shards } => {
-                line!(
-                    "  {name:13} {:>15} parameters  {:>9}  {} in {tensors} tensors, {}",
-                    grouped(*parameters),
-                    size(*bytes),
-                    types(dtypes),
-                    match &shards[..] {
-                        [one] => one.clone(),
-                        shards => format!("{} shards", shards.len()),
-                    }
-                );
-            }
-            ComponentState::Present(what) => line!("  {name:13} {what}"),
-            ComponentState::Broken(error) => line!("  {name:13} cannot be used: {error}"),
-        }
+        lines.push(match state {
+            ComponentState::Weights { parameters, bytes, tensors, dtypes, shards } => format!(
+                "  {name:13} {:>15} parameters  {:>9}  {} in {tensors} tensors, {}",
+                grouped(*parameters),
+                size(*bytes),
+                types(dtypes),
+                match &shards[..] {
+                    [one] => one.clone(),
+                    shards => format!("{} shards", shards.len()),
+                }
+            ),
+            ComponentState::Present(what) => format!("  {name:13} {what}"),
+            ComponentState::Broken(error) => format!("  {name:13} cannot be used: {error}"),
+        });
     }
+    lines.join("\n")
 }
 
 fn types(dtypes: &BTreeMap<String, usize>) -> String {

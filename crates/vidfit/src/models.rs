@@ -5,7 +5,7 @@ use crate::exit::Failure;
 use crate::human::{duration, size};
 use crate::interrupt;
 use crate::progress::Shown;
-use crate::say::{line, note};
+use crate::say::{answer, line, note};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use std::time::Duration;
@@ -124,14 +124,15 @@ fn list(as_json: bool) -> Result<(), Failure> {
                 })
             })
             .collect();
-        line!("{}", serde_json::Value::from(models));
-        return Ok(());
-    }
-    for model in &models {
-        line!("{:40} {:>9}  {}", model.id, size(model.bytes), model.dir.display());
+        return answer(&serde_json::Value::from(models).to_string());
     }
     if models.is_empty() {
         note!("no models are here; get one with vidfit models pull zai-org/CogVideoX-2b");
+        return Ok(());
     }
-    Ok(())
+    let line = |model: &vidfit_engine::hub::LocalModel| {
+        format!("{:40} {:>9}  {}", model.id, size(model.bytes), model.dir.display())
+    };
+    let lines: Vec<String> = models.iter().map(line).collect();
+    answer(&lines.join("\n"))
 }

@@ -18,3 +18,17 @@ macro_rules! note {
 }
 
 pub(crate) use {line, note};
+
+use crate::exit::Failure;
+use std::io::Write;
+
+/// Prints the answer that a command is for. Nobody listening any more is fine; a full disk is not.
+pub fn answer(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout();
+    match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::other(format!("cannot print the answer: {error}")))
+        }
+        _ => Ok(()),
+    }
+}

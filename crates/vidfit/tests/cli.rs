@@ -124,8 +124,8 @@ fn bad_input_ends_before_any_work_and_names_the_remedy() {
         (&["--frames", "10"], &["10 frames", "9 or 17"]),
         (&["--frames", "0"], &["0 frames", "1"]),
         (&["--height", "50"], &["height of 50", "48 or 64"]),
-        (&["--width", "0"], &["width of 0", "16"]),
-        (&["--width", "99999999"], &["width of 99999999", "16384"]),
+        (&["--width", "0"], &["width of 0", "nearest: 16"]),
+        (&["--width", "99999999"], &["width of 99999999", "at most 16384"]),
         (&["--steps", "0"], &["steps"]),
         (&["--steps", "1001"], &["1000"]),
         (&["--guidance", "nan"], &["guidance"]),
@@ -138,7 +138,11 @@ fn bad_input_ends_before_any_work_and_names_the_remedy() {
         (&["--tile-height", "50", "--vae-tiling", "on"], &["tile height of 50", "48"]),
         (&["-o", "v.mp4", "--save-tensors", "./v.mp4"], &["v.mp4", "two files"]),
         (&["--scheduler", "euler"], &["euler", "ddim", "dpm"]),
-        (&["--threads", "100000"], &["100000", "1024"]),
+        (&["--threads", "100000"], &["100000", "cores"]),
+        (&["--guidance", "1e308"], &["guidance", "1000"]),
+        (&["--frames", "4105"], &["at most 4097"]),
+        (&["-o", "/dev/null/"], &["/dev/null"]),
+        (&["--save-tensors", "/dev/null"], &["/dev/null", "device"]),
         (&["--device", "tpu"], &["tpu", "cpu"]),
     ];
     for (arguments, words) in cases {
@@ -238,4 +242,76 @@ fn ctrl_c_stops_the_run_and_leaves_nothing() {
     lines.for_each(drop);
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(files(folder.path()), [""; 0]);
+}
+
+/// A copy of a checkpoint that a test may damage.
+fn copy_of(name: &str, folder: &Path) -> PathBuf {
+    fn copy(from: &Path, to: &Path) {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let target = to.join(entry.file_name());
+            match entry.file_type().unwrap().is_dir() {
+                true => copy(&entry.path(), &target),
+                false => std::fs::copy(entry.path(), target).map(drop).unwrap(),
+            }
+        }
+    }
+    let to = folder.join(name);
+    copy(&checkpoint(name), &to);
+    to
+}
+
+/// The reference builds the classes that model_index.json names.
+#[test]
+fn the_index_chooses_the_scheduler_and_names_foreign_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = copy_of("5b", folder.path());
+    let index = model.join("model_index.json");
+    let text = std::fs::read_to_string(&index).unwrap();
+    let inspect = || vidfit(folder.path(), &["inspect", model.to_str().unwrap()]);
+    assert!(String::from_utf8_lossy(&inspect().stdout).contains("Dpm"));
+    for (from, to, code, words) in [
+        ("CogVideoXDPMScheduler", "CogVideoXDDIMScheduler", 0, "Ddim"),
+        ("CogVideoXDPMScheduler", "EulerDiscreteScheduler", 2, "EulerDiscreteScheduler"),
+        ("CogVideoXTransformer3DModel", "WanTransformer3DModel", 2, "WanTransformer3DModel"),
+        ("T5EncoderModel", "CLIPTextModel", 2, "CLIPTextModel"),
+    ] {
+        std::fs::write(&index, text.replace(from, to)).unwrap();
+        let output = inspect();
+        let all = String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{to}: {all}");
+        assert!(all.contains(words), "{to}: {all}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_the_place_of_weights_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = copy_of("5b", folder.path());
+    let weights = model.join("vae/diffusion_pytorch_model.safetensors");
+    std::fs::remove_file(&weights).unwrap();
+    assert!(Command::new("mkfifo").arg(&weights).status().unwrap().success());
+    let output = vidfit(folder.path(), &["generate", "x", "--model", model.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("is not a file"), "{}", stderr(&output));
+}
+
+/// Weights that are not numbers make no video.
+#[test]
+fn a_video_of_no_numbers_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = copy_of("5b", folder.path());
+    let config = model.join("vae/config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    json["scaling_factor"] = 1e-300.into();
+    std::fs::write(&config, json.to_string()).unwrap();
+    let size = ["--frames", "9", "--height", "32", "--width", "48", "--steps", "1", "-o", "v.gif"];
+    let arguments = [&["generate", "x", "--model", model.to_str().unwrap()][..], &size].concat();
+    let output = vidfit(folder.path(), &arguments);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("NaN"), "{}", stderr(&output));
+    assert!(!folder.path().join("v.gif").exists());
 }

@@ -14,6 +14,20 @@ pub enum SchedulerKind {
     Dpm,
 }
 
+impl SchedulerKind {
+    /// The kind that a class name of the reference stands for.
+    ///
+    /// # Errors
+    /// [`SchedulerError::UnknownClass`].
+    pub fn of_class(name: &str) -> Result<SchedulerKind, SchedulerError> {
+        match name {
+            "CogVideoXDDIMScheduler" => Ok(SchedulerKind::Ddim),
+            "CogVideoXDPMScheduler" => Ok(SchedulerKind::Dpm),
+            other => Err(SchedulerError::UnknownClass(other.into())),
+        }
+    }
+}
+
 /// How n timesteps are spread over the trained ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -186,9 +200,7 @@ impl TryFrom<Published> for SchedulerConfig {
 
     fn try_from(file: Published) -> Result<Self, SchedulerError> {
         let kind = match file.class_name.as_deref() {
-            Some("CogVideoXDDIMScheduler") => SchedulerKind::Ddim,
-            Some("CogVideoXDPMScheduler") => SchedulerKind::Dpm,
-            Some(other) => return Err(SchedulerError::UnknownClass(other.into())),
+            Some(name) => SchedulerKind::of_class(name)?,
             None => return Err(SchedulerError::NoClass),
         };
         let check = |fine: bool, field, value: String, supported| match fine {

@@ -76,8 +76,8 @@ impl Tiling {
                 let nearest: Vec<String> =
                     below.into_iter().chain(above).map(|p| p.to_string()).collect();
                 return Some(format!(
-                    "a tile {name} of {pixels} leaves seams that do not meet; the nearest that \
-                     work: {}",
+                    "a tile {name} of {pixels} pixels does not join with its neighbours: what \
+                     tiles contribute would leave gaps. The nearest that work: {}",
                     nearest.join(", ")
                 ));
             }

@@ -63,7 +63,7 @@ impl Inspection {
 /// [`CheckpointError::NotACheckpoint`] or [`CheckpointError::Config`] if there is no usable
 /// `model_index.json`; everything else is in the answer.
 pub fn inspect(dir: &Path) -> Result<Inspection, CheckpointError> {
-    read_index(dir)?;
+    let index = read_index(dir)?;
     let mut variant = None;
     let transformer = Component::<TransformerConfig>::open(&dir.join("transformer"));
     if let Ok(transformer) = &transformer {
@@ -77,7 +77,7 @@ pub fn inspect(dir: &Path) -> Result<Inspection, CheckpointError> {
         ("text_encoder", weights(Component::<T5Config>::open(&dir.join("text_encoder")))),
         ("transformer", weights(transformer)),
         ("vae", weights(Component::<VaeConfig>::open(&dir.join("vae")))),
-        ("scheduler", present(open_scheduler(dir).map(|s| format!("{:?}", s.kind)))),
+        ("scheduler", present(open_scheduler(dir, &index).map(|s| format!("{:?}", s.kind)))),
         ("tokenizer", present(open_tokenizer(dir).map(|t| format!("{} pieces", t.vocab_size())))),
     ];
     let components =

@@ -55,11 +55,13 @@ impl SafetensorsFile {
         let path = path.as_ref();
         let io_error =
             |action| move |source| SafetensorsError::Io { action, path: path.to_owned(), source };
-        let file = File::open(path).map_err(io_error("open"))?;
-        let about = file.metadata().map_err(io_error("inspect"))?;
+        // Asked before it is opened: opening a pipe would wait for somebody to write to it.
+        let about = std::fs::metadata(path).map_err(io_error("open"))?;
         if !about.is_file() {
             return Err(SafetensorsError::NotAFile { path: path.to_owned() });
         }
+        let file = File::open(path).map_err(io_error("open"))?;
+        let about = file.metadata().map_err(io_error("inspect"))?;
         let invalid = |fault| SafetensorsError::Invalid {
             path: path.to_owned(),
             fault,
