@@ -278,24 +278,26 @@ impl TryFrom<Published> for SchedulerConfig {
     }
 }
 
+/// The scheduler of the checkpoints seen, with the given shift: what the tests start from.
+#[cfg(test)]
+pub(super) fn published(kind: SchedulerKind, snr_shift_scale: f64) -> SchedulerConfig {
+    SchedulerConfig {
+        kind,
+        num_train_timesteps: 1000,
+        beta_start: 0.00085,
+        beta_end: 0.012,
+        set_alpha_to_one: true,
+        steps_offset: 0,
+        timestep_spacing: TimestepSpacing::Trailing,
+        rescale_betas_zero_snr: true,
+        snr_shift_scale,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::published as config;
     use super::*;
-
-    /// The scheduler of the checkpoints seen, with the given shift.
-    pub(crate) fn config(kind: SchedulerKind, snr_shift_scale: f64) -> SchedulerConfig {
-        SchedulerConfig {
-            kind,
-            num_train_timesteps: 1000,
-            beta_start: 0.00085,
-            beta_end: 0.012,
-            set_alpha_to_one: true,
-            steps_offset: 0,
-            timestep_spacing: TimestepSpacing::Trailing,
-            rescale_betas_zero_snr: true,
-            snr_shift_scale,
-        }
-    }
 
     fn error_of(text: &str) -> String {
         SchedulerConfig::from_json(text).unwrap_err().to_string()

@@ -80,21 +80,12 @@ fn rescale_zero_terminal_snr(alphas_cumprod: &mut [f64]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{SchedulerKind, TimestepSpacing};
+    use super::super::SchedulerKind;
+    use super::super::config::published;
     use super::*;
 
     fn table(snr_shift_scale: f64) -> NoiseTable {
-        NoiseTable::new(&SchedulerConfig {
-            kind: SchedulerKind::Ddim,
-            num_train_timesteps: 1000,
-            beta_start: 0.00085,
-            beta_end: 0.012,
-            set_alpha_to_one: true,
-            steps_offset: 0,
-            timestep_spacing: TimestepSpacing::Trailing,
-            rescale_betas_zero_snr: true,
-            snr_shift_scale,
-        })
+        NoiseTable::new(&published(SchedulerKind::Ddim, snr_shift_scale))
     }
 
     #[test]

@@ -152,20 +152,11 @@ impl DpmStep {
 #[cfg(test)]
 mod tests {
     use super::super::TimestepSpacing;
+    use super::super::config::published;
     use super::*;
 
     fn config(kind: SchedulerKind) -> SchedulerConfig {
-        SchedulerConfig {
-            kind,
-            num_train_timesteps: 1000,
-            beta_start: 0.00085,
-            beta_end: 0.012,
-            set_alpha_to_one: true,
-            steps_offset: 0,
-            timestep_spacing: TimestepSpacing::Trailing,
-            rescale_betas_zero_snr: true,
-            snr_shift_scale: 1.0,
-        }
+        published(kind, 1.0)
     }
 
     fn dpm(step: &Step) -> DpmStep {
