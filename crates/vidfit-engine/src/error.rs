@@ -97,6 +97,6 @@ impl From<vidfit_tensor::Error> for EngineError {
 }
 
 /// Bytes in GB, as card vendors count.
-fn gigabytes(bytes: u64) -> f64 {
+pub(crate) fn gigabytes(bytes: u64) -> f64 {
     bytes as f64 / (1u64 << 30) as f64
 }

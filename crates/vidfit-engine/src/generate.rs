@@ -1,7 +1,7 @@
 //! From a request to a video: plan, reserve once, run, measure.
 
 use crate::checkpoint::Checkpoint;
-use crate::error::EngineError;
+use crate::error::{EngineError, gigabytes};
 use crate::plan::Plan;
 use crate::progress::{Listener, Watch};
 use crate::request::{Job, Request, TilingChoice, Warnings, tiles};
@@ -75,14 +75,7 @@ pub fn kept_bytes(checkpoint: &Checkpoint, job: &Job) -> u64 {
 }
 
 /// Refuses a job that is too large for any plan, without planning it.
-///
-/// # Errors
-/// [`EngineError::DoesNotFit`].
-pub fn check_least(
-    checkpoint: &Checkpoint,
-    job: &Job,
-    capacity_bytes: u64,
-) -> Result<(), EngineError> {
+fn check_least(checkpoint: &Checkpoint, job: &Job, capacity_bytes: u64) -> Result<(), EngineError> {
     let least_bytes = job.least_bytes(checkpoint.transformer.config.inner_dim());
     match least_bytes > capacity_bytes {
         true => Err(does_not_fit(least_bytes, capacity_bytes, true)),
@@ -101,7 +94,22 @@ pub fn prepare(
     device: &dyn Device,
     capacity_bytes: u64,
 ) -> Result<Prepared, EngineError> {
-    let (job, mut warnings) = Job::new(checkpoint, request)?;
+    let (job, warnings) = Job::new(checkpoint, request)?;
+    plan_job(checkpoint, request, job, warnings, device, capacity_bytes)
+}
+
+/// The second half of [`prepare`], for a job that has been made of `request` already.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn plan_job(
+    checkpoint: &Checkpoint,
+    request: &Request,
+    job: Job,
+    mut warnings: Warnings,
+    device: &dyn Device,
+    capacity_bytes: u64,
+) -> Result<Prepared, EngineError> {
     check_least(checkpoint, &job, capacity_bytes)?;
     let plan = Plan::new(checkpoint, &job, device.profile())?;
     if plan.device_bytes() <= capacity_bytes {
@@ -115,8 +123,8 @@ pub fn prepare(
             warnings.push(format!(
                 "decoding in tiles, because the whole takes {:.1} GB and {:.1} GB may be used; \
                  this changes the picture slightly (--vae-tiling off forbids it)",
-                whole_bytes as f64 / (1u64 << 30) as f64,
-                capacity_bytes as f64 / (1u64 << 30) as f64
+                gigabytes(whole_bytes),
+                gigabytes(capacity_bytes)
             ));
             return Ok(Prepared { job, plan, warnings });
         }

@@ -1,7 +1,7 @@
 //! The text-to-video pipeline, as `CogVideoXPipeline.__call__` in diffusers: text, denoise,
 //! decode. The same code makes the plan, in a dry run, and the video.
 
-use crate::checkpoint::{Checkpoint, WeightFiles};
+use crate::checkpoint::Checkpoint;
 use crate::placement::Placed;
 use crate::request::Job;
 use vidfit_cogvideox::noise::Generator;
@@ -58,20 +58,12 @@ pub fn run(
     outputs.latents(cx, &latents)?;
 
     cx.arena.phase("decode")?;
-    let weights = whole(cx, &checkpoint.vae.weights, job, |block| block.starts_with("decoder."))?;
+    // Every chunk needs every block of the decoder.
+    let is_resident = |block: &str| block.starts_with("decoder.");
+    let weights = Placed::new(*cx, &checkpoint.vae.weights, job.dtype, is_resident)?;
     let video = latents.slice(job.padding_frames..job.latent_frames);
     let config = &checkpoint.vae.config;
     vae::decode(cx, &weights, config, &video, job.tiling, &mut |piece| outputs.piece(cx, piece))
-}
-
-/// A component with the blocks that it needs more than once in place.
-fn whole<'a>(
-    cx: &Context<'a>,
-    files: &'a WeightFiles,
-    job: &Job,
-    is_resident: impl Fn(&str) -> bool,
-) -> Result<Placed<'a>, Error> {
-    Placed::new(*cx, files, job.dtype, is_resident)
 }
 
 fn encode_prompts(
@@ -80,7 +72,7 @@ fn encode_prompts(
     job: &Job,
 ) -> Result<Vec<Tensor>, Error> {
     // Each layer is needed once: none stays.
-    let weights = whole(cx, &checkpoint.text_encoder.weights, job, |_| false)?;
+    let weights = Placed::new(*cx, &checkpoint.text_encoder.weights, job.dtype, |_| false)?;
     let prompts: Vec<&[usize]> = job.prompts.iter().map(Vec::as_slice).collect();
     t5::encode(cx, &weights, &checkpoint.text_encoder.config, &prompts, job.dtype)
 }
@@ -102,7 +94,7 @@ fn denoise(
             || block == "tail"
             || (block.starts_with("transformer_blocks.") && !block.ends_with(".modulation"))
     };
-    let weights = whole(cx, &checkpoint.transformer.weights, job, per_step)?;
+    let weights = Placed::new(*cx, &checkpoint.transformer.weights, job.dtype, per_step)?;
     let timesteps: Vec<i64> = job.steps.iter().map(|step| step.timestep).collect();
     let prompts: Vec<&Tensor> = embeds.iter().collect();
     let conditioning =

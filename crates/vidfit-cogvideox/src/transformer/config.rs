@@ -130,10 +130,14 @@ impl TransformerConfig {
 
     /// Rows of the learned table of positions, text included.
     pub(crate) fn learned_rows(&self) -> usize {
+        self.max_text_seq_length + self.learned_grid().tokens()
+    }
+
+    /// The patches that the learned table of positions is for.
+    fn learned_grid(&self) -> Grid {
         let frames = (self.sample_frames - 1) / self.temporal_compression_ratio + 1;
-        let (rows, columns) =
-            (self.sample_height / self.patch_size, self.sample_width / self.patch_size);
-        self.max_text_seq_length + frames * rows * columns
+        let (rows, cols) = self.base_grid();
+        Grid { frames, rows, cols }
     }
 
     /// The patches of latents `[frames, C, height, width]`, or none if they are not whole patches.
@@ -170,9 +174,7 @@ impl TransformerConfig {
     /// Whether the learned table of positions is for this grid. Where only the number of frames
     /// differs, the reference falls back to sincos positions.
     pub(crate) fn has_learned_positions(&self, grid: Grid) -> bool {
-        let frames = (self.sample_frames - 1) / self.temporal_compression_ratio + 1;
-        let (rows, cols) = self.base_grid();
-        self.use_learned_positional_embeddings && grid == Grid { frames, rows, cols }
+        self.use_learned_positional_embeddings && grid == self.learned_grid()
     }
 
     /// The rotary table for a grid: 1.0 fits it into the grid it was made for, 1.5 counts.
