@@ -4,7 +4,8 @@ use crate::element::{Sink, Source};
 use crate::memory::{ALIGNMENT, Reservation, assert_apart, assert_apart_or_same};
 use crate::workers::{Scratch, Workers, scratch_bytes};
 use crate::{ops, product};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vidfit_tensor::*;
 
 /// The host's cores as a [`Device`].
@@ -17,6 +18,14 @@ pub struct CpuDevice {
     profile: Profile,
     workers: Workers,
     reservation: Mutex<Option<Reservation>>,
+    transfers: Mutex<Transfers>,
+}
+
+/// Copies are done when they are begun; what is left of them are the fences of those that failed.
+#[derive(Default)]
+struct Transfers {
+    begun: u64,
+    failed: HashMap<u64, String>,
 }
 
 /// What an operation works with: threads, their scratch, and the memory behind tensors. There is
@@ -39,6 +48,16 @@ impl Session<'_> {
     /// The elements of `tensor`, to write.
     pub fn sink(&self, tensor: &mut Tensor) -> Sink {
         self.reservation().sink(tensor)
+    }
+
+    /// The bytes of `tensor`, to read.
+    pub fn bytes(&self, tensor: &Tensor) -> &[u8] {
+        self.reservation().bytes(tensor)
+    }
+
+    /// The bytes of `tensor`, to write.
+    pub fn bytes_mut(&self, tensor: &mut Tensor) -> &mut [u8] {
+        self.reservation().bytes_mut(tensor)
     }
 
     fn scratch(&self) -> Scratch {
@@ -76,6 +95,7 @@ impl CpuDevice {
             profile: Self::profile_of(threads),
             workers: Workers::new(threads).map_err(failed)?,
             reservation: Mutex::new(None),
+            transfers: Mutex::default(),
         })
     }
 
@@ -96,6 +116,17 @@ impl CpuDevice {
                 .map_or(1, |cores| cores.get().min(Self::MAX_THREADS)),
             n => n,
         }
+    }
+
+    /// The fence of a copy that has come to this end.
+    fn ended(&self, result: Result<(), String>) -> Fence {
+        let mut transfers = self.transfers.lock().unwrap_or_else(PoisonError::into_inner);
+        transfers.begun += 1;
+        let number = transfers.begun;
+        if let Err(what) = result {
+            transfers.failed.insert(number, what);
+        }
+        Fence::new(number)
     }
 
     fn session(&self) -> Session<'_> {
@@ -142,6 +173,27 @@ impl Device for CpuDevice {
 
     fn upload(&self, values: &[f32], dst: &mut Tensor) {
         ops::transfer::upload(&self.session(), values, dst);
+    }
+
+    fn fence(&self) -> Fence {
+        Fence::new(0)
+    }
+
+    fn wait(&self, fence: Fence) -> Result<(), Error> {
+        let mut transfers = self.transfers.lock().unwrap_or_else(PoisonError::into_inner);
+        match transfers.failed.remove(&fence.number()) {
+            Some(what) => Err(Error::Transfer { device: self.profile.name.clone(), what }),
+            None => Ok(()),
+        }
+    }
+
+    fn begin_upload(&self, source: Arc<dyn HostSource>, dst: &Tensor, _after: &[Fence]) -> Fence {
+        self.ended(ops::transfer::upload_bytes(&self.session(), &*source, &mut dst.clone()))
+    }
+
+    fn begin_download(&self, src: &Tensor, dst: &HostBuffer, _after: &[Fence]) -> Fence {
+        ops::transfer::download_bytes(&self.session(), src, &mut dst.lock());
+        self.ended(Ok(()))
     }
 
     fn cast(&self, src: &Tensor, dst: &mut Tensor) {

@@ -72,13 +72,26 @@ impl Reservation {
 
     /// The elements of `tensor`, to write.
     pub fn sink(&self, tensor: &mut Tensor) -> Sink {
-        let Place::Arena(life) = tensor.place() else {
-            panic!("only tensors in the arena can be written");
-        };
-        let first = self.at(life.offset(), tensor);
+        let first = self.at(in_arena(tensor), tensor);
         assert_aligned(first, tensor);
         // SAFETY: as in `source`, and pages may be written.
         unsafe { Sink::new(first, tensor.shape().elements(), tensor.dtype()) }
+    }
+
+    /// The bytes of a tensor in the arena, to read.
+    pub fn bytes(&self, tensor: &Tensor) -> &[u8] {
+        let first = self.at(in_arena(tensor), tensor);
+        // SAFETY: in bounds by `at`; the pages are mapped as long as this is borrowed, and no
+        // operation writes them meanwhile, see `CpuDevice`.
+        unsafe { std::slice::from_raw_parts(first, tensor.bytes() as usize) }
+    }
+
+    /// The bytes of a tensor in the arena, to write.
+    #[allow(clippy::mut_from_ref)] // One operation at a time, see `CpuDevice`.
+    pub fn bytes_mut(&self, tensor: &mut Tensor) -> &mut [u8] {
+        let first = self.at(in_arena(tensor), tensor);
+        // SAFETY: as in `bytes`, and the one operation under way takes this slice alone.
+        unsafe { std::slice::from_raw_parts_mut(first, tensor.bytes() as usize) }
     }
 
     fn at(&self, offset: u64, tensor: &Tensor) -> *mut u8 {
@@ -91,6 +104,14 @@ impl Reservation {
             },
             _ => panic!("a tensor outside the arena"),
         }
+    }
+}
+
+/// The offset of a tensor in the arena.
+fn in_arena(tensor: &Tensor) -> u64 {
+    match tensor.place() {
+        Place::Arena(life) => life.offset(),
+        _ => panic!("only tensors in the arena can be written, and copied by bytes"),
     }
 }
 

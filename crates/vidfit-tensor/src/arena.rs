@@ -2,7 +2,7 @@
 
 use crate::layout::Layout;
 use crate::trace::{Event, Request, Trace};
-use crate::{DType, Error, Shape, Tensor};
+use crate::{DType, Error, HostBuffer, Shape, Tensor};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -21,6 +21,8 @@ pub struct Measured {
     pub peak_bytes: u64,
     /// The highest offset in use in each phase, in order.
     pub phase_peak_bytes: Vec<(String, u64)>,
+    /// The most bytes that [`HostBuffer`]s held at any time.
+    pub host_peak_bytes: u64,
 }
 
 /// Called with offset and length of a tensor that was born or has died.
@@ -30,6 +32,12 @@ struct State {
     alignment: u64,
     scopes: Vec<String>,
     alive: BTreeMap<usize, Range>,
+    /// The event that comes next. A recording arena stands at the end of its trace, except in the
+    /// second pass of a loop, which is held to the first.
+    cursor: usize,
+    /// A deviation that was met where it could not be reported.
+    deviation: Option<(usize, String)>,
+    host_bytes: u64,
     mode: Mode,
 }
 
@@ -43,9 +51,7 @@ enum Mode {
 
 struct Replay {
     layout: Arc<Layout>,
-    cursor: usize,
     measured: Measured,
-    deviation: Option<(usize, String)>,
     poison: Option<Hook>,
 }
 
@@ -63,11 +69,25 @@ impl Life {
     }
 }
 
+/// The life of a [`HostBuffer`] in the books of its arena.
+struct HostLife {
+    arena: Arc<Mutex<State>>,
+    bytes: u64,
+}
+
+impl Drop for HostLife {
+    fn drop(&mut self) {
+        let mut state = self.arena.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        state.host_bytes -= self.bytes;
+    }
+}
+
 impl Arena {
     /// An arena without memory that writes down what is asked of it. All sizes are rounded up to
     /// `alignment` bytes.
     pub fn record(alignment: u64) -> Arena {
-        let trace = Trace { alignment, requests: Vec::new(), events: Vec::new() };
+        let trace =
+            Trace { alignment, requests: Vec::new(), events: Vec::new(), host_peak_bytes: 0 };
         Arena::new(alignment, Mode::Record(trace))
     }
 
@@ -75,13 +95,21 @@ impl Arena {
     pub fn replay(layout: impl Into<Arc<Layout>>) -> Arena {
         let layout = layout.into();
         let alignment = layout.trace.alignment;
-        let measured = Measured { peak_bytes: 0, phase_peak_bytes: Vec::new() };
-        let replay = Replay { layout, cursor: 0, measured, deviation: None, poison: None };
+        let measured = Measured { peak_bytes: 0, phase_peak_bytes: Vec::new(), host_peak_bytes: 0 };
+        let replay = Replay { layout, measured, poison: None };
         Arena::new(alignment, Mode::Replay(Box::new(replay)))
     }
 
     fn new(alignment: u64, mode: Mode) -> Arena {
-        let state = State { alignment, scopes: Vec::new(), alive: BTreeMap::new(), mode };
+        let state = State {
+            alignment,
+            scopes: Vec::new(),
+            alive: BTreeMap::new(),
+            cursor: 0,
+            deviation: None,
+            host_bytes: 0,
+            mode,
+        };
         Arena { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -123,6 +151,29 @@ impl Arena {
         Ok(Tensor::in_arena(Arc::new(life), dtype, shape))
     }
 
+    /// Zeroed memory on the host, for what waits there between two uses on the device. A dry run
+    /// only counts it.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the host has no such memory.
+    pub fn host_buffer(&self, label: &str, bytes: u64) -> Result<HostBuffer, Error> {
+        let mut state = self.lock();
+        let is_dry = matches!(state.mode, Mode::Record(_));
+        state.host_bytes += bytes;
+        let held = state.host_bytes;
+        let peak = match &mut state.mode {
+            Mode::Record(trace) => &mut trace.host_peak_bytes,
+            Mode::Replay(replay) => &mut replay.measured.host_peak_bytes,
+        };
+        *peak = held.max(*peak);
+        drop(state);
+        let life = HostLife { arena: self.state.clone(), bytes };
+        HostBuffer::new(bytes, is_dry, Some(Box::new(life))).map_err(|error| Error::Device {
+            device: "host".into(),
+            what: format!("cannot have {bytes} bytes of memory for {label}: {error}"),
+        })
+    }
+
     /// Marks the beginning of a phase.
     ///
     /// # Errors
@@ -146,9 +197,10 @@ impl Arena {
         result
     }
 
-    /// Runs `body` with 0, 1, … `times - 1`. A recording arena runs it once, and a replaying one
-    /// holds every pass to that record, so the passes must ask for the same memory. Whatever is
-    /// born in a pass must end in it, and nothing else may: the next pass uses the same places.
+    /// Runs `body` with 0, 1, … `times - 1`. A recording arena runs it at most twice, writes the
+    /// first pass down and holds the second to it; a replaying one holds every pass to that record.
+    /// So the passes must ask for the same memory. Whatever is born in a pass must end in it, and
+    /// nothing else may: the next pass uses the same places.
     ///
     /// # Errors
     /// What `body` returns, or [`Error::Deviation`] if a pass differs from the plan or does not
@@ -159,13 +211,19 @@ impl Arena {
         mut body: impl FnMut(usize) -> Result<(), E>,
     ) -> Result<(), E> {
         self.lock().step(Event::LoopBegin(times))?;
-        let start = self.lock().position();
+        let start = self.lock().cursor;
         let found: Vec<usize> = self.lock().alive.keys().copied().collect();
-        let passes = if self.is_recording() { times.min(1) } else { times };
+        let passes = if self.is_recording() { times.min(2) } else { times };
+        let mut end = None;
         for pass in 0..passes {
-            self.lock().rewind(start);
+            self.lock().cursor = start;
             body(pass)?;
             let mut state = self.lock();
+            state.check()?;
+            if *end.get_or_insert(state.cursor) != state.cursor {
+                let what = format!("pass {pass} of a loop did not ask for what the first did");
+                return Err(deviation(state.cursor, what).into());
+            }
             state.expect(&Event::LoopEnd)?;
             state.expect_alive(&found)?;
         }
@@ -180,7 +238,7 @@ impl Arena {
     pub fn into_trace(self) -> Result<Trace, Error> {
         match &self.lock().mode {
             Mode::Record(trace) => Ok(trace.clone()),
-            Mode::Replay(replay) => Err(deviation(replay.cursor, "a replay has no trace".into())),
+            Mode::Replay(_) => Err(deviation(0, "a replay has no trace".into())),
         }
     }
 
@@ -189,18 +247,16 @@ impl Arena {
     /// # Errors
     /// [`Error::Deviation`] at any difference from the plan.
     pub fn finish(&self) -> Result<Measured, Error> {
-        let mut state = self.lock();
+        let state = self.lock();
         state.check()?;
-        match &mut state.mode {
-            Mode::Record(trace) => Err(deviation(trace.events.len(), "this is a dry run".into())),
-            Mode::Replay(replay) => {
-                let planned = replay.layout.trace.events.len();
-                if replay.cursor != planned {
-                    let what = format!("the run ended early; {planned} events were planned");
-                    return Err(deviation(replay.cursor, what));
-                }
-                Ok(replay.measured.clone())
+        let planned = state.trace().events.len();
+        match &state.mode {
+            Mode::Record(_) => Err(deviation(planned, "this is a dry run".into())),
+            Mode::Replay(_) if state.cursor != planned => {
+                let what = format!("the run ended early; {planned} events were planned");
+                Err(deviation(state.cursor, what))
             }
+            Mode::Replay(replay) => Ok(replay.measured.clone()),
         }
     }
 
@@ -221,28 +277,43 @@ fn deviation(event: usize, what: String) -> Error {
 }
 
 impl State {
+    /// The trace that is being written, or followed.
+    fn trace(&self) -> &Trace {
+        match &self.mode {
+            Mode::Record(trace) => trace,
+            Mode::Replay(replay) => &replay.layout.trace,
+        }
+    }
+
+    /// The trace, if the next event is to be written down and not to be compared.
+    fn writes(&mut self) -> Option<&mut Trace> {
+        match &mut self.mode {
+            Mode::Record(trace) if self.cursor == trace.events.len() => Some(trace),
+            _ => None,
+        }
+    }
+
     fn birth(&mut self, request: Request) -> Result<(usize, u64), Error> {
         self.check()?;
-        let (number, offset) = match &mut self.mode {
-            Mode::Record(trace) => {
+        let number = match self.writes() {
+            Some(trace) => {
                 let number = trace.requests.len();
                 trace.requests.push(request.clone());
                 trace.events.push(Event::Birth(number));
-                (number, 0)
+                number
             }
-            Mode::Replay(replay) => {
-                let planned = replay.layout.trace.events.get(replay.cursor);
-                let number = match planned {
-                    Some(&Event::Birth(n)) if replay.layout.trace.requests[n] == request => n,
-                    _ => {
-                        let what =
-                            format!("asked for {request:?}, planned {}", replay.describe(planned));
-                        return Err(deviation(replay.cursor, what));
-                    }
-                };
-                replay.cursor += 1;
-                (number, replay.layout.offsets[number])
-            }
+            None => match self.trace().events.get(self.cursor) {
+                Some(&Event::Birth(n)) if self.trace().requests[n] == request => n,
+                _ => {
+                    let what = format!("asked for {request:?}, planned {}", self.planned());
+                    return Err(deviation(self.cursor, what));
+                }
+            },
+        };
+        self.cursor += 1;
+        let offset = match &self.mode {
+            Mode::Record(_) => 0,
+            Mode::Replay(replay) => replay.layout.offsets[number],
         };
         self.alive.insert(number, (offset, request.bytes));
         self.touch(offset + request.bytes);
@@ -254,51 +325,40 @@ impl State {
         if let Some((offset, bytes)) = self.alive.remove(&request) {
             self.poison(offset, bytes);
         }
-        match &mut self.mode {
-            Mode::Record(trace) => trace.events.push(Event::Death(request)),
-            Mode::Replay(replay) => {
-                let planned = replay.layout.trace.events.get(replay.cursor);
-                if planned == Some(&Event::Death(request)) {
-                    replay.cursor += 1;
-                } else if replay.deviation.is_none() {
-                    // Cannot fail here: reported by the next call that can.
-                    let label = &replay.layout.trace.requests[request].label;
-                    let what = format!("{label} ended, planned {}", replay.describe(planned));
-                    replay.deviation = Some((replay.cursor, what));
-                }
-            }
+        if let Some(trace) = self.writes() {
+            trace.events.push(Event::Death(request));
+        } else if self.trace().events.get(self.cursor) != Some(&Event::Death(request)) {
+            // Cannot fail here: reported by the next call that can.
+            let label = &self.trace().requests[request].label;
+            let what = format!("{label} ended, planned {}", self.planned());
+            self.deviation.get_or_insert((self.cursor, what));
+            return;
         }
+        self.cursor += 1;
     }
 
     /// Records an event, or holds the run to it.
     fn step(&mut self, event: Event) -> Result<(), Error> {
         self.expect(&event)?;
-        match &mut self.mode {
-            Mode::Record(trace) => trace.events.push(event),
-            Mode::Replay(replay) => replay.cursor += 1,
+        if let Some(trace) = self.writes() {
+            trace.events.push(event);
         }
+        self.cursor += 1;
         Ok(())
     }
 
-    /// Whether `event` is what the plan has next. Anything is, while recording.
+    /// Whether `event` is what the plan has next. Anything is, where it is being written.
     fn expect(&mut self, event: &Event) -> Result<(), Error> {
         self.check()?;
-        if let Mode::Replay(replay) = &self.mode {
-            let planned = replay.layout.trace.events.get(replay.cursor);
-            if planned != Some(event) {
-                let what = format!("came to {event:?}, planned {}", replay.describe(planned));
-                return Err(deviation(replay.cursor, what));
-            }
+        if self.writes().is_some() || self.trace().events.get(self.cursor) == Some(event) {
+            return Ok(());
         }
-        Ok(())
+        Err(deviation(self.cursor, format!("came to {event:?}, planned {}", self.planned())))
     }
 
     /// Holds the end of a loop's pass to what was alive before it.
     fn expect_alive(&self, found: &[usize]) -> Result<(), Error> {
-        let label = |n: usize| match &self.mode {
-            Mode::Record(trace) => &trace.requests[n].label,
-            Mode::Replay(replay) => &replay.layout.trace.requests[n].label,
-        };
+        let label = |n: usize| &self.trace().requests[n].label;
         let left = self.alive.keys().find(|n| found.binary_search(n).is_err());
         let ended = found.iter().find(|n| !self.alive.contains_key(n));
         let what = match (left, ended) {
@@ -308,29 +368,24 @@ impl State {
             (_, Some(&n)) => format!("{} ended in a loop that it was born before", label(n)),
             (None, None) => return Ok(()),
         };
-        Err(deviation(self.position(), what))
+        Err(deviation(self.cursor, what))
     }
 
     fn check(&self) -> Result<(), Error> {
-        match &self.mode {
-            Mode::Replay(replay) => match &replay.deviation {
-                Some((event, what)) => Err(deviation(*event, what.clone())),
-                None => Ok(()),
-            },
-            Mode::Record(_) => Ok(()),
+        match &self.deviation {
+            Some((event, what)) => Err(deviation(*event, what.clone())),
+            None => Ok(()),
         }
     }
 
-    fn position(&self) -> usize {
-        match &self.mode {
-            Mode::Record(trace) => trace.events.len(),
-            Mode::Replay(replay) => replay.cursor,
-        }
-    }
-
-    fn rewind(&mut self, position: usize) {
-        if let Mode::Replay(replay) = &mut self.mode {
-            replay.cursor = position;
+    /// What comes next, in words.
+    fn planned(&self) -> String {
+        let request = |n: usize| format!("{:?}", self.trace().requests[n]);
+        match self.trace().events.get(self.cursor) {
+            None => "the end".into(),
+            Some(&Event::Birth(n)) => format!("the birth of {}", request(n)),
+            Some(&Event::Death(n)) => format!("the death of {}", request(n)),
+            Some(other) => format!("{other:?}"),
         }
     }
 
@@ -349,18 +404,6 @@ impl State {
             && let Some(hook) = &replay.poison
         {
             hook(offset, bytes);
-        }
-    }
-}
-
-impl Replay {
-    fn describe(&self, event: Option<&Event>) -> String {
-        let request = |n: usize| format!("{:?}", self.layout.trace.requests[n]);
-        match event {
-            None => "the end".into(),
-            Some(&Event::Birth(n)) => format!("the birth of {}", request(n)),
-            Some(&Event::Death(n)) => format!("the death of {}", request(n)),
-            Some(other) => format!("{other:?}"),
         }
     }
 }
@@ -468,6 +511,47 @@ mod tests {
         };
         let recorded = with_list(&Arena::record(64), end).unwrap_err();
         assert!(recorded.to_string().contains("before ended in a loop"), "{recorded}");
+    }
+
+    #[test]
+    fn a_recorded_loop_is_held_to_its_first_pass() {
+        let passes = [
+            // Another size, another order, one more, one less.
+            [16, 16, 1, 32, 16, 1],
+            [16, 32, 1, 32, 16, 1],
+            [16, 16, 1, 16, 16, 2],
+            [16, 16, 2, 16, 16, 1],
+        ];
+        for [a, b, times, later_a, later_b, later_times] in passes {
+            let body: Loop<'_> = &|arena, _, pass| {
+                let (a, b, times) =
+                    if pass == 0 { (a, b, times) } else { (later_a, later_b, later_times) };
+                for _ in 0..times {
+                    arena.alloc("a", DType::F32, [a])?;
+                    arena.alloc("b", DType::F32, [b])?;
+                }
+                Ok(())
+            };
+            let result = with_list(&Arena::record(64), body);
+            assert!(matches!(result, Err(Error::Deviation { .. })), "{result:?}");
+        }
+    }
+
+    #[test]
+    fn host_buffers_are_counted_where_they_live() {
+        let hold = |arena: &Arena| {
+            let first = arena.host_buffer("first", 100)?;
+            drop(arena.host_buffer("second", 50)?);
+            drop(arena.host_buffer("third", 30)?);
+            Ok::<u64, Error>(first.lock().len() as u64)
+        };
+        let dry = Arena::record(64);
+        assert_eq!(hold(&dry).unwrap(), 0, "a dry run has no memory");
+        let trace = dry.into_trace().unwrap();
+        assert_eq!(trace.host_peak_bytes, 150);
+        let real = Arena::replay(solve(&trace));
+        assert_eq!(hold(&real).unwrap(), 100);
+        assert_eq!(real.finish().unwrap().host_peak_bytes, 150);
     }
 
     #[test]

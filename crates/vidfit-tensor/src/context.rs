@@ -86,19 +86,24 @@ impl<'a> Context<'a> {
         self.arena.scope(name, body)
     }
 
-    /// Runs `body` this many times; see [`Arena::repeat`]. A dry device counts it as often.
+    /// Runs `body` this many times; see [`Arena::repeat`]. A dry run runs it twice at most, and its
+    /// device counts the second pass for all that follow the first.
     ///
     /// # Errors
     /// What `body` returns, or a deviation from the plan.
     pub fn repeat<E: From<Error>>(
         &self,
         times: usize,
-        body: impl FnMut(usize) -> Result<(), E>,
+        mut body: impl FnMut(usize) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.device.begin_repeat(times);
-        let result = self.arena.repeat(times, body);
-        self.device.end_repeat();
-        result
+        let is_dry = self.arena.is_recording();
+        self.arena.repeat(times, |pass| {
+            let stands_for = if is_dry && pass == 1 { times - 1 } else { 1 };
+            self.device.begin_repeat(stands_for);
+            let result = body(pass);
+            self.device.end_repeat();
+            result
+        })
     }
 
     /// Lets the user stop here, where a unit of work would take long.

@@ -10,11 +10,15 @@
 //!   device: rows are independent of their number, and neither threads nor placement change bits.
 //! - A destination overlaps no operand. Operations on each element by itself, and those that say so,
 //!   may also write exactly upon an operand of the same type; never upon a part of it.
-//! - Operations run in program order, perhaps later than the call returns. What goes wrong is
-//!   reported by [`Device::finish`].
+//! - Operations run in program order on the computing queue, perhaps later than the call returns.
+//!   What goes wrong is reported by [`Device::finish`].
+//! - Copies that are begun run on queues of their own, see [`Fence`]. The tensor that one
+//!   reads or writes must stay alive, and must not be touched otherwise, until the computing queue
+//!   has waited for it.
 //! - Shapes are checked by the caller's checkpoint and plan; a mismatch here is a bug and panics.
 
-use crate::{Error, Tensor};
+use crate::{Error, Fence, HostBuffer, HostSource, Tensor};
+use std::sync::Arc;
 
 /// What the planner must know of a device before it exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,8 +175,8 @@ pub trait Device: Send + Sync {
     /// [`Error::Device`] if any of it failed.
     fn finish(&self) -> Result<(), Error>;
 
-    /// What follows, up to the matching [`Device::end_repeat`], runs this many times. For devices
-    /// that count or record; others need not listen.
+    /// What follows, up to the matching [`Device::end_repeat`], stands for this many passes of a
+    /// loop. For devices that count; others need not listen.
     fn begin_repeat(&self, _times: usize) {}
 
     /// Ends [`Device::begin_repeat`].
@@ -194,6 +198,24 @@ pub trait Device: Send + Sync {
     /// # Errors
     /// [`Error::Device`] if an operation before it failed.
     fn download(&self, src: &Tensor, values: &mut [f32]) -> Result<(), Error>;
+
+    /// A fence behind all computing asked for so far.
+    fn fence(&self) -> Fence;
+
+    /// Holds back what the computing queue is asked for from now on until `fence` is passed.
+    ///
+    /// # Errors
+    /// [`Error::Transfer`] if the copy that ends at `fence` failed; its destination then has
+    /// unspecified contents. Copies begun later are not touched by that.
+    fn wait(&self, fence: Fence) -> Result<(), Error>;
+
+    /// Begins to copy the bytes of `source` to `dst`, which has as many, once all of `after` are
+    /// passed. The fence is passed when they are there.
+    fn begin_upload(&self, source: Arc<dyn HostSource>, dst: &Tensor, after: &[Fence]) -> Fence;
+
+    /// Begins to copy the bytes of `src` to the first bytes of `dst` once all of `after` are
+    /// passed. The fence is passed when they are there.
+    fn begin_download(&self, src: &Tensor, dst: &HostBuffer, after: &[Fence]) -> Fence;
 
     /// `dst = src`, rounded to the type of `dst`. Equal numbers of elements.
     fn cast(&self, src: &Tensor, dst: &mut Tensor);

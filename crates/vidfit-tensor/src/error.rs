@@ -29,6 +29,14 @@ pub enum Error {
         /// What failed, and what to do about it.
         what: String,
     },
+    /// A copy between host and device failed. Another try may succeed.
+    #[error("{device}: a copy failed: {what}")]
+    Transfer {
+        /// The device's name.
+        device: String,
+        /// What failed.
+        what: String,
+    },
     /// An error of the model's own: weights that cannot be read, sizes it has no positions for.
     #[error(transparent)]
     Model(Box<dyn std::error::Error + Send + Sync>),

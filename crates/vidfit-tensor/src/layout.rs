@@ -227,7 +227,8 @@ mod tests {
     fn traces() -> impl Strategy<Value = Trace> {
         prop::collection::vec((1u64..50, any::<prop::sample::Index>(), any::<bool>()), 1..120)
             .prop_map(|choices| {
-                let mut trace = Trace { alignment: 8, requests: vec![], events: vec![] };
+                let mut trace =
+                    Trace { alignment: 8, requests: vec![], events: vec![], host_peak_bytes: 0 };
                 trace.events.push(Event::Phase("all".into()));
                 let mut alive = Vec::new();
                 for (units, index, dies) in choices {
@@ -288,6 +289,7 @@ mod tests {
         let request = |bytes| Request { label: String::new(), bytes };
         let phase = |name: &str| Event::Phase(name.into());
         let trace = Trace {
+            host_peak_bytes: 0,
             alignment: 1,
             requests: vec![request(30), request(10), request(1000)],
             events: vec![
@@ -307,7 +309,8 @@ mod tests {
     #[test]
     fn a_chain_of_layers_needs_two_buffers() {
         // x -> y -> z -> ...: at any time one input and one output live.
-        let mut trace = Trace { alignment: 1, requests: vec![], events: vec![] };
+        let mut trace =
+            Trace { alignment: 1, requests: vec![], events: vec![], host_peak_bytes: 0 };
         for n in 0..50 {
             trace.requests.push(Request { label: String::new(), bytes: 10 });
             trace.events.push(Event::Birth(n));

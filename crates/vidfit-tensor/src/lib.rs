@@ -40,6 +40,7 @@ mod layout;
 mod shape;
 mod tensor;
 mod trace;
+mod transfer;
 
 pub use arena::{Arena, Measured};
 pub use context::{Context, Monitor, Unwatched};
@@ -53,3 +54,4 @@ pub use layout::{Layout, PhasePeak, solve};
 pub use shape::Shape;
 pub use tensor::{HostBytes, Place, Tensor};
 pub use trace::{Event, Request, Trace};
+pub use transfer::{Fence, HostBuffer, HostSource};

@@ -141,6 +141,18 @@ impl Tensor {
         Tensor { shape, ..self.clone() }
     }
 
+    /// Other elements in the same memory, from `first_byte` on: how a slot holds one block's
+    /// weights after another's.
+    ///
+    /// # Panics
+    /// If they do not lie within this tensor's bytes.
+    pub fn recast(&self, first_byte: u64, dtype: DType, shape: impl Into<Shape>) -> Tensor {
+        let shape = shape.into();
+        let end = first_byte + shape.elements() as u64 * dtype.bytes();
+        assert!(end <= self.bytes(), "{dtype}{shape:?} from byte {first_byte} on, in {self:?}");
+        Tensor { first_byte: self.first_byte + first_byte, shape, dtype, ..self.clone() }
+    }
+
     /// Whether both are handles on the same elements.
     pub fn is_same(&self, other: &Tensor) -> bool {
         let same_place = match (&self.place, &other.place) {

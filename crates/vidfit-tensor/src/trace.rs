@@ -36,6 +36,9 @@ pub struct Trace {
     pub requests: Vec<Request>,
     /// What happened, in order.
     pub events: Vec<Event>,
+    /// The most bytes that [`crate::HostBuffer`]s hold at any time.
+    #[serde(default)]
+    pub host_peak_bytes: u64,
 }
 
 impl Trace {

@@ -393,6 +393,24 @@ impl Device for Saboteur {
         self.inner.upload(values, dst);
     }
 
+    fn fence(&self) -> Fence {
+        self.inner.fence()
+    }
+
+    fn wait(&self, fence: Fence) -> Result<(), Error> {
+        self.inner.wait(fence)
+    }
+
+    fn begin_upload(&self, source: Arc<dyn HostSource>, dst: &Tensor, after: &[Fence]) -> Fence {
+        self.note([dst]);
+        self.inner.begin_upload(source, dst, after)
+    }
+
+    fn begin_download(&self, src: &Tensor, dst: &HostBuffer, after: &[Fence]) -> Fence {
+        self.note([src]);
+        self.inner.begin_download(src, dst, after)
+    }
+
     fn cast(&self, src: &Tensor, dst: &mut Tensor) {
         self.note([src, dst]);
         self.inner.cast(src, dst);
