@@ -81,6 +81,12 @@ impl T5Config {
         manifest
     }
 
+    /// The blocks that [`encode`] asks for, in order.
+    pub fn encoder_blocks(&self) -> Vec<String> {
+        let layers = (0..self.num_layers).map(layer_name);
+        layers.chain(["final_layer_norm".to_owned()]).collect()
+    }
+
     /// What this code does not compute, in words, if the configuration asks for it.
     pub fn unsupported(&self) -> Option<String> {
         if self.feed_forward_proj != "gated-gelu" {

@@ -15,10 +15,11 @@ pub use config::TransformerConfig;
 
 use crate::weights::Weights;
 use block::Half;
-use vidfit_tensor::{Activation, Context, Error, LayerNorm, Tensor};
+use serde::{Deserialize, Serialize};
+use vidfit_tensor::{Activation, Context, DType, Error, LayerNorm, Tensor};
 
 /// How the work is cut up. Changes memory and speed, never a bit of the result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TransformerSchedule {
     /// Tokens that pass through the feed-forward layers at a time.
     pub feed_forward_rows: usize,
@@ -48,12 +49,13 @@ pub fn predict(
     latents: &[&Tensor],
 ) -> Result<Vec<Tensor>, Error> {
     let dtype = conditioning.dtype;
+    let modulations = conditioning.modulations(cx, step)?;
     let mut halves = embed(cx, weights, config, conditioning, latents)?;
 
     for layer in 0..config.num_layers {
         let name = config::block_name(layer);
         let w = weights.block(&name)?;
-        let modulation = conditioning.block(layer, step);
+        let modulation = modulations.block(layer);
         cx.scope(&name, || {
             let run = |half: &mut Half| {
                 block::run(cx, &w, config, schedule, &modulation, conditioning.rope(), half)
@@ -65,7 +67,7 @@ pub fn predict(
 
     let w = weights.block("tail")?;
     let outputs = halves.into_iter().map(|half| {
-        let patches = project_out(cx, &w, config, schedule, conditioning, step, half)?;
+        let patches = project_out(cx, &w, config, schedule, dtype, modulations.tail(), half)?;
         let [frames, _, height, width] = latents[0].dims() else {
             panic!("latents are [F, C, h, w], not {:?}", latents[0]);
         };
@@ -120,15 +122,13 @@ fn project_out(
     w: &crate::weights::Block,
     config: &TransformerConfig,
     schedule: TransformerSchedule,
-    conditioning: &Conditioning,
-    step: usize,
+    dtype: DType,
+    (shift, scale): (Tensor, Tensor),
     half: Half,
 ) -> Result<Tensor, Error> {
-    let dtype = conditioning.dtype;
     let video = half.video();
     let width = config.patch_outputs();
     let patches = cx.alloc("output patches", dtype, [video.rows(), width])?;
-    let (shift, scale) = conditioning.tail(step);
     for rows in block::chunks(0..video.rows(), schedule.feed_forward_rows) {
         let mut normed = cx.alloc("normed", dtype, [rows.len(), config.inner_dim()])?;
         let norm = |x: &Tensor, key: &str, modulation, dst: &mut Tensor| {

@@ -5,11 +5,12 @@
 //! live longer, a frame that was doubled in time is the same frame twice, and a resnet frees its
 //! input while it goes.
 
+mod caches;
 mod config;
 mod decoder;
 mod layers;
 mod tiling;
 
 pub use config::VaeConfig;
-pub use decoder::{Piece, decode};
+pub use decoder::{DecodeSchedule, Piece, decode, decoder_passes};
 pub use tiling::Tiling;

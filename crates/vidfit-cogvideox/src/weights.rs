@@ -137,7 +137,9 @@ impl BlockSpec {
 
 /// Brings weights to model code.
 pub trait Weights {
-    /// The weights of a block, ready for operations.
+    /// The weights of a block, ready for operations, until the next block is asked for: it may
+    /// come to lie in the same memory. Blocks are asked for in an order that the configuration
+    /// names beforehand.
     ///
     /// # Errors
     /// [`Error::Model`] if they cannot be read, [`Error::Deviation`] if their memory is not

@@ -5,10 +5,13 @@
 
 mod component;
 mod inspect;
+mod published;
+mod stored;
 mod variant;
 
-pub use component::{Component, ModelConfig, WeightFiles};
+pub use component::{Component, ModelConfig};
 pub use inspect::{ComponentReport, ComponentState, Inspection, inspect};
+pub use stored::StoredWeights;
 pub use variant::Variant;
 
 use crate::safetensors::SafetensorsError;
@@ -81,8 +84,8 @@ pub struct Checkpoint {
     pub vae: Component<VaeConfig>,
     /// `scheduler/scheduler_config.json`.
     pub scheduler: SchedulerConfig,
-    /// `tokenizer/spiece.model`.
-    pub tokenizer: Tokenizer,
+    /// `tokenizer/spiece.model`; absent where there are no files.
+    pub tokenizer: Option<Tokenizer>,
 }
 
 impl Checkpoint {
@@ -112,23 +115,29 @@ impl Checkpoint {
             let what = format!("{} frames in a latent one; this VAE makes {}", ratios.0, ratios.1);
             return Err(CheckpointError::Config { path, what });
         }
-        let checkpoint = Checkpoint {
-            variant: Variant::of(&transformer.config),
-            scheduler: open_scheduler(dir, &index)?,
-            tokenizer: open_tokenizer(dir)?,
-            dir: dir.to_owned(),
-            text_encoder,
-            transformer,
-            vae,
-        };
-        let (pieces, rows) =
-            (checkpoint.tokenizer.vocab_size(), checkpoint.text_encoder.config.vocab_size);
+        let tokenizer = open_tokenizer(dir)?;
+        let (pieces, rows) = (tokenizer.vocab_size(), text_encoder.config.vocab_size);
         if pieces > rows {
             let path = dir.join("text_encoder/config.json");
             let what = format!("a vocabulary of {rows}; the tokenizer has {pieces} pieces");
             return Err(CheckpointError::Config { path, what });
         }
-        Ok(checkpoint)
+        Ok(Checkpoint {
+            variant: Variant::of(&transformer.config),
+            scheduler: open_scheduler(dir, &index)?,
+            tokenizer: Some(tokenizer),
+            dir: dir.to_owned(),
+            text_encoder,
+            transformer,
+            vae,
+        })
+    }
+}
+
+impl Checkpoint {
+    /// Whether there are weights to run with.
+    pub fn has_weights(&self) -> bool {
+        !self.transformer.weights.is_nowhere()
     }
 }
 

@@ -42,6 +42,14 @@ pub enum EngineError {
         /// What the device says.
         source: vidfit_tensor::Error,
     },
+    /// Copies to or from the device failed again and again.
+    #[error("{source}, more than once. {}", stopped(state.as_deref()))]
+    Stopped {
+        /// What the device says.
+        source: vidfit_tensor::Error,
+        /// What the run can go on from, if it had come to its first step.
+        state: Option<Box<crate::state::RunState>>,
+    },
     /// The user stopped the run.
     #[error("interrupted")]
     Interrupted,
@@ -79,7 +87,9 @@ impl EngineError {
             },
             EngineError::DoesNotFit { .. } | EngineError::CannotReserve { .. } => Fault::Memory,
             EngineError::Interrupted => Fault::Interruption,
-            EngineError::Tensors(_) | EngineError::Run(_) => Fault::Other,
+            EngineError::Tensors(_) | EngineError::Stopped { .. } | EngineError::Run(_) => {
+                Fault::Other
+            }
         }
     }
 }
@@ -93,6 +103,14 @@ impl From<vidfit_tensor::Error> for EngineError {
             }
             other => EngineError::Run(other),
         }
+    }
+}
+
+/// What is left of a run that was stopped.
+fn stopped(state: Option<&crate::state::RunState>) -> String {
+    match state {
+        Some(state) => format!("The first {} steps are not lost", state.steps_done),
+        None => "Nothing was lost: the first step had not been done".into(),
     }
 }
 

@@ -5,9 +5,12 @@ use crate::error::{EngineError, gigabytes};
 use crate::plan::Plan;
 use crate::progress::{Listener, Watch};
 use crate::request::{Job, Request, TilingChoice, Warnings, tiles};
+use crate::schedule::Schedule;
+use crate::state::RunState;
 use crate::text_to_video::{self, Outputs};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use vidfit_cogvideox::scheduler::Update;
 use vidfit_cogvideox::vae::Piece;
 use vidfit_tensor::{Arena, Context, Device, Error, Measured, Tensor};
 
@@ -15,6 +18,8 @@ use vidfit_tensor::{Arena, Context, Device, Error, Measured, Tensor};
 pub struct Prepared {
     /// The job.
     pub job: Job,
+    /// How it uses memory.
+    pub schedule: Schedule,
     /// Its plan.
     pub plan: Plan,
     /// What the user should know.
@@ -33,6 +38,8 @@ pub struct RunOptions<'a> {
     pub capacity_bytes: u64,
     /// Whether freed and fresh memory is filled with garbage. For tests; slow.
     pub poison: bool,
+    /// Where the run goes on from.
+    pub state: Option<&'a RunState>,
 }
 
 /// A finished run.
@@ -111,14 +118,15 @@ pub fn plan_job(
     capacity_bytes: u64,
 ) -> Result<Prepared, EngineError> {
     check_least(checkpoint, &job, capacity_bytes)?;
-    let plan = Plan::new(checkpoint, &job, device.profile())?;
+    let schedule = Schedule::plain(device.profile());
+    let plan = Plan::new(checkpoint, &job, &schedule, None, device.profile())?;
     if plan.device_bytes() <= capacity_bytes {
-        return Ok(Prepared { job, plan, warnings });
+        return Ok(Prepared { job, schedule, plan, warnings });
     }
     let whole_bytes = plan.device_bytes();
     if request.tiling == TilingChoice::Auto {
         let job = job.with_tiles(tiles(checkpoint, request)?);
-        let plan = Plan::new(checkpoint, &job, device.profile())?;
+        let plan = Plan::new(checkpoint, &job, &schedule, None, device.profile())?;
         if plan.device_bytes() <= capacity_bytes {
             warnings.push(format!(
                 "decoding in tiles, because the whole takes {:.1} GB and {:.1} GB may be used; \
@@ -126,7 +134,7 @@ pub fn plan_job(
                 gigabytes(whole_bytes),
                 gigabytes(capacity_bytes)
             ));
-            return Ok(Prepared { job, plan, warnings });
+            return Ok(Prepared { job, schedule, plan, warnings });
         }
         return Err(does_not_fit(plan.device_bytes(), capacity_bytes, true));
     }
@@ -157,18 +165,18 @@ pub fn run(
     device
         .reserve(plan.layout.peak_bytes)
         .map_err(|source| EngineError::CannotReserve { source })?;
-    let result = run_reserved(checkpoint, job, plan, device, options);
+    let result = run_reserved(checkpoint, prepared, device, options);
     device.release();
     result
 }
 
 fn run_reserved(
     checkpoint: &Checkpoint,
-    job: &Job,
-    plan: &Plan,
+    prepared: &Prepared,
     device: &Arc<dyn Device>,
     options: RunOptions<'_>,
 ) -> Result<Generated, EngineError> {
+    let Prepared { job, schedule, plan, .. } = prepared;
     let mut arena = Arena::replay(plan.layout.clone());
     if options.poison {
         let device = device.clone();
@@ -184,9 +192,16 @@ fn run_reserved(
         frames: vec![vec![0; frame_bytes]; job.frames],
         tensors: options.keep_tensors.then(KeptTensors::default),
         piece: Vec::new(),
+        state: options.state.cloned().unwrap_or_default(),
     };
     outputs.begin_phase(0);
-    text_to_video::run(&context, checkpoint, job, &mut outputs)?;
+    let result =
+        text_to_video::run(&context, checkpoint, job, schedule, options.state, &mut outputs);
+    if let Err(source @ Error::Transfer { .. }) = result {
+        let state = (outputs.state.steps_done > 0).then(|| Box::new(outputs.state));
+        return Err(EngineError::Stopped { source, state });
+    }
+    result?;
     device.finish()?;
     watch.end();
     let Collecting { frames, tensors, .. } = outputs;
@@ -194,7 +209,8 @@ fn run_reserved(
 }
 
 /// Brings a run's results to the host. Its buffers: the rounded frames; one piece of a frame in
-/// f32; and, if they are kept, embeddings, latents and unrounded frames.
+/// f32; what the run could go on from; and, if they are kept, embeddings, latents and unrounded
+/// frames.
 struct Collecting<'a> {
     job: &'a Job,
     plan: &'a Plan,
@@ -202,6 +218,8 @@ struct Collecting<'a> {
     frames: Vec<Vec<u8>>,
     tensors: Option<KeptTensors>,
     piece: Vec<f32>,
+    /// What the run could go on from.
+    state: RunState,
 }
 
 const NOT_NUMBERS: &str = "the video came out as no numbers at all (NaN): the weights are damaged, \
@@ -223,8 +241,21 @@ fn fetch(cx: &Context<'_>, tensor: &Tensor) -> Result<Vec<f32>, Error> {
 }
 
 impl Outputs for Collecting<'_> {
-    fn prompt_embeds(&mut self, cx: &Context<'_>, embeds: &Tensor) -> Result<(), Error> {
-        if let Some(kept) = &mut self.tensors {
+    fn prompt_embeds(&mut self, cx: &Context<'_>, embeds: &[Tensor]) -> Result<(), Error> {
+        self.state.job = RunState::key(self.job);
+        let elements = embeds.iter().map(|embeds| embeds.shape().elements());
+        self.state.embeds = vec![0.0; elements.clone().sum()];
+        let mut rest = &mut self.state.embeds[..];
+        for (embeds, elements) in embeds.iter().zip(elements) {
+            let (values, after) = rest.split_at_mut(elements);
+            cx.device.download(embeds, values)?;
+            rest = after;
+        }
+        self.state.latents.resize(self.job.latent_elements(), 0.0);
+        if self.job.steps.iter().any(|step| matches!(step.update, Update::Dpm(_))) {
+            self.state.previous.resize(self.job.latent_elements(), 0.0);
+        }
+        if let (Some(kept), Some(embeds)) = (&mut self.tensors, embeds.last()) {
             kept.prompt_embeds = fetch(cx, embeds)?;
         }
         cx.device.finish()?;
@@ -232,7 +263,19 @@ impl Outputs for Collecting<'_> {
         Ok(())
     }
 
-    fn step_done(&mut self, step: usize) -> Result<(), Error> {
+    fn step_done(
+        &mut self,
+        cx: &Context<'_>,
+        step: usize,
+        latents: &Tensor,
+        previous: Option<&Tensor>,
+    ) -> Result<(), Error> {
+        let state = &mut self.state;
+        cx.device.download(latents, &mut state.latents)?;
+        if let Some(previous) = previous {
+            cx.device.download(previous, &mut state.previous)?;
+        }
+        state.steps_done = step + 1;
         self.watch.steps_done(step + 1);
         Ok(())
     }

@@ -16,6 +16,8 @@ pub mod plan;
 pub mod progress;
 pub mod request;
 pub mod safetensors;
+pub mod schedule;
+pub mod state;
 pub mod text_to_video;
 
 pub use error::{EngineError, Fault};

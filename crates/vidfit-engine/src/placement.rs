@@ -1,178 +1,219 @@
 //! Where weights are while a component works.
 //!
-//! A weight is used from the memory map where the device reads host memory and the stored type
-//! and layout will do. Otherwise it is converted on the host, piece by piece, into planned memory.
+//! A device that reads host memory uses a weight from the memory map where the stored type and
+//! layout will do. Everything else is *brought*: read, converted and packed on the host, and copied
+//! to the device beside the computing. What a phase can afford stays there (it is *resident*); the
+//! rest of each block is *streamed*: it comes through a ring of slots, each time that the block is
+//! used. Model code asks for a block and cannot tell the difference.
 
-use crate::checkpoint::WeightFiles;
-use half::slice::HalfFloatSliceExt;
+mod packed;
+mod ring;
+mod share;
+
+pub use packed::{Packed, packed_bytes};
+pub use share::{Share, Split};
+
+use crate::checkpoint::StoredWeights;
+use packed::widen;
+use ring::Ring;
+use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use vidfit_cogvideox::weights::{Block, Form, WeightSpec, Weights};
-use vidfit_tensor::{Context, DType, Error, Tensor};
+use std::sync::Arc;
+use vidfit_cogvideox::weights::{Block, BlockSpec, Form, WeightSpec, Weights};
+use vidfit_tensor::{Context, DType, Error, Fence, Tensor};
 
-/// Elements that are converted at a time: the staging buffer is at most 4 MiB.
-pub const STAGING_ELEMENTS: usize = 1 << 20;
+/// How a phase's weights are placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Streaming {
+    /// Bytes of weights that may stay on the device for the whole phase.
+    pub resident_bytes: u64,
+    /// Slots of the ring that the others come through: with two or more, the next block is copied
+    /// while this one is used.
+    pub slots: usize,
+    /// Whether streamed weights that need conversion are kept converted in host memory.
+    pub keeps_converted: bool,
+}
 
-/// A component's weights for the time that it works. Blocks named as resident are brought at
-/// once and stay; others are brought when asked for and go when dropped.
+impl Streaming {
+    /// Everything stays.
+    pub const RESIDENT: Streaming =
+        Streaming { resident_bytes: u64::MAX, slots: 1, keeps_converted: false };
+
+    /// Nothing stays.
+    pub fn through(slots: usize) -> Streaming {
+        Streaming { resident_bytes: 0, slots, keeps_converted: false }
+    }
+}
+
+/// In which order a phase uses blocks.
+#[derive(Clone, Debug)]
+pub struct Use {
+    /// The blocks of one pass, in order.
+    pub blocks: Vec<String>,
+    /// How often all of them are used, one pass after the other.
+    pub passes: usize,
+}
+
+/// A component's weights for the time that it works.
 pub struct Placed<'a> {
     cx: Context<'a>,
-    files: &'a WeightFiles,
+    weights: &'a StoredWeights,
     dtype: DType,
-    resident: BTreeMap<String, Block>,
+    resident: BTreeMap<String, Resident>,
+    ring: RefCell<Ring<'a>>,
+}
+
+/// What of a block is on the device throughout.
+struct Resident {
+    tensors: BTreeMap<String, Tensor>,
+    /// The copy that brings it, until somebody has waited for it.
+    coming: RefCell<Option<Coming>>,
+}
+
+/// A copy under way.
+struct Coming {
+    source: Arc<Packed>,
+    memory: Tensor,
+    fence: Fence,
 }
 
 impl<'a> Placed<'a> {
-    /// Brings the blocks that `is_resident` names. `dtype` is the type of the run.
+    /// Reserves the memory of resident weights and of the ring's slots, and begins to fill both.
+    /// `dtype` is the type of the run.
     ///
     /// # Errors
     /// As [`vidfit_tensor::Arena::alloc`].
     pub fn new(
         cx: Context<'a>,
-        files: &'a WeightFiles,
+        weights: &'a StoredWeights,
         dtype: DType,
-        is_resident: impl Fn(&str) -> bool,
+        usage: Use,
+        streaming: Streaming,
     ) -> Result<Placed<'a>, Error> {
-        let mut placed = Placed { cx, files, dtype, resident: BTreeMap::new() };
-        for block in &files.manifest.blocks {
-            if is_resident(&block.name) {
-                let brought = placed.bring_block(&block.name)?;
-                placed.resident.insert(block.name.clone(), brought);
+        let is_in_place = |spec: &WeightSpec| is_in_place(&cx, weights, dtype, spec);
+        let specs = usage.blocks.iter().map(|name| find(weights, name));
+        let specs = specs.collect::<Result<Vec<_>, Error>>()?;
+        let bytes = |spec: &WeightSpec| packed_bytes(weights, dtype, spec);
+        let share = Share::new(&specs, &bytes, &is_in_place, streaming.resident_bytes);
+
+        let mut resident = BTreeMap::new();
+        for (spec, split) in specs.iter().zip(&share.splits) {
+            let mut tensors = in_place(weights, spec, &split.in_place);
+            let mut coming = None;
+            if !split.resident.is_empty() {
+                let packed = Packed::new(weights, dtype, spec, &split.resident);
+                let label = format!("{} weights", spec.name);
+                let memory = alloc_bytes(&cx, &label, packed.bytes())?;
+                tensors.extend(packed.views(&memory, 0));
+                let source = Arc::new(packed);
+                let fence = cx.device.begin_upload(source.clone(), &memory, &[cx.device.fence()]);
+                coming = Some(Coming { source, memory, fence });
             }
+            let coming = RefCell::new(coming);
+            resident.insert(spec.name.clone(), Resident { tensors, coming });
         }
-        Ok(placed)
+        let streamed = specs.iter().zip(&share.splits).map(|(spec, split)| {
+            let packed = Packed::new(weights, dtype, spec, &split.streamed);
+            (spec.name.clone(), packed)
+        });
+        let ring = Ring::new(cx, streamed.collect(), usage.passes, streaming)?;
+        Ok(Placed { cx, weights, dtype, resident, ring: RefCell::new(ring) })
     }
 
-    fn bring_block(&self, name: &str) -> Result<Block, Error> {
-        let spec = self.files.manifest.block(name);
-        let spec = spec.ok_or_else(|| Error::model(format!("the model has no block {name}")))?;
-        let mut tensors = BTreeMap::new();
-        for weight in spec.weights.iter().filter(|weight| weight.form != Form::HostRows) {
-            let key = weight.key[spec.prefix.len()..].to_owned();
-            tensors.insert(key, self.bring(weight)?);
+    /// A block that is no part of the usage: in place, or whole in memory of its own, which lives
+    /// as long as a handle on it.
+    fn bring_whole(&self, name: &str) -> Result<Block, Error> {
+        let spec = find(self.weights, name)?;
+        let is_in_place =
+            |spec: &&WeightSpec| is_in_place(&self.cx, self.weights, self.dtype, spec);
+        let used = spec.weights.iter().filter(|weight| weight.form != Form::HostRows);
+        let (placed, brought): (Vec<&WeightSpec>, Vec<&WeightSpec>) = used.partition(is_in_place);
+        let mut tensors = in_place(self.weights, spec, &placed);
+        if !brought.is_empty() {
+            let packed = Packed::new(self.weights, self.dtype, spec, &brought);
+            let memory = alloc_bytes(&self.cx, &format!("{name} weights"), packed.bytes())?;
+            tensors.extend(packed.views(&memory, 0));
+            self.cx.copy_in(&(Arc::new(packed) as Arc<_>), &memory)?;
         }
         Ok(Block::new(tensors))
-    }
-
-    fn bring(&self, spec: &WeightSpec) -> Result<Tensor, Error> {
-        let (stored, target) = (self.files.dtype(spec), self.target(spec));
-        let reads_host = self.cx.device.profile().reads_host_memory;
-        if reads_host
-            && spec.form == Form::AsStored
-            && stored == target
-            && let Some(tensor) = self.files.in_place(spec)
-        {
-            return Ok(tensor);
-        }
-        let tensor = self.cx.alloc(&spec.key, target, spec.shape)?;
-        if !self.cx.arena.is_recording() {
-            let bytes = self.files.bytes(spec);
-            match spec.form {
-                Form::TapsFirst => self.upload_taps(bytes.as_slice(), stored, &tensor),
-                _ => self.upload_pieces(bytes.as_slice(), stored, &tensor),
-            }
-        }
-        Ok(tensor)
-    }
-
-    /// The type that a weight has on the device: the run's, so that it is rounded as the
-    /// reference rounds it; in an f32 run its own, which widening loses nothing of.
-    fn target(&self, spec: &WeightSpec) -> DType {
-        let stays = self.dtype == DType::F32 || (self.dtype == DType::F16 && spec.keep_f32);
-        if stays { self.files.dtype(spec) } else { self.dtype }
-    }
-
-    fn upload_pieces(&self, bytes: &[u8], stored: DType, tensor: &Tensor) {
-        let elements = tensor.shape().elements();
-        let flat = tensor.reshape([elements]);
-        let mut staging = vec![0.0; elements.min(STAGING_ELEMENTS)];
-        for start in (0..elements).step_by(STAGING_ELEMENTS) {
-            let end = (start + STAGING_ELEMENTS).min(elements);
-            let staging = &mut staging[..end - start];
-            widen(bytes, stored, start, staging);
-            self.cx.device.upload(staging, &mut flat.slice(start..end));
-        }
-    }
-
-    /// `[out, in, taps]` to `[taps, in, out]`, a tap at a time.
-    fn upload_taps(&self, bytes: &[u8], stored: DType, tensor: &Tensor) {
-        let [taps, inputs, outputs] = *tensor.dims() else {
-            panic!("a convolution is [taps, in, out], not {tensor:?}");
-        };
-        let rows = (STAGING_ELEMENTS / outputs).clamp(1, inputs);
-        let mut staging = vec![0.0; rows * outputs];
-        for tap in 0..taps {
-            let matrix = tensor.at(tap);
-            for first in (0..inputs).step_by(rows) {
-                let count = rows.min(inputs - first);
-                for row in 0..count {
-                    for output in 0..outputs {
-                        let index = (output * inputs + first + row) * taps + tap;
-                        staging[row * outputs + output] = element(bytes, stored, index);
-                    }
-                }
-                let mut part = matrix.slice(first..first + count);
-                self.cx.device.upload(&staging[..count * outputs], &mut part);
-            }
-        }
     }
 }
 
 impl Weights for Placed<'_> {
     fn block(&self, name: &str) -> Result<Block, Error> {
-        match self.resident.get(name) {
-            Some(block) => Ok(block.clone()),
-            None => self.bring_block(name),
+        let Some(resident) = self.resident.get(name) else { return self.bring_whole(name) };
+        if let Some(coming) = resident.coming.borrow_mut().take() {
+            let source = coming.source as Arc<_>;
+            self.cx.arrive(coming.fence, &source, &coming.memory)?;
         }
+        let mut tensors = resident.tensors.clone();
+        tensors.extend(self.ring.borrow_mut().next(name)?);
+        Ok(Block::new(tensors))
     }
 
     fn rows(&self, key: &str, rows: &[usize]) -> Result<Vec<f32>, Error> {
-        let spec = self.files.spec(key);
+        let spec = self.weights.spec(key);
         let spec = spec.ok_or_else(|| Error::model(format!("the model has no weight {key}")))?;
-        let (width, stored) = (spec.shape.columns(), self.files.dtype(spec));
-        let bytes = self.files.bytes(spec);
+        let (width, stored) = (spec.shape.columns(), self.weights.dtype(spec));
+        let bytes = self.weights.bytes(spec);
         let mut values = vec![0.0; rows.len() * width];
         for (out, &row) in values.chunks_exact_mut(width).zip(rows) {
             if row >= spec.shape.rows() {
                 return Err(Error::model(format!("{key} has no row {row}")));
             }
-            widen(bytes.as_slice(), stored, row * width, out);
+            widen(bytes.bytes(), stored, row * width, out);
         }
         Ok(values)
     }
 }
 
-/// Element `index` of stored bytes, widened.
-fn element(bytes: &[u8], dtype: DType, index: usize) -> f32 {
-    let mut one = [0.0];
-    widen(bytes, dtype, index, &mut one);
-    one[0]
-}
-
-/// Elements from `start` on, widened. The bytes need not be aligned.
-fn widen(bytes: &[u8], dtype: DType, start: usize, out: &mut [f32]) {
-    let size = dtype.bytes() as usize;
-    let bytes = &bytes[start * size..(start + out.len()) * size];
-    match dtype {
-        DType::F32 => {
-            for (out, bytes) in out.iter_mut().zip(bytes.chunks_exact(4)) {
-                *out = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-            }
-        }
-        DType::BF16 => {
-            for (out, bytes) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-                *out = f32::from_bits(u32::from(u16::from_le_bytes([bytes[0], bytes[1]])) << 16);
-            }
-        }
-        DType::F16 => {
-            const LANES: usize = 64;
-            let mut lanes = [half::f16::ZERO; LANES];
-            for (out, bytes) in out.chunks_mut(LANES).zip(bytes.chunks(2 * LANES)) {
-                let lanes = &mut lanes[..out.len()];
-                for (lane, bytes) in lanes.iter_mut().zip(bytes.chunks_exact(2)) {
-                    *lane = half::f16::from_le_bytes([bytes[0], bytes[1]]);
-                }
-                lanes.convert_to_f32_slice(out);
+impl Drop for Placed<'_> {
+    /// A run that ends early may leave copies under way to memory that is about to be used anew.
+    fn drop(&mut self) {
+        for resident in self.resident.values() {
+            if let Some(coming) = resident.coming.borrow_mut().take() {
+                let _ = self.cx.device.wait(coming.fence);
             }
         }
     }
+}
+
+/// The type that a weight has on the device: the run's, so that it is rounded as the reference
+/// rounds it; in an f32 run its own, which widening loses nothing of.
+pub(crate) fn target(weights: &StoredWeights, dtype: DType, spec: &WeightSpec) -> DType {
+    let stays = dtype == DType::F32 || (dtype == DType::F16 && spec.keep_f32);
+    if stays { weights.dtype(spec) } else { dtype }
+}
+
+/// Whether a weight needs no copy at all.
+fn is_in_place(cx: &Context<'_>, weights: &StoredWeights, dtype: DType, spec: &WeightSpec) -> bool {
+    cx.device.profile().reads_host_memory
+        && spec.form == Form::AsStored
+        && weights.dtype(spec) == target(weights, dtype, spec)
+        && weights.is_aligned(spec)
+}
+
+fn in_place(
+    weights: &StoredWeights,
+    block: &BlockSpec,
+    specs: &[&WeightSpec],
+) -> BTreeMap<String, Tensor> {
+    let tensor = |spec: &&WeightSpec| (key_within(block, spec), weights.in_place(spec));
+    specs.iter().map(tensor).collect()
+}
+
+/// A weight's key within its block.
+fn key_within(block: &BlockSpec, spec: &WeightSpec) -> String {
+    spec.key[block.prefix.len()..].to_owned()
+}
+
+fn find<'w>(weights: &'w StoredWeights, name: &str) -> Result<&'w BlockSpec, Error> {
+    let spec = weights.manifest.block(name);
+    spec.ok_or_else(|| Error::model(format!("the model has no block {name}")))
+}
+
+/// Memory for so many bytes, a multiple of four.
+fn alloc_bytes(cx: &Context<'_>, label: &str, bytes: u64) -> Result<Tensor, Error> {
+    cx.alloc(label, DType::F32, [(bytes / DType::F32.bytes()) as usize])
 }

@@ -3,6 +3,8 @@
 use crate::checkpoint::Checkpoint;
 use crate::error::EngineError;
 use crate::request::Job;
+use crate::schedule::Schedule;
+use crate::state::RunState;
 use crate::text_to_video::{self, Outputs};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -34,18 +36,24 @@ pub struct PhaseWork {
 }
 
 impl Plan {
-    /// Runs `job` dry for a device with this profile. Reads configurations and headers, no
-    /// weights.
+    /// Runs `job` dry for a device with this profile, from where `state` left off. Reads
+    /// configurations and headers, no weights.
     ///
     /// # Errors
     /// As the job itself.
-    pub fn new(checkpoint: &Checkpoint, job: &Job, profile: &Profile) -> Result<Plan, EngineError> {
+    pub fn new(
+        checkpoint: &Checkpoint,
+        job: &Job,
+        schedule: &Schedule,
+        state: Option<&RunState>,
+        profile: &Profile,
+    ) -> Result<Plan, EngineError> {
         let device = DryDevice::new(profile.clone());
         let arena = Arena::record(profile.alignment);
         let monitor: &dyn Monitor = &Unwatched;
         let context = Context::new(&device, &arena, monitor);
         let mut outputs = Counting { device: &device, marks: Vec::new() };
-        text_to_video::run(&context, checkpoint, job, &mut outputs)?;
+        text_to_video::run(&context, checkpoint, job, schedule, state, &mut outputs)?;
         outputs.marks.push(device.tally());
 
         let mut phases = Vec::new();
@@ -75,12 +83,18 @@ struct Counting<'a> {
 }
 
 impl Outputs for Counting<'_> {
-    fn prompt_embeds(&mut self, _: &Context<'_>, _: &Tensor) -> Result<(), Error> {
+    fn prompt_embeds(&mut self, _: &Context<'_>, _: &[Tensor]) -> Result<(), Error> {
         self.marks.push(self.device.tally());
         Ok(())
     }
 
-    fn step_done(&mut self, _: usize) -> Result<(), Error> {
+    fn step_done(
+        &mut self,
+        _: &Context<'_>,
+        _: usize,
+        _: &Tensor,
+        _: Option<&Tensor>,
+    ) -> Result<(), Error> {
         Ok(())
     }
 

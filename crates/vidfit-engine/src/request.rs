@@ -6,7 +6,6 @@ use vidfit_cogvideox::guidance::Guidance;
 use vidfit_cogvideox::positions::Grid;
 use vidfit_cogvideox::scheduler::{SchedulerConfig, SchedulerKind, Step};
 use vidfit_cogvideox::tokenizer::MAX_TOKENS;
-use vidfit_cogvideox::transformer::TransformerSchedule;
 use vidfit_cogvideox::vae::Tiling;
 use vidfit_tensor::DType;
 
@@ -110,8 +109,10 @@ pub struct Job {
     pub dtype: DType,
     /// Tiles of the decoder.
     pub tiling: Option<Tiling>,
-    /// How the transformer's work is cut up.
-    pub schedule: TransformerSchedule,
+    /// Latent channels of the image that the video starts from; 0 without one.
+    pub image_channels: usize,
+    /// The model's name.
+    pub model: String,
 }
 
 /// What the user should know before the job runs, in whole sentences.
@@ -133,13 +134,6 @@ impl Job {
     pub fn new(checkpoint: &Checkpoint, request: &Request) -> Result<(Job, Warnings), EngineError> {
         let mut warnings = Vec::new();
         let variant = checkpoint.variant;
-        if variant.needs_image() {
-            let other = if variant.is_one_five() { Variant::OneFive } else { Variant::FiveB };
-            return refuse(format!(
-                "{variant} starts from an image, which vidfit cannot read yet; text alone needs \
-                 a model like {other}"
-            ));
-        }
         let (frames, height, width) = size(checkpoint, request, &mut warnings)?;
         let config = &checkpoint.transformer.config;
         let vae = &checkpoint.vae.config;
@@ -190,7 +184,8 @@ impl Job {
             seed: request.seed,
             dtype: request.dtype,
             tiling: None,
-            schedule: TransformerSchedule::default(),
+            image_channels: config.in_channels - config.out_channels,
+            model: variant.name().to_owned(),
         };
         let tiles = tiles(checkpoint, request)?;
         let names_tiles = request.tile_height.is_some() || request.tile_width.is_some();
@@ -204,6 +199,33 @@ impl Job {
             },
             warnings,
         ))
+    }
+
+    /// Whether the job can be run, and not just planned.
+    ///
+    /// # Errors
+    /// [`EngineError::Request`] if it starts from an image, or there are no weights.
+    pub fn check_runnable(&self, checkpoint: &Checkpoint) -> Result<(), EngineError> {
+        let variant = checkpoint.variant;
+        if self.image_channels > 0 {
+            let other = if variant.is_one_five() { Variant::OneFive } else { Variant::FiveB };
+            return refuse(format!(
+                "{variant} starts from an image, which vidfit cannot read yet; text alone needs \
+                 a model like {other}"
+            ));
+        }
+        match checkpoint.has_weights() {
+            true => Ok(()),
+            false => refuse(format!(
+                "there are no weights of {variant} here. Get them with `vidfit models pull {}`",
+                variant.id()
+            )),
+        }
+    }
+
+    /// Values of the latents.
+    pub fn latent_elements(&self) -> usize {
+        self.latent_frames * self.channels * self.latent_height * self.latent_width
     }
 
     /// Fewer bytes than any plan of this job has: what attention alone holds at once. Keeps a job
@@ -326,10 +348,10 @@ fn tokenize(
     warnings: &mut Warnings,
 ) -> Result<Vec<usize>, EngineError> {
     let tokens = checkpoint.transformer.config.max_text_seq_length.min(MAX_TOKENS);
-    let encoded = checkpoint
-        .tokenizer
-        .encode(text, tokens)
-        .map_err(|error| EngineError::Request(error.to_string()))?;
+    // Without a tokenizer there is nothing to say, but the model reads as many tokens.
+    let Some(tokenizer) = &checkpoint.tokenizer else { return Ok(vec![0; tokens]) };
+    let encoded =
+        tokenizer.encode(text, tokens).map_err(|error| EngineError::Request(error.to_string()))?;
     if let Some(cut) = encoded.truncated {
         let cut = elided(&cut);
         warnings.push(format!(

@@ -2,8 +2,10 @@
 //! decode. The same code makes the plan, in a dry run, and the video.
 
 use crate::checkpoint::Checkpoint;
-use crate::placement::Placed;
+use crate::placement::{Placed, Use};
 use crate::request::Job;
+use crate::schedule::Schedule;
+use crate::state::RunState;
 use vidfit_cogvideox::noise::Generator;
 use vidfit_cogvideox::scheduler::{Step, Update};
 use vidfit_cogvideox::transformer::{self, Conditioning};
@@ -12,17 +14,23 @@ use vidfit_tensor::{Context, DType, Error, Tensor};
 
 /// What a run gives away while it goes.
 pub trait Outputs {
-    /// The prompt's embeddings, `[tokens, width]`.
+    /// The prompts' embeddings, `[tokens, width]` each.
     ///
     /// # Errors
     /// Whatever ends the run.
-    fn prompt_embeds(&mut self, cx: &Context<'_>, embeds: &Tensor) -> Result<(), Error>;
+    fn prompt_embeds(&mut self, cx: &Context<'_>, embeds: &[Tensor]) -> Result<(), Error>;
 
-    /// Step number `step`, counted from 0, is done.
+    /// Step number `step`, counted from 0, is done, and left these latents and DPM's estimate.
     ///
     /// # Errors
     /// Whatever ends the run.
-    fn step_done(&mut self, step: usize) -> Result<(), Error>;
+    fn step_done(
+        &mut self,
+        cx: &Context<'_>,
+        step: usize,
+        latents: &Tensor,
+        previous: Option<&Tensor>,
+    ) -> Result<(), Error>;
 
     /// The denoised latents, `[F, C, h, w]`, padding frames included.
     ///
@@ -37,7 +45,7 @@ pub trait Outputs {
     fn piece(&mut self, cx: &Context<'_>, piece: vae::Piece<'_>) -> Result<(), Error>;
 }
 
-/// Makes the video.
+/// Makes the video; from where `state` left off, if there is one.
 ///
 /// # Errors
 /// As the model's functions and `outputs`.
@@ -45,83 +53,176 @@ pub fn run(
     cx: &Context<'_>,
     checkpoint: &Checkpoint,
     job: &Job,
+    schedule: &Schedule,
+    state: Option<&RunState>,
     outputs: &mut dyn Outputs,
 ) -> Result<(), Error> {
     cx.arena.phase("text")?;
-    let embeds = encode_prompts(cx, checkpoint, job)?;
-    if let Some(embeds) = embeds.last() {
-        outputs.prompt_embeds(cx, embeds)?;
+    let weights = ComponentWeights { cx, checkpoint, job, schedule };
+    // Each component comes when its phase does; or all of them now, to stay.
+    let (mut text, mut denoiser, mut decoder) = (None, None, None);
+    if schedule.keeps_components {
+        text = Some(weights.text_encoder()?);
+        denoiser = Some(weights.transformer(state)?);
+        decoder = Some(weights.decoder()?);
     }
+    let embeds = match state {
+        Some(state) => restore_prompts(cx, checkpoint, job, state)?,
+        None => {
+            let placed = match &text {
+                Some(_) => None,
+                None => Some(weights.text_encoder()?),
+            };
+            let placed = text.as_ref().or(placed.as_ref()).expect("one of the two");
+            encode_prompts(cx, placed, checkpoint, job)?
+        }
+    };
+    outputs.prompt_embeds(cx, &embeds)?;
 
     cx.arena.phase("denoise")?;
-    let latents = denoise(cx, checkpoint, job, embeds, outputs)?;
+    let latents = denoise(cx, &weights, denoiser.take(), state, embeds, outputs)?;
     outputs.latents(cx, &latents)?;
 
     cx.arena.phase("decode")?;
-    // Every chunk needs every block of the decoder.
-    let is_resident = |block: &str| block.starts_with("decoder.");
-    let weights = Placed::new(*cx, &checkpoint.vae.weights, job.dtype, is_resident)?;
-    let video = latents.slice(job.padding_frames..job.latent_frames);
-    let config = &checkpoint.vae.config;
-    vae::decode(cx, &weights, config, &video, job.tiling, &mut |piece| outputs.piece(cx, piece))
+    decode(cx, &weights, decoder.take(), &latents, outputs)?;
+    drop(text);
+    Ok(())
 }
 
-fn encode_prompts(
+/// Where each component's weights are.
+pub(crate) struct ComponentWeights<'a> {
+    pub cx: &'a Context<'a>,
+    pub checkpoint: &'a Checkpoint,
+    pub job: &'a Job,
+    pub schedule: &'a Schedule,
+}
+
+impl<'a> ComponentWeights<'a> {
+    /// Each layer is used once.
+    pub fn text_encoder(&self) -> Result<Placed<'a>, Error> {
+        let component = &self.checkpoint.text_encoder;
+        let usage = Use { blocks: component.config.encoder_blocks(), passes: 1 };
+        Placed::new(*self.cx, &component.weights, self.job.dtype, usage, self.schedule.text)
+    }
+
+    /// What all steps share.
+    fn conditioning(&self) -> Result<Placed<'a>, Error> {
+        let component = &self.checkpoint.transformer;
+        let usage = Use { blocks: component.config.conditioning_blocks(), passes: 1 };
+        let streaming = self.schedule.conditioning;
+        Placed::new(*self.cx, &component.weights, self.job.dtype, usage, streaming)
+    }
+
+    /// Each block is used once in every step that is left.
+    pub fn transformer(&self, state: Option<&RunState>) -> Result<Placed<'a>, Error> {
+        let component = &self.checkpoint.transformer;
+        let passes = self.job.steps.len() - state.map_or(0, |state| state.steps_done);
+        let usage = Use { blocks: component.config.step_blocks(), passes };
+        Placed::new(*self.cx, &component.weights, self.job.dtype, usage, self.schedule.denoise)
+    }
+
+    /// Each block is used once in every chunk of every tile.
+    pub fn decoder(&self) -> Result<Placed<'a>, Error> {
+        let (component, job) = (&self.checkpoint.vae, self.job);
+        let size = (job.latent_height, job.latent_width);
+        let frames = job.latent_frames - job.padding_frames;
+        let passes = vae::decoder_passes(&component.config, job.tiling, frames, size);
+        let usage = Use { blocks: component.config.decoder_blocks(), passes };
+        Placed::new(*self.cx, &component.weights, job.dtype, usage, self.schedule.decode)
+    }
+}
+
+/// The text phase: embeddings of all halves of guidance, `[tokens, width]` each.
+pub(crate) fn encode_prompts(
     cx: &Context<'_>,
+    weights: &Placed<'_>,
     checkpoint: &Checkpoint,
     job: &Job,
 ) -> Result<Vec<Tensor>, Error> {
-    // Each layer is needed once: none stays.
-    let weights = Placed::new(*cx, &checkpoint.text_encoder.weights, job.dtype, |_| false)?;
     let prompts: Vec<&[usize]> = job.prompts.iter().map(Vec::as_slice).collect();
-    t5::encode(cx, &weights, &checkpoint.text_encoder.config, &prompts, job.dtype)
+    t5::encode(cx, weights, &checkpoint.text_encoder.config, &prompts, job.dtype)
 }
 
-fn denoise(
+fn restore_prompts(
     cx: &Context<'_>,
     checkpoint: &Checkpoint,
     job: &Job,
+    state: &RunState,
+) -> Result<Vec<Tensor>, Error> {
+    let width = checkpoint.text_encoder.config.d_model;
+    let mut first = 0;
+    let mut restore = |prompt: &Vec<usize>| {
+        let values = &state.embeds[first..][..prompt.len() * width];
+        first += values.len();
+        cx.upload("prompt embeddings", job.dtype, [prompt.len(), width], || values.to_vec())
+    };
+    job.prompts.iter().map(&mut restore).collect()
+}
+
+/// The denoise phase: `[F, C, h, w]`.
+pub(crate) fn denoise<'a>(
+    cx: &Context<'_>,
+    weights: &ComponentWeights<'a>,
+    placed: Option<Placed<'a>>,
+    state: Option<&RunState>,
     embeds: Vec<Tensor>,
     outputs: &mut dyn Outputs,
 ) -> Result<Tensor, Error> {
-    let config = &checkpoint.transformer.config;
+    let (job, config) = (weights.job, &weights.checkpoint.transformer.config);
     let shape = [job.latent_frames, job.channels, job.latent_height, job.latent_width];
     let mut noise = Noise { generator: Generator::seed(job.seed), dtype: job.dtype };
-    let mut latents = cx.upload("latents", job.dtype, shape, || noise.draw(shape))?;
-
-    let per_step = |block: &str| {
-        block == "patch_embed"
-            || block == "tail"
-            || (block.starts_with("transformer_blocks.") && !block.ends_with(".modulation"))
+    let mut latents = match state {
+        None => cx.upload("latents", job.dtype, shape, || noise.draw(shape))?,
+        Some(state) => {
+            noise.skip(job.latent_elements());
+            cx.upload("latents", job.dtype, shape, || state.latents.clone())?
+        }
     };
-    let weights = Placed::new(*cx, &checkpoint.transformer.weights, job.dtype, per_step)?;
-    let timesteps: Vec<i64> = job.steps.iter().map(|step| step.timestep).collect();
+    let done = state.map_or(0, |state| state.steps_done);
+    let steps = &job.steps[done..];
+    if steps.is_empty() {
+        return Ok(latents);
+    }
+    job.steps[..done].iter().for_each(|step| noise.skip_draws_of(step, job.latent_elements()));
+
+    let timesteps: Vec<i64> = steps.iter().map(|step| step.timestep).collect();
     let prompts: Vec<&Tensor> = embeds.iter().collect();
+    let shared = weights.conditioning()?;
     let conditioning =
-        Conditioning::prepare(cx, &weights, config, job.dtype, job.grid, &timesteps, &prompts)?;
-    drop(embeds);
+        Conditioning::prepare(cx, &shared, config, job.dtype, job.grid, &timesteps, &prompts)?;
+    drop((shared, embeds));
+    let image = match job.image_channels {
+        0 => None,
+        channels => {
+            Some(cx.alloc("image latents", job.dtype, [shape[0], channels, shape[2], shape[3]])?)
+        }
+    };
+    let placed = match placed {
+        Some(placed) => placed,
+        None => weights.transformer(state)?,
+    };
 
     // DPM looks back one step; its estimate stays f32 as in the reference.
-    let looks_back = job.steps.iter().any(|step| matches!(step.update, Update::Dpm(_)));
-    let mut before = match looks_back {
-        true => Some(cx.alloc("previous clean estimate", DType::F32, shape)?),
-        false => None,
+    let looks_back = steps.iter().any(|step| matches!(step.update, Update::Dpm(_)));
+    let previous = state.filter(|state| !state.previous.is_empty());
+    let mut before = match (looks_back, previous) {
+        (false, _) => None,
+        (true, None) => Some(cx.alloc("previous clean estimate", DType::F32, shape)?),
+        (true, Some(state)) => {
+            let values = || state.previous.clone();
+            Some(cx.upload("previous clean estimate", DType::F32, shape, values)?)
+        }
     };
-    cx.repeat(job.steps.len(), |index| {
-        let step = &job.steps[index];
-        let halves = transformer::predict(
-            cx,
-            &weights,
-            config,
-            job.schedule,
-            &conditioning,
-            index,
-            &[&latents],
-        )?;
+    cx.repeat(steps.len(), |index| {
+        let step = &steps[index];
+        let inputs: Vec<&Tensor> = std::iter::once(&latents).chain(&image).collect();
+        let transformer = weights.schedule.transformer;
+        let halves =
+            transformer::predict(cx, &placed, config, transformer, &conditioning, index, &inputs)?;
         let mut velocity = cx.alloc("velocity", DType::F32, shape)?;
         match &halves[..] {
             [unconditional, conditional] => {
-                let scale = job.guidance.at(index, step.timestep, job.steps.len());
+                let scale = job.guidance.at(done + index, step.timestep, job.steps.len());
                 cx.device.guide(unconditional, conditional, scale, &mut velocity);
             }
             [only] => cx.device.cast(only, &mut velocity),
@@ -129,9 +230,30 @@ fn denoise(
         }
         drop(halves);
         advance(cx, step, &mut noise, velocity, &mut latents, &mut before)?;
-        outputs.step_done(index)
+        outputs.step_done(cx, done + index, &latents, before.as_ref())
     })?;
     Ok(latents)
+}
+
+/// The decode phase.
+pub(crate) fn decode<'a>(
+    cx: &Context<'_>,
+    weights: &ComponentWeights<'a>,
+    placed: Option<Placed<'a>>,
+    latents: &Tensor,
+    outputs: &mut dyn Outputs,
+) -> Result<(), Error> {
+    let job = weights.job;
+    let placed = match placed {
+        Some(placed) => placed,
+        None => weights.decoder()?,
+    };
+    let video = latents.slice(job.padding_frames..job.latent_frames);
+    let config = &weights.checkpoint.vae.config;
+    let schedule = weights.schedule.decoder;
+    vae::decode(cx, &placed, config, &video, job.tiling, schedule, &mut |piece| {
+        outputs.piece(cx, piece)
+    })
 }
 
 /// One step of the scheduler: from the velocity to the next latents.
@@ -207,6 +329,13 @@ impl Noise {
                 self.generator.fill_normal_bf16(&mut values);
                 values.iter().map(|value| value.to_f32()).collect()
             }
+        }
+    }
+
+    /// Passes over what a step that is done has drawn.
+    fn skip_draws_of(&mut self, step: &Step, elements: usize) {
+        if let Update::Dpm(dpm) = &step.update {
+            (0..dpm.draws).for_each(|_| self.skip(elements));
         }
     }
 

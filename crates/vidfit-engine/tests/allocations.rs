@@ -13,10 +13,8 @@ use support::Case;
 use support::saboteur::Saboteur;
 use vidfit_cogvideox::scheduler::{SchedulerKind, Update};
 use vidfit_cogvideox::vae::Tiling;
-use vidfit_cogvideox::weights::{Form, WeightSpec};
-use vidfit_engine::checkpoint::{Checkpoint, WeightFiles};
+use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::{self, RunOptions};
-use vidfit_engine::placement::STAGING_ELEMENTS;
 use vidfit_engine::progress::Progress;
 use vidfit_engine::request::{Job, TilingChoice};
 use vidfit_tensor::{DType, Device};
@@ -80,50 +78,36 @@ struct Buffers {
     passing: Vec<Buffer>,
 }
 
-/// Where weights are widened on their way into the arena: a piece of one weight, or one tap of a
-/// convolution. What is used from the file's map needs none.
-fn staging(files: &WeightFiles, run: DType) -> usize {
-    let elements = |spec: &WeightSpec| match spec.form {
-        Form::HostRows => 0,
-        Form::TapsFirst => spec.shape.tail().elements(),
-        Form::AsStored => {
-            let stays = run == DType::F32 || (run == DType::F16 && spec.keep_f32);
-            if stays || files.dtype(spec) == run { 0 } else { spec.shape.elements() }
-        }
-    };
-    files.manifest.weights().map(elements).max().unwrap().min(STAGING_ELEMENTS) * F32
-}
-
 fn buffers(checkpoint: &Checkpoint, job: &Job) -> [Buffers; 3] {
     let (t5, transformer) = (&checkpoint.text_encoder.config, &checkpoint.transformer.config);
     let vae = &checkpoint.vae.config;
     let half_run = job.dtype != DType::F32;
-    let staying = || vec![("rounded frames", job.frames * job.height * job.width * 3)];
-    let [text_staging, transformer_staging, vae_staging] = [
-        staging(&checkpoint.text_encoder.weights, job.dtype),
-        staging(&checkpoint.transformer.weights, job.dtype),
-        staging(&checkpoint.vae.weights, job.dtype),
-    ];
+    let frames = ("rounded frames", job.frames * job.height * job.width * 3);
+    let embeds = job.prompts.len() * job.prompts[0].len() * t5.d_model * F32;
+    let embeds = ("embeddings to go on from", embeds);
+    let latents = job.latent_frames * job.channels * job.latent_height * job.latent_width;
+    let state = ("latents and last estimate to go on from", 2 * latents * F32);
+    let element = job.dtype.bytes() as usize;
+    let rows = job.steps.len() * (12 * transformer.num_layers + 2);
+    let tables = ("modulation tables", rows * transformer.inner_dim() * element);
 
     let tokens = job.prompts[0].len();
     let distances = (2 * tokens - 1) * t5.num_heads;
     let text = Buffers {
         phase: "text",
-        staying: staying(),
+        staying: vec![frames],
         passing: vec![
-            ("staging of weights", text_staging),
+            ("what the run goes on from", embeds.1 + state.1),
             ("rows of the embedding", tokens * t5.d_model * F32),
             ("position bias, by distance and by head", 2 * distances * F32),
         ],
     };
 
-    let latents = job.latent_frames * job.channels * job.latent_height * job.latent_width;
     let angles = job.grid.tokens() * transformer.attention_head_dim / 2;
     let denoise = Buffers {
         phase: "denoise",
-        staying: staying(),
+        staying: vec![frames, embeds, state, tables],
         passing: vec![
-            ("staging of weights", transformer_staging),
             ("one draw of noise", latents * F32 + if half_run { latents * 2 } else { 0 }),
             ("sinusoids of all steps", job.steps.len() * transformer.inner_dim() * F32),
             match transformer.use_rotary_positional_embeddings {
@@ -138,11 +122,8 @@ fn buffers(checkpoint: &Checkpoint, job: &Job) -> [Buffers; 3] {
     assert_eq!(vae.out_channels, 3);
     let decode = Buffers {
         phase: "decode",
-        staying: staying(),
-        passing: vec![
-            ("staging of weights", vae_staging),
-            ("a piece of a frame", piece.height * piece.width * 3 * F32),
-        ],
+        staying: vec![frames, embeds, state],
+        passing: vec![("a piece of a frame", piece.height * piece.width * 3 * F32)],
     };
     [text, denoise, decode]
 }
@@ -193,6 +174,7 @@ fn check(name: &str, dtype: DType, tiling: TilingChoice) {
         keep_tensors: false,
         capacity_bytes: prepared.plan.device_bytes(),
         poison: false,
+        state: None,
     };
     let generated = generate::run(&checkpoint, &prepared, &device, options).unwrap();
     assert_eq!(witness.reserved(), [prepared.plan.layout.peak_bytes]);

@@ -13,7 +13,7 @@ use vidfit_cogvideox::t5::{self, T5Config};
 use vidfit_cogvideox::transformer::{self, Conditioning, TransformerConfig, TransformerSchedule};
 use vidfit_cogvideox::vae::{self, Tiling, VaeConfig};
 use vidfit_engine::checkpoint::{Component, ModelConfig};
-use vidfit_engine::placement::Placed;
+use vidfit_engine::placement::{Placed, Streaming, Use};
 use vidfit_engine::safetensors::SafetensorsFile;
 use vidfit_tensor::{DType, Tensor};
 
@@ -58,7 +58,11 @@ fn predict(
     let frame = channels * plane;
 
     compute(2, |cx| {
-        let weights = Placed::new(*cx, &component.weights, dtype, |_| resident)?;
+        let streaming = if resident { Streaming::RESIDENT } else { Streaming::through(2) };
+        let shared = Use { blocks: config.conditioning_blocks(), passes: 1 };
+        let shared = Placed::new(*cx, &component.weights, dtype, shared, streaming)?;
+        let steps = Use { blocks: config.step_blocks(), passes: batch };
+        let weights = Placed::new(*cx, &component.weights, dtype, steps, streaming)?;
         let prompt = |values: &[f32]| {
             let values = values.to_vec();
             cx.upload("text", dtype, [text_shape[1], text_shape[2]], || values)
@@ -67,7 +71,7 @@ fn predict(
             text.chunks_exact(text.len() / batch).map(prompt).collect::<Result<_, _>>()?;
         let prompts: Vec<&Tensor> = prompts.iter().collect();
         let conditioning =
-            Conditioning::prepare(cx, &weights, config, dtype, grid, &STEPS, &prompts)?;
+            Conditioning::prepare(cx, &shared, config, dtype, grid, &STEPS, &prompts)?;
         let mut velocities = Vec::new();
         for (half, hidden) in hidden.chunks_exact(frames * frame).enumerate() {
             // Noisy latents and image latents come as two tensors.
@@ -137,7 +141,9 @@ fn neither_placement_nor_chunks_change_a_bit_of_the_transformer() {
 fn encode(component: &Component<T5Config>, layers: usize, prompts: &[&[usize]]) -> Vec<Vec<f32>> {
     let config = T5Config { num_layers: layers, ..component.config.clone() };
     compute(2, |cx| {
-        let weights = Placed::new(*cx, &component.weights, DType::F32, |_| false)?;
+        let usage = Use { blocks: config.encoder_blocks(), passes: 1 };
+        let streaming = Streaming::through(1);
+        let weights = Placed::new(*cx, &component.weights, DType::F32, usage, streaming)?;
         let embeds = t5::encode(cx, &weights, &config, prompts, DType::F32)?;
         embeds.iter().map(|embeds| host(cx, embeds)).collect()
     })
@@ -145,7 +151,7 @@ fn encode(component: &Component<T5Config>, layers: usize, prompts: &[&[usize]]) 
 
 /// The norm that ends the encoder, on the host.
 fn final_norm(component: &Component<T5Config>, hidden: &[f32]) -> Vec<f32> {
-    let file = component.weights.tensors.file("encoder.final_layer_norm.weight").unwrap();
+    let file = component.weights.files().unwrap().file("encoder.final_layer_norm.weight").unwrap();
     let weight = tensor(file, "encoder.final_layer_norm.weight").1;
     let eps = f64::from(component.config.layer_norm_epsilon);
     let norm = |row: &[f32]| {
@@ -206,24 +212,34 @@ fn the_decoder_equals_the_reference_whole_and_in_tiles() {
         let tiling = case.tiling.then(|| Tiling::reference(&config));
 
         let (ours, pieces) = compute(2, |cx| {
-            let weights = Placed::new(*cx, &component.weights, DType::F32, |block| {
-                block.starts_with("decoder.")
-            })?;
+            let passes = vae::decoder_passes(&config, tiling, latent_frames, (h, w));
+            let usage = Use { blocks: config.decoder_blocks(), passes };
+            let streaming = Streaming::RESIDENT;
+            let weights = Placed::new(*cx, &component.weights, DType::F32, usage, streaming)?;
             let shape = [latent_frames, channels, h, w];
             let latents = cx.upload("latents", DType::F32, shape, || latents.clone())?;
             let mut video = vec![f32::NAN; frames * height * width * 3];
             let mut pieces = 0;
-            vae::decode(cx, &weights, &config, &latents, tiling, &mut |piece| {
-                let columns = piece.pixels.dims()[1];
-                for (row, line) in host(cx, piece.pixels)?.chunks_exact(columns * 3).enumerate() {
-                    let start = (piece.frame * height + piece.top + row) * width + piece.left;
-                    let pixels = &mut video[start * 3..start * 3 + line.len()];
-                    assert!(pixels.iter().all(|old| old.is_nan()), "a pixel is given twice");
-                    pixels.copy_from_slice(line);
-                }
-                pieces += 1;
-                Ok(())
-            })?;
+            vae::decode(
+                cx,
+                &weights,
+                &config,
+                &latents,
+                tiling,
+                Default::default(),
+                &mut |piece| {
+                    let columns = piece.pixels.dims()[1];
+                    for (row, line) in host(cx, piece.pixels)?.chunks_exact(columns * 3).enumerate()
+                    {
+                        let start = (piece.frame * height + piece.top + row) * width + piece.left;
+                        let pixels = &mut video[start * 3..start * 3 + line.len()];
+                        assert!(pixels.iter().all(|old| old.is_nan()), "a pixel is given twice");
+                        pixels.copy_from_slice(line);
+                    }
+                    pieces += 1;
+                    Ok(())
+                },
+            )?;
             Ok((video, pieces))
         });
         assert!(ours.iter().all(|pixel| !pixel.is_nan()), "{name}: a pixel is missing");

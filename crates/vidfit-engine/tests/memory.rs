@@ -16,6 +16,7 @@ use vidfit_engine::generate::{self, Generated, Prepared, RunOptions};
 use vidfit_engine::plan::Plan;
 use vidfit_engine::progress::{Listener, Progress};
 use vidfit_engine::request::TilingChoice;
+use vidfit_engine::schedule::Schedule;
 use vidfit_tensor::{DType, Device, Error};
 
 const PHASES: [&str; 3] = ["text", "denoise", "decode"];
@@ -87,6 +88,7 @@ fn one_unit_less_is_refused_before_anything_runs() {
             keep_tensors: false,
             capacity_bytes: less,
             poison: false,
+            state: None,
         };
         let result = generate::run(&checkpoint, &prepared, &device, options);
         refused(result, &prepared.plan, less, case.tiling);
@@ -128,7 +130,8 @@ fn plans_for_another_process() {
     let folder = Path::new(&folder);
     let checkpoint = Checkpoint::open(&folder.join("checkpoint")).unwrap();
     let job = job(&checkpoint, &Case::named(CASE_OF_CHILD).request(DType::F32));
-    let plan = Plan::new(&checkpoint, &job, &CpuDevice::profile_of(2)).unwrap();
+    let plan = Plan::new(&checkpoint, &job, &Schedule::in_place(), None, &CpuDevice::profile_of(2))
+        .unwrap();
     std::fs::write(folder.join("plan.json"), serde_json::to_vec(&plan).unwrap()).unwrap();
 }
 
@@ -141,7 +144,9 @@ fn a_plan_made_in_another_process_without_weights_is_run() {
     let empty = Checkpoint::open(&folder.path().join("checkpoint")).unwrap();
     let names = empty.vae.weights.manifest.weights().map(|weight| &weight.key);
     for name in names {
-        assert!(empty.vae.weights.tensors.bytes(name).unwrap().iter().all(|&byte| byte == 0));
+        assert!(
+            empty.vae.weights.files().unwrap().bytes(name).unwrap().iter().all(|&byte| byte == 0)
+        );
     }
 
     let child = Command::new(std::env::current_exe().unwrap())
@@ -155,7 +160,7 @@ fn a_plan_made_in_another_process_without_weights_is_run() {
 
     let checkpoint = case.open();
     let job = job(&checkpoint, &case.request(DType::F32));
-    let prepared = Prepared { job, plan, warnings: Vec::new() };
+    let prepared = Prepared { job, schedule: Schedule::in_place(), plan, warnings: Vec::new() };
     let device = Arc::new(CpuDevice::new(2).unwrap());
     let generated = run_prepared(&checkpoint, &prepared, device);
     assert_as_planned(&case.name, &prepared.plan, &generated);
@@ -201,7 +206,12 @@ fn a_plan_for_another_job_is_refused() {
     ];
     for (what, other) in others {
         let plan = generate::prepare(&checkpoint, &other, &*device, u64::MAX).unwrap().plan;
-        let prepared = Prepared { job: job(&checkpoint, &request), plan, warnings: Vec::new() };
+        let prepared = Prepared {
+            job: job(&checkpoint, &request),
+            schedule: Schedule::in_place(),
+            plan,
+            warnings: Vec::new(),
+        };
         let stop = AtomicBool::new(false);
         let result =
             generate::run(&checkpoint, &prepared, &device, options(&stop, Box::new(|_| {})));
@@ -219,7 +229,14 @@ fn a_plan_for_another_job_is_refused() {
 }
 
 fn options(stop: &AtomicBool, listener: Listener) -> RunOptions<'_> {
-    RunOptions { stop, listener, keep_tensors: true, capacity_bytes: u64::MAX, poison: true }
+    RunOptions {
+        stop,
+        listener,
+        keep_tensors: true,
+        capacity_bytes: u64::MAX,
+        poison: true,
+        state: None,
+    }
 }
 
 #[test]

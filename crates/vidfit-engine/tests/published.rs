@@ -21,6 +21,7 @@ use vidfit_engine::checkpoint::{
 use vidfit_engine::plan::Plan;
 use vidfit_engine::request::{Job, Request};
 use vidfit_engine::safetensors::{HeaderFault, SafetensorsError, StoredDtype};
+use vidfit_engine::schedule::Schedule;
 use vidfit_tensor::Event;
 
 /// Parameters of the transformers, from the model cards and counted on the reference.
@@ -204,7 +205,7 @@ fn the_embedding_may_have_its_other_name() {
     });
     renamed.write(temporary.path());
     let checkpoint = Checkpoint::open(temporary.path()).unwrap();
-    assert!(checkpoint.text_encoder.weights.tensors.contains(other));
+    assert!(checkpoint.text_encoder.weights.files().unwrap().contains(other));
 }
 
 #[test]
@@ -223,7 +224,7 @@ fn the_published_models_are_planned_in_seconds_without_weights() {
         let (job, warnings) = Job::new(&checkpoint, &Request::new("A panda.")).unwrap();
         assert_eq!((job.frames, job.height, job.width, warnings.len()), (49, 480, 720, 0));
         assert_eq!(job.grid.tokens(), 17_550);
-        let plan = Plan::new(&checkpoint, &job, &profile).unwrap();
+        let plan = Plan::new(&checkpoint, &job, &Schedule::in_place(), None, &profile).unwrap();
         let seconds = began.elapsed().as_secs_f64();
         took += seconds;
 
@@ -247,7 +248,8 @@ fn the_published_models_are_planned_in_seconds_without_weights() {
         assert!(peaks[0] < peaks[1] && (1.0..=1.1).contains(&waste));
         if name == "2b" {
             let job = job.with_tiles(Tiling::reference(&checkpoint.vae.config));
-            let tiled = Plan::new(&checkpoint, &job, &profile).unwrap();
+            let tiled =
+                Plan::new(&checkpoint, &job, &Schedule::in_place(), None, &profile).unwrap();
             let tiles = tiled.layout.phases[2].peak_bytes;
             println!("{name} in tiles: decode {:.2} GB", tiles as f64 / GB);
             assert!(tiles < peaks[2] / 3 && tiled.layout.phases[0].peak_bytes == peaks[0]);
@@ -281,7 +283,8 @@ fn the_longest_and_widest_video_is_planned_in_tiles() {
     assert_eq!((job.frames, job.height, job.width), (161, 768, 1360));
     let job = job.with_tiles(Tiling::reference(&checkpoint.vae.config));
     let began = Instant::now();
-    let plan = Plan::new(&checkpoint, &job, &CpuDevice::profile_of(2)).unwrap();
+    let plan = Plan::new(&checkpoint, &job, &Schedule::in_place(), None, &CpuDevice::profile_of(2))
+        .unwrap();
     let seconds = began.elapsed().as_secs_f64();
 
     let layout = &plan.layout;

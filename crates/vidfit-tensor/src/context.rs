@@ -1,6 +1,10 @@
 //! What model code is handed: a device, an arena, and somebody who watches.
 
-use crate::{Arena, DType, Device, Error, Shape, Tensor};
+use crate::{Arena, DType, Device, Error, Fence, HostBuffer, HostSource, Shape, Tensor};
+use std::sync::Arc;
+
+/// How often a copy between host and device is tried before the run ends.
+pub const COPY_ATTEMPTS: usize = 3;
 
 /// Watches a run, and may stop it.
 pub trait Monitor: Send + Sync {
@@ -79,6 +83,54 @@ impl<'a> Context<'a> {
             self.device.upload(&values(), &mut tensor);
         }
         Ok(tensor)
+    }
+
+    /// Copies `source` to `dst` in the order of the computing: after what was asked for before,
+    /// and before what is asked for from now on.
+    ///
+    /// # Errors
+    /// As [`Context::arrive`].
+    pub fn copy_in(&self, source: &Arc<dyn HostSource>, dst: &Tensor) -> Result<(), Error> {
+        let fence = self.device.begin_upload(source.clone(), dst, &[self.device.fence()]);
+        self.arrive(fence, source, dst)
+    }
+
+    /// Holds the computing back until `source` has arrived in `dst`, by the copy that ends at
+    /// `fence`, or by another where that failed.
+    ///
+    /// # Errors
+    /// [`Error::Transfer`] if it failed [`COPY_ATTEMPTS`] times.
+    pub fn arrive(
+        &self,
+        mut fence: Fence,
+        source: &Arc<dyn HostSource>,
+        dst: &Tensor,
+    ) -> Result<(), Error> {
+        for _ in 1..COPY_ATTEMPTS {
+            match self.device.wait(fence) {
+                Err(Error::Transfer { .. }) => {
+                    fence = self.device.begin_upload(source.clone(), dst, &[self.device.fence()]);
+                }
+                other => return other,
+            }
+        }
+        self.device.wait(fence)
+    }
+
+    /// Copies `src` to the beginning of `dst` in the order of the computing, as
+    /// [`Context::copy_in`].
+    ///
+    /// # Errors
+    /// [`Error::Transfer`] if it failed [`COPY_ATTEMPTS`] times.
+    pub fn copy_out(&self, src: &Tensor, dst: &HostBuffer) -> Result<(), Error> {
+        let begin = || self.device.begin_download(src, dst, &[self.device.fence()]);
+        for _ in 1..COPY_ATTEMPTS {
+            match self.device.wait(begin()) {
+                Err(Error::Transfer { .. }) => {}
+                other => return other,
+            }
+        }
+        self.device.wait(begin())
     }
 
     /// Names what `body` allocates.

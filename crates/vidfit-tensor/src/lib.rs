@@ -43,7 +43,7 @@ mod trace;
 mod transfer;
 
 pub use arena::{Arena, Measured};
-pub use context::{Context, Monitor, Unwatched};
+pub use context::{COPY_ATTEMPTS, Context, Monitor, Unwatched};
 pub use device::{
     Activation, Attention, Axis, Conv, Device, GroupNorm, LayerNorm, Linear, Profile, QkNorm, Rope,
 };

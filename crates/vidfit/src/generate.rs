@@ -75,6 +75,7 @@ fn make(args: GenerateArgs, shown: Shown) -> Result<(), Failure> {
         keep_tensors: args.save_tensors.is_some(),
         capacity_bytes,
         poison: false,
+        state: None,
     };
     let generated = run_job(&checkpoint, &prepared, &device, options)?;
     // The video first: whatever happens to the tensors, it is not lost.

@@ -251,6 +251,23 @@ impl TransformerConfig {
         manifest
     }
 
+    /// The blocks that [`super::Conditioning::prepare`] asks for, in order. Besides, it asks for
+    /// the learned positions, and keeps them.
+    pub fn conditioning_blocks(&self) -> Vec<String> {
+        let mut names = vec!["time_embedding".to_owned()];
+        names.extend((0..self.num_layers).map(modulation_name));
+        names.extend(["tail.modulation".to_owned(), "text_proj".to_owned()]);
+        names
+    }
+
+    /// The blocks that [`super::predict`] asks for in every step, in order.
+    pub fn step_blocks(&self) -> Vec<String> {
+        let mut names = vec!["patch_embed".to_owned()];
+        names.extend((0..self.num_layers).map(block_name));
+        names.push("tail".to_owned());
+        names
+    }
+
     /// What this code does not compute, in words, if the configuration asks for it.
     pub fn unsupported(&self) -> Option<String> {
         let wrong = |field: &str, value: &str| Some(format!("{field} = {value}"));

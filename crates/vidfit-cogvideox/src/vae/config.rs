@@ -140,6 +140,17 @@ impl VaeConfig {
         manifest
     }
 
+    /// The blocks that decoding asks for in every chunk of every tile, in order.
+    pub fn decoder_blocks(&self) -> Vec<String> {
+        self.decoder_manifest().blocks.into_iter().map(|block| block.name).collect()
+    }
+
+    /// Causal convolutions of the decoder that remember frames from one chunk to the next.
+    pub fn decoder_caches(&self) -> usize {
+        let resnets: usize = self.up_blocks().iter().map(|up| up.resnets).sum();
+        2 * (2 + resnets) + 2
+    }
+
     /// The encoder's weights.
     pub fn encoder_manifest(&self) -> Manifest {
         let mut manifest = Manifest::default();

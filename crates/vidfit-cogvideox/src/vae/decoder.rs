@@ -1,9 +1,11 @@
 //! From latents to frames: chunks in time, tiles in space.
 
 use super::VaeConfig;
-use super::layers::{Caches, CausalConv, Latents, SpatialNorm, resnet, upsample};
+use super::caches::Caches;
+use super::layers::{CausalConv, Latents, SpatialNorm, resnet, upsample};
 use super::tiling::Tiling;
 use crate::weights::Weights;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use vidfit_tensor::{Axis, Context, DType, Error, Tensor};
 
@@ -19,6 +21,25 @@ pub struct Piece<'a> {
     pub pixels: &'a Tensor,
 }
 
+/// How decoding uses memory. Never changes a bit of the result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DecodeSchedule {
+    /// How many of the causal convolutions, counted from the last, keep what they remember from
+    /// chunk to chunk in host memory.
+    pub paged_caches: usize,
+}
+
+/// How often decoding goes through all blocks: once for each chunk of each tile.
+pub fn decoder_passes(
+    config: &VaeConfig,
+    tiling: Option<Tiling>,
+    frames: usize,
+    (height, width): (usize, usize),
+) -> usize {
+    let (rows, columns) = Tiling::strips(tiling, config, height, width);
+    chunks(frames).count() * rows.starts(height).count() * columns.starts(width).count()
+}
+
 /// Decodes `latents` `[F, C, h, w]` and hands every finished piece to `give`. Without tiles there
 /// is one piece a frame; tiles come row by row, all frames of one before the next.
 ///
@@ -32,6 +53,7 @@ pub fn decode(
     config: &VaeConfig,
     latents: &Tensor,
     tiling: Option<Tiling>,
+    schedule: DecodeSchedule,
     give: &mut dyn FnMut(Piece<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let [count, _, height, width] = *latents.dims() else {
@@ -64,10 +86,11 @@ pub fn decode(
             if !last_column && !has_before {
                 before = Some(edges("last columns of a tile", h, columns.blend)?);
             }
-            let mut caches = Caches::new();
+            let mut caches = Caches::new(config.decoder_caches(), schedule.paged_caches);
             let mut frame = 0;
             for chunk in chunks(count) {
                 let tile = Tile { corner: (top, left), size };
+                caches.begin_chunk(chunk.end == count);
                 for mut pixels in
                     decode_chunk(cx, weights, config, latents, chunk, tile, &mut caches)?
                 {
@@ -176,14 +199,14 @@ fn decode_chunk(
     let z = Latents { frames: z };
 
     let w = weights.block("decoder.conv_in")?;
-    let mut conv = CausalConv::resume(cx, &w, "conv_in.conv", caches, "conv_in");
+    let mut conv = CausalConv::resume(cx, &w, "conv_in.conv", caches, "conv_in")?;
     let mut frames = Vec::new();
     for t in chunk {
         let mut dst = cx.alloc("conv_in", dtype, [height, width, config.widest()])?;
         conv.feed(latent(t, true)?, false, &mut dst);
         frames.push(dst);
     }
-    conv.suspend(caches, "conv_in");
+    conv.suspend(caches, "conv_in")?;
     drop(w);
 
     let mut run_resnet = |name: String, frames: Vec<Tensor>| {
@@ -209,7 +232,7 @@ fn decode_chunk(
 
     let w = weights.block("decoder.tail")?;
     let norm = SpatialNorm::measure(cx, &w, "norm_out", config.norm_num_groups, &frames, &z)?;
-    let mut conv = CausalConv::resume(cx, &w, "conv_out.conv", caches, "conv_out");
+    let mut conv = CausalConv::resume(cx, &w, "conv_out.conv", caches, "conv_out")?;
     let mut pictures = Vec::new();
     for (t, frame) in frames.into_iter().enumerate() {
         let padded = norm.apply(t, &frame)?;
@@ -219,7 +242,7 @@ fn decode_chunk(
         conv.feed(padded, false, &mut dst);
         pictures.push(dst);
     }
-    conv.suspend(caches, "conv_out");
+    conv.suspend(caches, "conv_out")?;
     Ok(pictures)
 }
 

@@ -1,7 +1,7 @@
 //! The decoder's layers over tables of frames.
 
+use super::caches::{Caches, Window};
 use crate::weights::Block;
-use std::collections::BTreeMap;
 use vidfit_tensor::{Activation, Context, Conv, DType, Error, GroupNorm, Tensor};
 
 /// The eps of the reference's spatial norms, which no configuration holds.
@@ -26,16 +26,6 @@ impl Latents {
     }
 }
 
-/// The last two padded input frames of each causal convolution, kept from chunk to chunk.
-pub(super) type Caches = BTreeMap<String, Window>;
-
-/// The two padded frames before the current one.
-#[derive(Clone)]
-pub(super) struct Window {
-    earlier: Tensor,
-    previous: Tensor,
-}
-
 /// A causal 3×3×3 convolution that is fed one padded frame after another. Before the first frame
 /// of a video stand two copies of it.
 pub(super) struct CausalConv<'a> {
@@ -53,13 +43,13 @@ impl<'a> CausalConv<'a> {
         key: &str,
         caches: &mut Caches,
         name: &str,
-    ) -> Self {
-        CausalConv {
+    ) -> Result<Self, Error> {
+        Ok(CausalConv {
             cx,
             weight: w.get(&format!("{key}.weight")),
             bias: w.get(&format!("{key}.bias")),
-            window: caches.remove(name),
-        }
+            window: caches.take(cx, name)?,
+        })
     }
 
     /// The last padded frame that was fed.
@@ -84,9 +74,10 @@ impl<'a> CausalConv<'a> {
     }
 
     /// Leaves the last two frames for the next chunk.
-    pub fn suspend(self, caches: &mut Caches, name: &str) {
-        if let Some(window) = self.window {
-            caches.insert(name.to_owned(), window);
+    pub fn suspend(self, caches: &mut Caches, name: &str) -> Result<(), Error> {
+        match self.window {
+            Some(window) => caches.put(self.cx, name, window),
+            None => Ok(()),
         }
     }
 }
@@ -181,7 +172,7 @@ pub(super) fn resnet(
         .collect();
 
     let cache = format!("{name}.conv1");
-    let mut conv = CausalConv::resume(cx, w, "conv1.conv", caches, &cache);
+    let mut conv = CausalConv::resume(cx, w, "conv1.conv", caches, &cache)?;
     let (mut inner, mut skipped) = (Vec::new(), Vec::new());
     for (t, frame) in frames.into_iter().enumerate() {
         cx.check()?;
@@ -200,19 +191,19 @@ pub(super) fn resnet(
         conv.feed(padded, false, &mut dst);
         inner.push(dst);
     }
-    conv.suspend(caches, &cache);
+    conv.suspend(caches, &cache)?;
     drop(norm);
 
     let norm = SpatialNorm::measure(cx, w, "norm2", groups, &inner, latents)?;
     let cache = format!("{name}.conv2");
-    let mut conv = CausalConv::resume(cx, w, "conv2.conv", caches, &cache);
+    let mut conv = CausalConv::resume(cx, w, "conv2.conv", caches, &cache)?;
     for ((t, frame), dst) in inner.into_iter().enumerate().zip(&mut skipped) {
         cx.check()?;
         let padded = norm.apply(t, &frame)?;
         drop(frame);
         conv.feed(padded, true, dst);
     }
-    conv.suspend(caches, &cache);
+    conv.suspend(caches, &cache)?;
     Ok(skipped)
 }
 

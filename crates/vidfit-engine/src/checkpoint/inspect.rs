@@ -86,19 +86,20 @@ pub fn inspect(dir: &Path) -> Result<Inspection, CheckpointError> {
 }
 
 fn weights<C: ModelConfig>(opened: Result<Component<C>, CheckpointError>) -> ComponentState {
-    let files = match opened {
+    let weights = match opened {
         Ok(component) => component.weights,
         Err(error) => return ComponentState::Broken(error),
     };
+    let files = weights.files().expect("an opened component has files");
     let mut dtypes = BTreeMap::new();
     let (mut bytes, mut tensors) = (0, 0);
-    for (_, info) in files.tensors.tensors() {
+    for (_, info) in files.tensors() {
         *dtypes.entry(info.dtype.name().to_owned()).or_insert(0) += 1;
         bytes += info.bytes();
         tensors += 1;
     }
     let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
-    let shards = files.tensors.files().iter().filter_map(|file| name(file.path())).collect();
-    let parameters = files.manifest.parameters();
+    let shards = files.files().iter().filter_map(|file| name(file.path())).collect();
+    let parameters = weights.manifest.parameters();
     ComponentState::Weights { parameters, bytes, tensors, dtypes, shards }
 }

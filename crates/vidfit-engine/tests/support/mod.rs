@@ -19,6 +19,7 @@ use vidfit_engine::generate::{self, Generated, KeptTensors, Prepared, RunOptions
 use vidfit_engine::plan::Plan;
 use vidfit_engine::request::{Job, Request, TilingChoice, tiles};
 use vidfit_engine::safetensors::{SafetensorsFile, StoredDtype};
+use vidfit_engine::schedule::Schedule;
 use vidfit_tensor::{DType, Device};
 
 /// The folder of the fixtures.
@@ -210,14 +211,16 @@ pub fn run_prepared(
         keep_tensors: true,
         capacity_bytes: prepared.plan.device_bytes(),
         poison: true,
+        state: None,
     };
     generate::run(checkpoint, prepared, &device, options).unwrap()
 }
 
 /// A plan for a job that no request makes.
 pub fn prepare_job(checkpoint: &Checkpoint, job: Job, device: &dyn Device) -> Prepared {
-    let plan = Plan::new(checkpoint, &job, device.profile()).unwrap();
-    Prepared { job, plan, warnings: Vec::new() }
+    let schedule = Schedule::plain(device.profile());
+    let plan = Plan::new(checkpoint, &job, &schedule, None, device.profile()).unwrap();
+    Prepared { job, schedule, plan, warnings: Vec::new() }
 }
 
 /// What [`run`] keeps.

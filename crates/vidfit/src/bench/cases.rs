@@ -95,7 +95,7 @@ fn vae_decode(threads: usize, repeat: usize) -> Result<Vec<f64>, Error> {
     time(threads, repeat, &|cx| {
         let values = || noise(shape.iter().product());
         let latents = cx.upload("latents", DType::F32, shape, values)?;
-        vae::decode(cx, &weights, &config, &latents, None, &mut |_| Ok(()))
+        vae::decode(cx, &weights, &config, &latents, None, Default::default(), &mut |_| Ok(()))
     })
 }
 

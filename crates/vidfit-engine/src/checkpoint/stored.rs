@@ -1,0 +1,220 @@
+//! The weights of a component: in files, checked but not read; or nowhere, to plan without them;
+//! or random, to measure without them.
+
+use super::CheckpointError;
+use crate::safetensors::{MappedBytes, ShardedTensors, StoredDtype};
+use half::{bf16, f16};
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use vidfit_cogvideox::weights::{Form, Manifest, WeightSpec};
+use vidfit_tensor::{DType, HostBytes, Tensor};
+
+/// The weights of a component.
+pub struct StoredWeights {
+    /// Every weight.
+    pub manifest: Manifest,
+    store: Store,
+}
+
+enum Store {
+    Files(ShardedTensors),
+    Nowhere(DType),
+    Random(DType),
+}
+
+/// Under this name some files hold the T5 embedding, which is one matrix with two names.
+const EMBEDDING_NAMES: [&str; 2] = ["shared.weight", "encoder.embed_tokens.weight"];
+
+impl StoredWeights {
+    /// The weights in the files of `dir` whose names begin with `stem`.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a file is broken, or the weights are not those of `manifest`.
+    pub(super) fn open(
+        dir: &Path,
+        stem: &str,
+        manifest: Manifest,
+    ) -> Result<StoredWeights, CheckpointError> {
+        let files = ShardedTensors::open(dir, stem)?;
+        check(&manifest, &files, dir)?;
+        Ok(StoredWeights { manifest, store: Store::Files(files) })
+    }
+
+    pub(super) fn nowhere(manifest: Manifest, dtype: DType) -> StoredWeights {
+        StoredWeights { manifest, store: Store::Nowhere(dtype) }
+    }
+
+    pub(super) fn random(manifest: Manifest, dtype: DType) -> StoredWeights {
+        StoredWeights { manifest, store: Store::Random(dtype) }
+    }
+
+    /// The files, if there are any.
+    pub fn files(&self) -> Option<&ShardedTensors> {
+        match &self.store {
+            Store::Files(files) => Some(files),
+            _ => None,
+        }
+    }
+
+    /// Whether there are no weights behind the names.
+    pub fn is_nowhere(&self) -> bool {
+        matches!(self.store, Store::Nowhere(_))
+    }
+
+    /// The type that a weight is stored in.
+    pub fn dtype(&self, spec: &WeightSpec) -> DType {
+        match &self.store {
+            Store::Files(files) => {
+                let info = files.info(stored_name(files, &spec.key));
+                info.ok().and_then(|info| float_type(info.dtype)).expect("checked when opened")
+            }
+            Store::Nowhere(dtype) | Store::Random(dtype) => *dtype,
+        }
+    }
+
+    /// Bytes that a weight takes where it is stored.
+    pub fn stored_bytes(&self, spec: &WeightSpec) -> u64 {
+        spec.shape.elements() as u64 * self.dtype(spec).bytes()
+    }
+
+    /// Bytes of all weights where they are stored.
+    pub fn all_bytes(&self) -> u64 {
+        self.manifest.weights().map(|spec| self.stored_bytes(spec)).sum()
+    }
+
+    /// The bytes of a weight, as stored; zero for a plan's weights, which are nowhere.
+    pub fn bytes(&self, spec: &WeightSpec) -> Arc<dyn HostBytes> {
+        match &self.store {
+            Store::Files(files) => {
+                let bytes = files.mapped(stored_name(files, &spec.key));
+                Arc::new(bytes.expect("checked when opened"))
+            }
+            Store::Nowhere(_) => Arc::new(Vec::new()),
+            Store::Random(dtype) => Arc::new(random_bytes(spec, *dtype)),
+        }
+    }
+
+    /// Whether the elements of a weight are aligned where they are stored, so that they can be
+    /// used there.
+    pub fn is_aligned(&self, spec: &WeightSpec) -> bool {
+        match &self.store {
+            Store::Files(files) => {
+                let bytes = files.mapped(stored_name(files, &spec.key));
+                let width = self.dtype(spec).bytes() as usize;
+                bytes.is_ok_and(|bytes| bytes.start().is_multiple_of(width))
+            }
+            Store::Nowhere(_) => true,
+            Store::Random(_) => false,
+        }
+    }
+
+    /// The weight as a tensor over host memory. It must be aligned there.
+    pub fn in_place(&self, spec: &WeightSpec) -> Tensor {
+        let dtype = self.dtype(spec);
+        match &self.store {
+            Store::Nowhere(_) => Tensor::nowhere(dtype, spec.shape),
+            _ => Tensor::from_host(self.bytes(spec), 0, dtype, spec.shape),
+        }
+    }
+
+    /// The spec of the weight `key`.
+    pub fn spec(&self, key: &str) -> Option<&WeightSpec> {
+        self.manifest.weights().find(|spec| spec.key == key)
+    }
+}
+
+impl HostBytes for MappedBytes {
+    fn bytes(&self) -> &[u8] {
+        self.as_slice()
+    }
+}
+
+/// What `key` is called in the files.
+fn stored_name<'a>(files: &ShardedTensors, key: &'a str) -> &'a str {
+    let other = EMBEDDING_NAMES[1];
+    if key == EMBEDDING_NAMES[0] && !files.contains(key) { other } else { key }
+}
+
+/// Holds every tensor to the manifest: nothing missing, nothing unknown, right shapes and types.
+fn check(manifest: &Manifest, files: &ShardedTensors, dir: &Path) -> Result<(), CheckpointError> {
+    let mut known = HashSet::new();
+    let mut absent = Vec::new();
+    for spec in manifest.weights() {
+        let name = stored_name(files, &spec.key);
+        known.insert(name);
+        if !files.contains(name) {
+            absent.push(spec.key.clone());
+            continue;
+        }
+        let info = files.info(name)?;
+        let found: Vec<u64> = info.shape.iter().map(|&length| length as u64).collect();
+        let expected: Vec<u64> = spec.stored.iter().map(|&length| length as u64).collect();
+        if found != expected {
+            return Err(CheckpointError::WrongShape {
+                dir: dir.to_owned(),
+                key: spec.key.clone(),
+                found,
+                expected: spec.stored.clone(),
+            });
+        }
+        if float_type(info.dtype).is_none() {
+            return Err(CheckpointError::WrongType {
+                dir: dir.to_owned(),
+                key: spec.key.clone(),
+                found: info.dtype.name().to_owned(),
+            });
+        }
+    }
+    if let Some(key) = absent.first() {
+        let (key, count) = (key.clone(), absent.len());
+        return Err(CheckpointError::MissingWeights { dir: dir.to_owned(), key, count });
+    }
+    known.extend(EMBEDDING_NAMES);
+    let mut unknown: Vec<&str> = files
+        .tensors()
+        .map(|(_, info)| info.name.as_str())
+        .filter(|name| !known.contains(name))
+        .collect();
+    unknown.sort_unstable();
+    if let Some(&key) = unknown.first() {
+        let (key, count) = (key.to_owned(), unknown.len());
+        return Err(CheckpointError::UnknownWeights { dir: dir.to_owned(), key, count });
+    }
+    Ok(())
+}
+
+/// Values with a variance of one over the number of inputs, always the same for a weight, so that
+/// what goes through a layer keeps its size.
+fn random_bytes(spec: &WeightSpec, dtype: DType) -> Vec<u8> {
+    let mut state = spec
+        .key
+        .bytes()
+        .fold(0xcbf2_9ce4_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let inputs: usize = spec.stored.iter().skip(1).product();
+    let is_table = spec.form == Form::HostRows || spec.stored.len() < 2;
+    let scale = if is_table { 0.5 } else { (inputs as f32).sqrt().recip() * 1.732 };
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        ((state >> 8) as f32 / (1 << 23) as f32 - 1.0) * scale
+    };
+    let count = spec.shape.elements();
+    let mut bytes = Vec::with_capacity(count * dtype.bytes() as usize);
+    for _ in 0..count {
+        match dtype {
+            DType::F32 => bytes.extend(next().to_le_bytes()),
+            DType::F16 => bytes.extend(f16::from_f32(next()).to_le_bytes()),
+            DType::BF16 => bytes.extend(bf16::from_f32(next()).to_le_bytes()),
+        }
+    }
+    bytes
+}
+
+fn float_type(stored: StoredDtype) -> Option<DType> {
+    match stored {
+        StoredDtype::F32 => Some(DType::F32),
+        StoredDtype::F16 => Some(DType::F16),
+        StoredDtype::BF16 => Some(DType::BF16),
+        _ => None,
+    }
+}

@@ -1,0 +1,57 @@
+//! How a job uses memory: what stays on the device, what is streamed, what is cut up, what waits in
+//! host memory. No choice made here changes a bit of the result.
+
+use crate::placement::Streaming;
+use serde::{Deserialize, Serialize};
+use vidfit_cogvideox::transformer::TransformerSchedule;
+use vidfit_cogvideox::vae::DecodeSchedule;
+use vidfit_tensor::Profile;
+
+/// The schedule of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Schedule {
+    /// The text encoder's weights.
+    pub text: Streaming,
+    /// The weights that all steps share the results of: each is used once.
+    pub conditioning: Streaming,
+    /// The transformer's weights.
+    pub denoise: Streaming,
+    /// How the transformer's work is cut up.
+    pub transformer: TransformerSchedule,
+    /// The decoder's weights.
+    pub decode: Streaming,
+    /// What the decoder keeps in host memory.
+    pub decoder: DecodeSchedule,
+    /// Whether all components are brought at once, before the first, and stay to the end.
+    pub keeps_components: bool,
+}
+
+impl Schedule {
+    /// For a device that reads weights where they are: nothing is streamed that is used twice.
+    pub fn in_place() -> Schedule {
+        Schedule {
+            text: Streaming::through(1),
+            conditioning: Streaming::through(1),
+            denoise: Streaming::RESIDENT,
+            transformer: TransformerSchedule::default(),
+            decode: Streaming::RESIDENT,
+            decoder: DecodeSchedule::default(),
+            keeps_components: false,
+        }
+    }
+
+    /// Each component whole while it works.
+    pub fn resident() -> Schedule {
+        Schedule {
+            text: Streaming::RESIDENT,
+            conditioning: Streaming::through(2),
+            ..Schedule::in_place()
+        }
+    }
+
+    /// What a device can do without having searched: [`Schedule::in_place`] or
+    /// [`Schedule::resident`].
+    pub fn plain(profile: &Profile) -> Schedule {
+        if profile.reads_host_memory { Schedule::in_place() } else { Schedule::resident() }
+    }
+}

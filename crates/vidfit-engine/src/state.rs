@@ -1,0 +1,100 @@
+//! What a run needs to go on from where it stopped.
+
+use std::path::Path;
+
+use crate::error::EngineError;
+use crate::request::Job;
+use crate::safetensors::{SafetensorsFile, StoredDtype, write_safetensors};
+
+/// A run after some of its steps. Values are widened to f32, which loses nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RunState {
+    /// What it is the state of: see [`RunState::key`].
+    pub job: String,
+    /// Denoising steps that are done.
+    pub steps_done: usize,
+    /// The prompts' embeddings, `[tokens, width]` each, one after another.
+    pub embeds: Vec<f32>,
+    /// `[F, C, h, w]`.
+    pub latents: Vec<f32>,
+    /// DPM's estimate of the clean latents in the step before; empty where there is none.
+    pub previous: Vec<f32>,
+}
+
+impl RunState {
+    /// Everything that decides a job's numbers, in one line: a state of another job is refused.
+    pub fn key(job: &Job) -> String {
+        format!(
+            "{} {} {:?} {:?} {} {:?} {:?}",
+            job.model,
+            job.dtype,
+            job.prompts,
+            job.grid,
+            job.seed,
+            job.guidance,
+            job.steps.iter().map(|step| step.timestep).collect::<Vec<_>>(),
+        ) + &format!(" {:?}", job.steps.first().map(|step| &step.update))
+    }
+
+    /// Writes the state to a file, whole or not at all.
+    ///
+    /// # Errors
+    /// As [`write_safetensors`].
+    pub fn save(&self, path: &Path) -> Result<(), EngineError> {
+        let floats =
+            |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
+        let steps = (self.steps_done as i64).to_le_bytes();
+        let (embeds, latents) = (floats(&self.embeds), floats(&self.latents));
+        let (previous, job) = (floats(&self.previous), self.job.as_bytes());
+        write_safetensors(
+            path,
+            &[
+                ("steps_done", StoredDtype::I64, &[1], &steps),
+                ("embeds", StoredDtype::F32, &[self.embeds.len()], &embeds),
+                ("latents", StoredDtype::F32, &[self.latents.len()], &latents),
+                ("previous", StoredDtype::F32, &[self.previous.len()], &previous),
+                ("job", StoredDtype::U8, &[job.len()], job),
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// Reads what [`RunState::save`] wrote, and holds it to `job`.
+    ///
+    /// # Errors
+    /// [`EngineError::Request`] if it is the state of another job; or as
+    /// [`SafetensorsFile::open`].
+    pub fn load(path: &Path, job: &Job, embeds: usize) -> Result<RunState, EngineError> {
+        let file = SafetensorsFile::open(path)?;
+        let wrong = |what: &str| {
+            EngineError::Request(format!("{} cannot be gone on with: {what}", path.display()))
+        };
+        let floats = |name: &str| -> Result<Vec<f32>, EngineError> {
+            let bytes = file.bytes(name)?;
+            let words = bytes.chunks_exact(4);
+            Ok(words.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+        };
+        let steps = file.bytes("steps_done")?;
+        let steps: [u8; 8] = steps.try_into().map_err(|_| wrong("it is damaged"))?;
+        let state = RunState {
+            job: String::from_utf8_lossy(file.bytes("job")?).into_owned(),
+            steps_done: usize::try_from(i64::from_le_bytes(steps))
+                .map_err(|_| wrong("it is damaged"))?,
+            embeds: floats("embeds")?,
+            latents: floats("latents")?,
+            previous: floats("previous")?,
+        };
+        if state.job != RunState::key(job) {
+            return Err(wrong(
+                "it belongs to another video; the prompt, model, size, steps, guidance, seed and \
+                 type must be the same",
+            ));
+        }
+        let latents = job.latent_elements();
+        let whole = state.steps_done <= job.steps.len()
+            && state.embeds.len() == embeds
+            && state.latents.len() == latents
+            && (state.previous.is_empty() || state.previous.len() == latents);
+        if whole { Ok(state) } else { Err(wrong("it is damaged")) }
+    }
+}
