@@ -31,12 +31,14 @@
 //! ```
 
 mod arena;
+mod clocks;
 mod context;
 mod device;
 mod dry;
 mod dtype;
 mod error;
 mod layout;
+pub mod rates;
 mod shape;
 mod tensor;
 mod trace;
@@ -44,13 +46,15 @@ mod transfer;
 
 pub use arena::{Arena, Measured};
 pub use context::{COPY_ATTEMPTS, Context, Monitor, Unwatched};
+pub use clocks::Tally;
 pub use device::{
     Activation, Attention, Axis, Conv, Device, GroupNorm, LayerNorm, Linear, Profile, QkNorm, Rope,
 };
-pub use dry::{DryDevice, Tally};
+pub use dry::DryDevice;
 pub use dtype::DType;
 pub use error::Error;
 pub use layout::{Layout, PhasePeak, solve};
+pub use rates::Rates;
 pub use shape::Shape;
 pub use tensor::{HostBytes, Place, Tensor};
 pub use trace::{Event, Request, Trace};
