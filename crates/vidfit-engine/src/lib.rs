@@ -4,19 +4,28 @@
 //!   they hold. [`placement`]: where weights are while they are used.
 //! - [`request`]: what to make, held against a checkpoint. [`text_to_video`]: the pipeline.
 //!   [`plan`]: the pipeline run dry. [`generate`]: the pipeline run in what was planned.
-//! - [`progress`], [`machine`], [`error`]: what surrounds a run.
+//! - [`gpus`], [`machine`]: what this machine has. [`catalogue`]: the cards that there are.
+//!   [`running`]: the jobs under way.
+//! - [`bytes`], [`settings`], [`folders`]: what the user writes, and where.
+//! - [`progress`], [`error`]: what surrounds a run.
 
+pub mod bytes;
+pub mod catalogue;
 pub mod checkpoint;
 pub mod error;
+pub mod folders;
 pub mod generate;
+pub mod gpus;
 pub mod hub;
 pub mod machine;
 pub mod placement;
 pub mod plan;
 pub mod progress;
 pub mod request;
+pub mod running;
 pub mod safetensors;
 pub mod schedule;
+pub mod settings;
 pub mod state;
 pub mod text_to_video;
 

@@ -45,8 +45,8 @@ mod trace;
 mod transfer;
 
 pub use arena::{Arena, Measured};
-pub use context::{COPY_ATTEMPTS, Context, Monitor, Unwatched};
 pub use clocks::Tally;
+pub use context::{COPY_ATTEMPTS, Context, Monitor, Unwatched};
 pub use device::{
     Activation, Attention, Axis, Conv, Device, GroupNorm, LayerNorm, Linear, Profile, QkNorm, Rope,
 };
