@@ -215,6 +215,7 @@ fn attend(
         heads: config.num_heads,
         scale: 1.0,
         bias: Some(position_bias),
+        first_column: 0,
     };
     let mut attended = q.clone();
     cx.device.attention(op, &mut attended);

@@ -21,13 +21,17 @@ use vidfit_tensor::{Activation, Context, DType, Error, LayerNorm, Tensor};
 /// How the work is cut up. Changes memory and speed, never a bit of the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TransformerSchedule {
-    /// Tokens that pass through the feed-forward layers at a time.
-    pub feed_forward_rows: usize,
+    /// Tokens that pass through norms, projections and feed-forward layers at a time.
+    pub rows: usize,
+    /// Parts, of as many heads each, in which attention is computed: a divisor of the number of
+    /// heads. With `n` > 1 of them a block holds one tensor as large as the hidden state, and
+    /// `3 / n` of one; with a single one, three.
+    pub head_groups: usize,
 }
 
 impl Default for TransformerSchedule {
     fn default() -> Self {
-        TransformerSchedule { feed_forward_rows: 2048 }
+        TransformerSchedule { rows: 2048, head_groups: 1 }
     }
 }
 
@@ -39,6 +43,9 @@ impl Default for TransformerSchedule {
 ///
 /// # Errors
 /// As [`Weights::block`], [`vidfit_tensor::Arena::alloc`] and [`Context::unit_done`].
+///
+/// # Panics
+/// If the schedule has no rows, or parts of unequal numbers of heads.
 pub fn predict(
     cx: &Context<'_>,
     weights: &dyn Weights,
@@ -50,17 +57,17 @@ pub fn predict(
 ) -> Result<Vec<Tensor>, Error> {
     let dtype = conditioning.dtype;
     let modulations = conditioning.modulations(cx, step)?;
-    let mut halves = embed(cx, weights, config, conditioning, latents)?;
+    let halves = embed(cx, weights, config, conditioning, latents)?;
 
     for layer in 0..config.num_layers {
         let name = config::block_name(layer);
         let w = weights.block(&name)?;
         let modulation = modulations.block(layer);
         cx.scope(&name, || {
-            let run = |half: &mut Half| {
+            let run = |half: &Half| {
                 block::run(cx, &w, config, schedule, &modulation, conditioning.rope(), half)
             };
-            halves.iter_mut().try_for_each(run)
+            halves.iter().try_for_each(run)
         })?;
         cx.unit_done()?;
     }
@@ -129,7 +136,7 @@ fn project_out(
     let video = half.video();
     let width = config.patch_outputs();
     let patches = cx.alloc("output patches", dtype, [video.rows(), width])?;
-    for rows in block::chunks(0..video.rows(), schedule.feed_forward_rows) {
+    for rows in block::chunks(0..video.rows(), schedule.rows) {
         let mut normed = cx.alloc("normed", dtype, [rows.len(), config.inner_dim()])?;
         let norm = |x: &Tensor, key: &str, modulation, dst: &mut Tensor| {
             let op = LayerNorm {

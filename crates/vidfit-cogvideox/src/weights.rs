@@ -6,6 +6,7 @@
 //! been in place all along or has just been brought.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use vidfit_tensor::{Activation, Context, Error, Linear, Shape, Tensor};
 
 /// Beyond any width of a configuration that is meant seriously.
@@ -191,5 +192,20 @@ impl Block {
         let weight = self.get(&format!("{key}.weight"));
         let bias = self.find(&format!("{key}.bias"));
         cx.device.linear(Linear { x, weight, bias, activation }, dst);
+    }
+
+    /// As [`Block::linear`], but only the `outputs` in this range.
+    pub(crate) fn linear_part(
+        &self,
+        cx: &Context<'_>,
+        key: &str,
+        outputs: Range<usize>,
+        x: &Tensor,
+        activation: Activation,
+        dst: &mut Tensor,
+    ) {
+        let weight = &self.get(&format!("{key}.weight")).slice(outputs.clone());
+        let bias = self.find(&format!("{key}.bias")).map(|bias| bias.slice(outputs));
+        cx.device.linear(Linear { x, weight, bias: bias.as_ref(), activation }, dst);
     }
 }

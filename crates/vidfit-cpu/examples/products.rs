@@ -39,7 +39,8 @@ fn linear(rows: usize, depth: usize, columns: usize, x: DType, weight: DType) ->
 
 fn attention(rows: usize, heads: usize, head_dim: usize, dtype: DType) -> Case {
     let call = move |device: &CpuDevice, t: &[Tensor]| {
-        let op = Attention { q: &t[0], k: &t[1], v: &t[2], heads, scale: 0.125, bias: None };
+        let (scale, bias, first_column) = (0.125, None, 0);
+        let op = Attention { q: &t[0], k: &t[1], v: &t[2], heads, scale, bias, first_column };
         device.attention(op, &mut t[3].clone());
     };
     Case {

@@ -30,6 +30,10 @@ fn linear<'a>(x: &'a Tensor, weight: &'a Tensor) -> Linear<'a> {
     Linear { x, weight, bias: None, activation: Activation::None }
 }
 
+fn attention<'a>(q: &'a Tensor, k: &'a Tensor, v: &'a Tensor) -> Attention<'a> {
+    Attention { q, k, v, heads: 1, scale: 1.0, bias: None, first_column: 0 }
+}
+
 #[test]
 #[should_panic(expected = "overlaps what it is made of")]
 fn a_product_must_not_overwrite_its_operand() {
@@ -96,13 +100,22 @@ fn operands_must_not_overlap_the_destination() {
         }),
         ("keys", &[8, 4], |d, t| {
             let (q, k) = halves(t);
-            let op = Attention { q: &q, k: &k, v: &q, heads: 1, scale: 1.0, bias: None };
-            d.attention(op, &mut k.clone());
+            d.attention(attention(&q, &k, &q), &mut k.clone());
         }),
         ("a part of the queries", &[9, 4], |d, t| {
             let (q, k) = (t.slice(0..4), t.slice(5..9));
-            let op = Attention { q: &q, k: &k, v: &k, heads: 1, scale: 1.0, bias: None };
-            d.attention(op, &mut t.slice(1..5));
+            d.attention(attention(&q, &k, &k), &mut t.slice(1..5));
+        }),
+        ("the queries, as fewer and wider rows", &[32], |d, t| {
+            let q = t.slice(0..16).reshape([4, 4]);
+            let k = t.slice(16..32).reshape([4, 4]);
+            d.attention(attention(&q, &k, &k), &mut t.slice(0..16).reshape([2, 8]));
+        }),
+        ("queries in a wider destination", &[64], |d, t| {
+            let q = t.slice(0..8).reshape([4, 2]);
+            let k = t.slice(48..56).reshape([4, 2]);
+            let op = Attention { first_column: 2, ..attention(&q, &k, &k) };
+            d.attention(op, &mut t.slice(0..16).reshape([4, 4]));
         }),
         ("silu, shifted", &[9], |d, t| d.silu(&t.slice(0..8), &mut t.slice(1..9))),
         ("combine, shifted", &[9], |d, t| {
@@ -120,8 +133,7 @@ fn what_works_element_by_element_may_be_in_place() {
     assert!(!refused(&[4, 4], |d, t| d.combine(&[(1.0, t), (2.0, t)], &mut t.clone())));
     assert!(!refused(&[8, 4], |d, t| {
         let (q, k) = halves(t);
-        let op = Attention { q: &q, k: &k, v: &k, heads: 1, scale: 1.0, bias: None };
-        d.attention(op, &mut q.clone());
+        d.attention(attention(&q, &k, &k), &mut q.clone());
     }));
     assert!(!refused(&[12, 4], |d, t| {
         d.linear(linear(&t.slice(0..4), &t.slice(4..8)), &mut t.slice(8..12));

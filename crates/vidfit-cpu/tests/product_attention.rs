@@ -16,7 +16,7 @@ struct Case {
     spread: f32,
 }
 
-fn attention(device: &CpuDevice, case: &Case, t: &[Tensor], dst: usize) {
+fn attention(device: &CpuDevice, case: &Case, t: &[Tensor], dst: usize, first_column: usize) {
     let op = Attention {
         q: &t[0],
         k: &t[1],
@@ -24,6 +24,7 @@ fn attention(device: &CpuDevice, case: &Case, t: &[Tensor], dst: usize) {
         heads: case.heads,
         scale: case.scale,
         bias: case.bias.then_some(&t[3]),
+        first_column,
     };
     device.attention(op, &mut t[dst].clone());
 }
@@ -74,12 +75,29 @@ fn compare(random: &mut Random, case: &Case) {
     // Errors of the scores are multiplied by the size of what they are the exponents of.
     let largest = f64::from(case.scale * case.spread * case.spread) * case.head_dim as f64;
     let slack = 2e-6 + 2e-7 * largest;
-    let apart = run(&operands, &[4], |device, t| attention(device, case, t, 4)).swap_remove(4);
+    let apart = run(&operands, &[4], |device, t| attention(device, case, t, 4, 0)).swap_remove(4);
     check_within(&what, operands[4].dtype, &apart, &expected, slack);
-    let over = run(&operands, &[0], |device, t| attention(device, case, t, 0)).swap_remove(0);
+    let over = run(&operands, &[0], |device, t| attention(device, case, t, 0, 0)).swap_remove(0);
     check_within(&what, operands[0].dtype, &over, &expected, slack);
     if operands[0].dtype == operands[4].dtype {
         assert!(over == apart);
+    }
+    among_others(random, case, operands, &apart);
+}
+
+/// The result stands between other columns, which stay as they are.
+fn among_others(random: &mut Random, case: &Case, mut operands: Vec<Operand>, apart: &[f32]) {
+    let columns = case.heads * case.head_dim;
+    let (first, behind) = (random.between(0, 40), random.between(0, 40));
+    let width = first + columns + behind;
+    operands[4] = random.typed(operands[4].dtype, &[case.rows, width], 0.0, 1.0);
+    let before = operands[4].values.clone();
+    let all = run(&operands, &[4], |device, t| attention(device, case, t, 4, first));
+    let rows = all[4].chunks_exact(width).zip(before.chunks_exact(width));
+    for ((row, before), apart) in rows.zip(apart.chunks_exact(columns)) {
+        assert!(row[first..first + columns] == *apart);
+        assert!(row[..first] == before[..first]);
+        assert!(row[first + columns..] == before[first + columns..]);
     }
 }
 

@@ -112,6 +112,9 @@ pub struct Attention<'a> {
     pub scale: f32,
     /// `[heads, 2 · rows - 1]`: what is added to a score, by `key - query + rows - 1`.
     pub bias: Option<&'a Tensor>,
+    /// Where in each row of the destination the result begins: some heads of many can be computed
+    /// by themselves.
+    pub first_column: usize,
 }
 
 /// A 3×3 convolution of one frame (`frames.len() == 1`) or a 3×3×3 one of three (the output's own
@@ -250,7 +253,8 @@ pub trait Device: Send + Sync {
     /// See [`QkNorm`]; in place on `x`, `[rows, heads · head_dim]`.
     fn qk_norm(&self, op: QkNorm<'_>, x: &mut Tensor);
 
-    /// See [`Attention`]; `dst` is like `q`, and may be `q`.
+    /// See [`Attention`]; `dst` is `[rows, W]`, `W` at least `first_column + heads · head_dim`; its
+    /// other columns stay as they are. If there are none, `dst` may be `q`.
     fn attention(&self, op: Attention<'_>, dst: &mut Tensor);
 
     /// `dst += gate · x`; `x` and `dst` `[rows, D]`, `gate` `[D]`.

@@ -3,7 +3,7 @@
 
 use super::TransformerConfig;
 use super::TransformerSchedule;
-use super::conditioning::{BlockModulation, Modulation};
+use super::conditioning::{BlockModulation, Modulation, StreamModulation};
 use crate::weights::Block;
 use std::ops::Range;
 use vidfit_tensor::{Activation, Attention, Context, Error, LayerNorm, QkNorm, Rope, Tensor};
@@ -37,6 +37,18 @@ pub(super) fn chunks(range: Range<usize>, rows: usize) -> impl Iterator<Item = R
     range.step_by(rows).map(move |start| start..(start + rows).min(end))
 }
 
+/// The rows of a half in chunks of at most `rows`, text before video, each with the modulation of
+/// its stream.
+fn streams<'a>(
+    half: &Half,
+    rows: usize,
+    modulation: &'a Modulation,
+) -> impl Iterator<Item = (Range<usize>, &'a StreamModulation)> {
+    let (text, end) = (half.text_rows, half.hidden.rows());
+    let text = chunks(0..text, rows).map(|range| (range, &modulation.text));
+    text.chain(chunks(half.text_rows..end, rows).map(|range| (range, &modulation.video)))
+}
+
 /// Runs one block over one half, in place.
 pub(super) fn run(
     cx: &Context<'_>,
@@ -45,62 +57,103 @@ pub(super) fn run(
     schedule: TransformerSchedule,
     modulation: &BlockModulation,
     rope: Option<Rope<'_>>,
-    half: &mut Half,
+    half: &Half,
 ) -> Result<(), Error> {
     cx.check()?;
-    attend(cx, w, config, &modulation.attention, rope, half)?;
+    let attended = attend(cx, w, config, schedule, &modulation.attention, rope, half)?;
+    project_out(cx, w, schedule, &modulation.attention, attended, half)?;
     feed_forward(cx, w, config, schedule, &modulation.feed_forward, half)
 }
 
+/// Attention of a half, before its last projection, some heads at a time.
 fn attend(
     cx: &Context<'_>,
     w: &Block,
     config: &TransformerConfig,
+    schedule: TransformerSchedule,
     modulation: &Modulation,
     rope: Option<Rope<'_>>,
-    half: &mut Half,
-) -> Result<(), Error> {
-    let (dtype, shape) = (half.hidden.dtype(), half.hidden.shape());
-    let (text, rows) = (half.text_rows, half.hidden.rows());
-
-    let normed = cx.alloc("normed", dtype, shape)?;
-    norm(cx, w, "norm1", config, &half.text(), &modulation.text, &mut normed.slice(0..text));
-    norm(cx, w, "norm1", config, &half.video(), &modulation.video, &mut normed.slice(text..rows));
-    let project = |key: &str| -> Result<Tensor, Error> {
-        let mut dst = cx.alloc(key, dtype, shape)?;
-        w.linear(cx, &format!("attn1.{key}"), &normed, Activation::None, &mut dst);
-        Ok(dst)
+    half: &Half,
+) -> Result<Tensor, Error> {
+    let (groups, inner) = (schedule.head_groups, config.inner_dim());
+    let heads = config.num_attention_heads / groups;
+    assert_eq!(heads * groups, config.num_attention_heads, "heads in {groups} groups");
+    let mut attended = match groups {
+        1 => None,
+        _ => Some(cx.alloc("attended", half.hidden.dtype(), half.hidden.shape())?),
     };
-    let (mut q, mut k, v) = (project("to_q")?, project("to_k")?, project("to_v")?);
-    drop(normed);
-
-    for (key, x) in [("norm_q", &mut q), ("norm_k", &mut k)] {
-        let op = QkNorm {
-            weight: w.get(&format!("attn1.{key}.weight")),
-            bias: w.get(&format!("attn1.{key}.bias")),
-            eps: QK_NORM_EPS,
-            rope,
+    for columns in chunks(0..inner, inner / groups) {
+        let first_column = columns.start;
+        let [mut q, mut k, v] = project(cx, w, config, schedule, modulation, columns, half)?;
+        for (key, x) in [("norm_q", &mut q), ("norm_k", &mut k)] {
+            let op = QkNorm {
+                weight: w.get(&format!("attn1.{key}.weight")),
+                bias: w.get(&format!("attn1.{key}.bias")),
+                eps: QK_NORM_EPS,
+                rope,
+            };
+            cx.device.qk_norm(op, x);
+        }
+        cx.check()?;
+        // The result of all heads goes over their queries, that of a few into its columns.
+        let mut dst = attended.take().unwrap_or_else(|| q.clone());
+        let op = Attention {
+            q: &q,
+            k: &k,
+            v: &v,
+            heads,
+            scale: 1.0 / (config.attention_head_dim as f32).sqrt(),
+            bias: None,
+            first_column,
         };
-        cx.device.qk_norm(op, x);
+        cx.device.attention(op, &mut dst);
+        attended = Some(dst);
     }
-    cx.check()?;
-    let op = Attention {
-        q: &q,
-        k: &k,
-        v: &v,
-        heads: config.num_attention_heads,
-        scale: 1.0 / (config.attention_head_dim as f32).sqrt(),
-        bias: None,
-    };
-    let mut attended = q.clone();
-    cx.device.attention(op, &mut attended);
-    drop((q, k, v));
+    Ok(attended.expect("there is a group of heads"))
+}
 
-    let mut out = cx.alloc("attention output", dtype, shape)?;
-    w.linear(cx, "attn1.to_out.0", &attended, Activation::None, &mut out);
-    drop(attended);
-    cx.device.gated_residual(&out.slice(0..text), &modulation.text.gate, &mut half.text());
-    cx.device.gated_residual(&out.slice(text..rows), &modulation.video.gate, &mut half.video());
+/// Queries, keys and values of some heads: those that have these `columns`. The norm before them
+/// is never held as a whole.
+fn project(
+    cx: &Context<'_>,
+    w: &Block,
+    config: &TransformerConfig,
+    schedule: TransformerSchedule,
+    modulation: &Modulation,
+    columns: Range<usize>,
+    half: &Half,
+) -> Result<[Tensor; 3], Error> {
+    let dtype = half.hidden.dtype();
+    let keys = ["to_q", "to_k", "to_v"];
+    let alloc = |key| cx.alloc(key, dtype, [half.hidden.rows(), columns.len()]);
+    let projected = [alloc(keys[0])?, alloc(keys[1])?, alloc(keys[2])?];
+    for (rows, modulation) in streams(half, schedule.rows, modulation) {
+        let x = half.hidden.slice(rows.clone());
+        let mut normed = cx.alloc("normed", dtype, x.shape())?;
+        norm(cx, w, "norm1", config, &x, modulation, &mut normed);
+        for (key, dst) in keys.iter().zip(&projected) {
+            let (layer, dst) = (format!("attn1.{key}"), &mut dst.slice(rows.clone()));
+            w.linear_part(cx, &layer, columns.clone(), &normed, Activation::None, dst);
+        }
+    }
+    Ok(projected)
+}
+
+/// The last projection of attention, and its residual.
+fn project_out(
+    cx: &Context<'_>,
+    w: &Block,
+    schedule: TransformerSchedule,
+    modulation: &Modulation,
+    attended: Tensor,
+    half: &Half,
+) -> Result<(), Error> {
+    for (rows, modulation) in streams(half, schedule.rows, modulation) {
+        let attended = attended.slice(rows.clone());
+        let mut out = cx.alloc("attention output", attended.dtype(), attended.shape())?;
+        w.linear(cx, "attn1.to_out.0", &attended, Activation::None, &mut out);
+        cx.device.gated_residual(&out, &modulation.gate, &mut half.hidden.slice(rows));
+    }
     Ok(())
 }
 
@@ -110,24 +163,21 @@ fn feed_forward(
     config: &TransformerConfig,
     schedule: TransformerSchedule,
     modulation: &Modulation,
-    half: &mut Half,
+    half: &Half,
 ) -> Result<(), Error> {
     let (dtype, inner) = (half.hidden.dtype(), config.inner_dim());
-    let streams = [(half.text(), &modulation.text), (half.video(), &modulation.video)];
-    for (stream, modulation) in streams {
-        for rows in chunks(0..stream.rows(), schedule.feed_forward_rows) {
-            cx.check()?;
-            let mut x = stream.slice(rows.clone());
-            let mut normed = cx.alloc("normed", dtype, [rows.len(), inner])?;
-            norm(cx, w, "norm2", config, &x, modulation, &mut normed);
-            let mut wide = cx.alloc("feed-forward inner", dtype, [rows.len(), 4 * inner])?;
-            w.linear(cx, "ff.net.0.proj", &normed, Activation::GeluTanh, &mut wide);
-            drop(normed);
-            let mut out = cx.alloc("feed-forward output", dtype, [rows.len(), inner])?;
-            w.linear(cx, "ff.net.2", &wide, Activation::None, &mut out);
-            drop(wide);
-            cx.device.gated_residual(&out, &modulation.gate, &mut x);
-        }
+    for (rows, modulation) in streams(half, schedule.rows, modulation) {
+        cx.check()?;
+        let mut x = half.hidden.slice(rows.clone());
+        let mut normed = cx.alloc("normed", dtype, x.shape())?;
+        norm(cx, w, "norm2", config, &x, modulation, &mut normed);
+        let mut wide = cx.alloc("feed-forward inner", dtype, [rows.len(), 4 * inner])?;
+        w.linear(cx, "ff.net.0.proj", &normed, Activation::GeluTanh, &mut wide);
+        drop(normed);
+        let mut out = cx.alloc("feed-forward output", dtype, x.shape())?;
+        w.linear(cx, "ff.net.2", &wide, Activation::None, &mut out);
+        drop(wide);
+        cx.device.gated_residual(&out, &modulation.gate, &mut x);
     }
     Ok(())
 }
@@ -139,7 +189,7 @@ fn norm(
     key: &str,
     config: &TransformerConfig,
     x: &Tensor,
-    modulation: &super::conditioning::StreamModulation,
+    modulation: &StreamModulation,
     dst: &mut Tensor,
 ) {
     let op = LayerNorm {

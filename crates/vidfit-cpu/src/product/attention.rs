@@ -37,9 +37,11 @@ const _: () = assert!(
 
 pub(crate) fn run(session: &Session<'_>, op: Attention<'_>, dst: &mut Tensor) {
     let (rows, columns) = (op.q.rows(), op.q.columns());
-    for other in [op.k, op.v, dst] {
+    for other in [op.k, op.v] {
         assert_eq!((other.rows(), other.columns()), (rows, columns));
     }
+    let end = op.first_column + columns;
+    assert!(dst.rows() == rows && end <= dst.columns(), "{columns} columns to {end} of {dst:?}");
     let head_dim = columns / op.heads;
     assert!(head_dim * op.heads == columns && head_dim <= MAX_HEAD_DIM, "heads of {head_dim}");
     if let Some(bias) = op.bias {
@@ -51,6 +53,8 @@ pub(crate) fn run(session: &Session<'_>, op: Attention<'_>, dst: &mut Tensor) {
         k: session.source(op.k),
         v: session.source(op.v),
         bias: op.bias.map(|bias| session.source(bias)),
+        dst_columns: dst.columns(),
+        first_column: op.first_column,
         dst: session.sink(dst),
         scale: op.scale * std::f32::consts::LOG2_E,
         rows,
@@ -72,6 +76,10 @@ struct Heads {
     v: Source,
     bias: Option<Source>,
     dst: Sink,
+    /// Between rows of `dst`.
+    dst_columns: usize,
+    /// Of the first head, in `dst`.
+    first_column: usize,
     scale: f32,
     rows: usize,
     columns: usize,
@@ -142,7 +150,8 @@ impl Heads {
                 let width = PANEL.min(d - panel * PANEL);
                 let sums = &mut sums[i * PANEL..][..width];
                 sums.iter_mut().for_each(|x| *x *= factor);
-                let at = (block.start + i) * self.columns + head * d + panel * PANEL;
+                let column = self.first_column + head * d + panel * PANEL;
+                let at = (block.start + i) * self.dst_columns + column;
                 self.dst.store(at, sums);
             }
         }
