@@ -5,10 +5,43 @@ use std::path::Path;
 /// Bytes of RAM that this process may still take: what is free or can be freed, within the limits
 /// of its control groups where there are any. `None` where the system does not say.
 pub fn available_ram_bytes() -> Option<u64> {
+    ram().map(|ram| ram.available_bytes)
+}
+
+/// What there is of RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Ram {
+    /// What this process could have at most: the machine's RAM, or what its control groups allow.
+    pub total_bytes: u64,
+    /// What it may still take; see [`available_ram_bytes`].
+    pub available_bytes: u64,
+    /// The rest.
+    pub used_bytes: u64,
+    /// What the machine has, whatever the limits.
+    pub machine_bytes: u64,
+    /// The tightest limit of its control groups, if one is below what the machine has.
+    pub limit_bytes: Option<u64>,
+}
+
+/// What there is of RAM. `None` where the system does not say.
+pub fn ram() -> Option<Ram> {
     let mut system = sysinfo::System::new().ok()?;
     system.refresh_memory();
-    let free = system.available_memory();
-    Some(available_in_cgroups(Path::new("/")).map_or(free, |limited| limited.min(free)))
+    let (machine_bytes, free_bytes) = (system.total_memory(), system.available_memory());
+    Some(Ram::within(machine_bytes, free_bytes, groups(Path::new("/"))))
+}
+
+impl Ram {
+    fn within(machine_bytes: u64, free_bytes: u64, groups: Option<Room>) -> Ram {
+        let limit_bytes =
+            groups.map(|room| room.limit_bytes).filter(|&limit| limit < machine_bytes);
+        let total_bytes = limit_bytes.unwrap_or(machine_bytes);
+        let available_bytes =
+            groups.map_or(free_bytes, |room| room.available_bytes.min(free_bytes));
+        let available_bytes = available_bytes.min(total_bytes);
+        let used_bytes = total_bytes - available_bytes;
+        Ram { total_bytes, available_bytes, used_bytes, machine_bytes, limit_bytes }
+    }
 }
 
 /// The most RAM that this process has held at any time. `None` where the system does not say.
@@ -36,10 +69,18 @@ const V1: Names = Names {
 const V2: Names =
     Names { limit: "memory.max", used: "memory.current", cached: ["inactive_file", "active_file"] };
 
-/// The least that this process's control group or one above it leaves. Pages of files are not
-/// counted as used: the weights that an earlier run mapped are among them. `None` if no group
-/// has a limit. `root` is where the file system begins.
-fn available_in_cgroups(root: &Path) -> Option<u64> {
+/// What control groups allow, and leave of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Room {
+    limit_bytes: u64,
+    available_bytes: u64,
+}
+
+/// The least that this process's control group or one above it allows, and the least that one
+/// leaves, which need not be the same. Pages of files are not counted as used: the weights that an
+/// earlier run mapped are among them. `None` if no group has a limit. `root` is where the file
+/// system begins.
+fn groups(root: &Path) -> Option<Room> {
     let groups = std::fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     // A line is `number:controllers:path`; version 2 has no controllers.
     let in_line = |line: &str| {
@@ -54,20 +95,30 @@ fn available_in_cgroups(root: &Path) -> Option<u64> {
         // In a container the path may be the host's, of which only the mount itself is seen.
         let own = mount.join(path.trim_start_matches('/'));
         let levels = own.ancestors().take_while(|group| group.starts_with(&mount));
-        levels.filter_map(|group| available_in(group, &names)).min()
+        levels.filter_map(|group| room_in(group, &names)).reduce(Room::least)
     };
-    groups.lines().filter_map(in_line).min()
+    groups.lines().filter_map(in_line).reduce(Room::least)
 }
 
-/// What one group leaves of its limit. `None` if it has none.
-fn available_in(group: &Path, names: &Names) -> Option<u64> {
+impl Room {
+    fn least(self, other: Room) -> Room {
+        Room {
+            limit_bytes: self.limit_bytes.min(other.limit_bytes),
+            available_bytes: self.available_bytes.min(other.available_bytes),
+        }
+    }
+}
+
+/// What one group allows and leaves. `None` if it has no limit.
+fn room_in(group: &Path, names: &Names) -> Option<Room> {
     let number = |name| std::fs::read_to_string(group.join(name)).ok()?.trim().parse::<u64>().ok();
-    let limit = number(names.limit)?;
+    let limit_bytes = number(names.limit)?;
     let statistics = std::fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
     let cached = statistics.lines().filter_map(|line| line.split_once(' '));
     let cached = cached.filter(|(name, _)| names.cached.contains(name));
     let cached: u64 = cached.filter_map(|(_, bytes)| bytes.trim().parse::<u64>().ok()).sum();
-    Some(limit.saturating_sub(number(names.used).unwrap_or(0).saturating_sub(cached)))
+    let held = number(names.used).unwrap_or(0).saturating_sub(cached);
+    Some(Room { limit_bytes, available_bytes: limit_bytes.saturating_sub(held) })
 }
 
 #[cfg(test)]
@@ -75,14 +126,18 @@ mod tests {
     use super::*;
 
     /// What a file system with these files says.
-    fn available(files: &[(&str, &str)]) -> Option<u64> {
+    fn room(files: &[(&str, &str)]) -> Option<Room> {
         let root = tempfile::tempdir().unwrap();
         for (name, text) in files {
             let path = root.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
-        available_in_cgroups(root.path())
+        groups(root.path())
+    }
+
+    fn available(files: &[(&str, &str)]) -> Option<u64> {
+        room(files).map(|room| room.available_bytes)
     }
 
     #[test]
@@ -99,6 +154,27 @@ mod tests {
         assert_eq!(available(&files), Some(250));
         files[4].1 = "400\n";
         assert_eq!(available(&files), Some(0), "more in use than a lowered limit allows");
+    }
+
+    #[test]
+    fn the_limit_of_a_group_counts_as_the_machine() {
+        let files = [
+            ("proc/self/cgroup", "0::/outer/inner\n"),
+            ("sys/fs/cgroup/outer/memory.max", "1000\n"),
+            ("sys/fs/cgroup/outer/memory.current", "900\n"),
+            ("sys/fs/cgroup/outer/inner/memory.max", "600\n"),
+            ("sys/fs/cgroup/outer/inner/memory.current", "50\n"),
+        ];
+        let limits = room(&files);
+        assert_eq!(limits, Some(Room { limit_bytes: 600, available_bytes: 100 }));
+        let ram = Ram::within(5000, 4000, limits);
+        assert_eq!((ram.total_bytes, ram.available_bytes, ram.used_bytes), (600, 100, 500));
+        assert_eq!((ram.machine_bytes, ram.limit_bytes), (5000, Some(600)));
+        // A limit above what the machine has, as version 1 writes for none.
+        let ram = Ram::within(500, 400, limits);
+        assert_eq!((ram.total_bytes, ram.available_bytes, ram.limit_bytes), (500, 100, None));
+        let ram = Ram::within(500, 400, None);
+        assert_eq!((ram.total_bytes, ram.available_bytes, ram.used_bytes), (500, 400, 100));
     }
 
     #[test]

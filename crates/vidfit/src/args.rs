@@ -30,6 +30,12 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Download models, or list those that are here.
     Models(ModelsArgs),
+    /// Say how much memory the cards and the machine have, and what is used.
+    Status(crate::status::StatusArgs),
+    /// Watch cards, memory and running jobs.
+    Monitor(crate::monitor::MonitorArgs),
+    /// List the graphics cards that are known by name.
+    Gpus(crate::gpus::GpusArgs),
     /// Measure this program against the reference.
     Bench(BenchArgs),
 }

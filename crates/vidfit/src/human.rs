@@ -23,6 +23,18 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
+/// `VRAM Status: 8.20GB / 23.70GB used (35%), 15.50GB available`, of `VRAM` or `RAM`.
+pub fn memory_status(kind: &str, used_bytes: u64, total_bytes: u64) -> String {
+    let gigabytes = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    format!(
+        "{kind} Status: {:.2}GB / {:.2}GB used ({:.0}%), {:.2}GB available",
+        gigabytes(used_bytes),
+        gigabytes(total_bytes),
+        100.0 * used_bytes as f64 / total_bytes.max(1) as f64,
+        gigabytes(total_bytes.saturating_sub(used_bytes)),
+    )
+}
+
 /// `5570283072` as `5,570,283,072`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -53,6 +65,15 @@ mod tests {
         assert_eq!(size(512), "0.5 KB");
         assert_eq!(size(11_848_909), "11.3 MB");
         assert_eq!(size(9_706_626_089), "9.04 GB");
+    }
+
+    #[test]
+    fn memory_reads_as_in_the_guide() {
+        let bytes = |gigabytes: f64| (gigabytes * f64::from(1 << 30)) as u64;
+        let expected = "VRAM Status: 8.20GB / 23.70GB used (35%), 15.50GB available";
+        assert_eq!(memory_status("VRAM", bytes(8.2), bytes(23.7)), expected);
+        let empty = "RAM Status: 0.00GB / 0.00GB used (0%), 0.00GB available";
+        assert_eq!(memory_status("RAM", 0, 0), empty);
     }
 
     #[test]

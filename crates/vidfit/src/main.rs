@@ -4,12 +4,16 @@ mod args;
 mod bench;
 mod exit;
 mod generate;
+mod gpus;
 mod human;
 mod inspect;
 mod interrupt;
 mod models;
+mod monitor;
 mod progress;
 mod say;
+mod snapshot;
+mod status;
 
 use args::{Args, Command};
 use clap::Parser;
@@ -20,6 +24,9 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate::run(*args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Models(args) => models::run(args),
+        Command::Status(args) => status::run(&args),
+        Command::Monitor(args) => monitor::run(&args),
+        Command::Gpus(args) => gpus::run(&args),
         Command::Bench(args) => bench::run(args),
     };
     match result {
