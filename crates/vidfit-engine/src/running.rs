@@ -282,6 +282,37 @@ mod tests {
         assert_eq!(list_in(folder.path()), std::slice::from_ref(&running.record));
     }
 
+    /// Not a test: the process that the next test kills.
+    #[test]
+    #[ignore = "runs until it is killed"]
+    fn a_job_until_it_is_killed() {
+        let Some(folder) = std::env::var_os("VIDFIT_TEST_RUNNING") else { return };
+        let _running = Running::start_in(Path::new(&folder), job()).unwrap();
+        std::thread::sleep(Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_job_that_is_killed_is_gone_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "running::tests::a_job_until_it_is_killed"])
+            .env("VIDFIT_TEST_RUNNING", folder.path())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let began = Instant::now();
+        while list_in(folder.path()).is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(30), "the other process never began");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(list_in(folder.path())[0].pid, child.id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(files(folder.path()), 2, "a killed job cannot take its record away");
+        assert_eq!(list_in(folder.path()), []);
+        assert_eq!(files(folder.path()), 0);
+    }
+
     #[test]
     fn a_lock_without_a_record_is_left_alone_at_first() {
         let folder = tempfile::tempdir().unwrap();
