@@ -135,6 +135,16 @@ impl Checkpoint {
 }
 
 impl Checkpoint {
+    /// Videos have a multiple of so many frames, and one.
+    pub fn frame_step(&self) -> usize {
+        2 * self.vae.config.temporal_compression_ratio
+    }
+
+    /// Height and width are multiples of so many pixels.
+    pub fn size_unit(&self) -> usize {
+        self.vae.config.spatial_ratio() * self.transformer.config.patch_size
+    }
+
     /// Whether there are weights to run with.
     pub fn has_weights(&self) -> bool {
         !self.transformer.weights.is_nowhere()

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{EngineError, gigabytes};
-use crate::plan::Plan;
+use crate::plan::{PHASES, Plan};
 use crate::progress::{Listener, Watch};
 use crate::request::{Job, Request, TilingChoice, Warnings, tiles};
 use crate::schedule::Schedule;
@@ -64,13 +64,20 @@ pub struct KeptTensors {
 }
 
 /// Bytes of host memory that a run holds for its results: the rounded frames, one piece of a frame
-/// in f32, and what is kept.
+/// in f32, what it could go on from, and what is kept.
 pub fn result_bytes(checkpoint: &Checkpoint, job: &Job, keep_tensors: bool) -> u64 {
     let frame = (job.height * job.width * 3) as u64;
     let frames = job.frames as u64;
     // Written as bytes, they are there twice.
     let kept = if keep_tensors { 2 * kept_bytes(checkpoint, job) } else { 0 };
-    frames * frame + 4 * frame + kept
+    frames * frame + 4 * frame + state_bytes(checkpoint, job) + kept
+}
+
+/// Bytes of [`RunState`].
+fn state_bytes(checkpoint: &Checkpoint, job: &Job) -> u64 {
+    let tokens: usize = job.prompts.iter().map(Vec::len).sum();
+    let embeds = tokens * checkpoint.text_encoder.config.d_model;
+    4 * (embeds + 2 * job.latent_elements()) as u64
 }
 
 /// Bytes of [`KeptTensors`].
@@ -224,8 +231,6 @@ struct Collecting<'a> {
 
 const NOT_NUMBERS: &str = "the video came out as no numbers at all (NaN): the weights are damaged, \
      the guidance is far too strong, or f16 is too narrow for this model (try --dtype f32 or bf16)";
-
-const PHASES: [&str; 3] = ["text", "denoise", "decode"];
 
 impl Collecting<'_> {
     fn begin_phase(&self, phase: usize) {

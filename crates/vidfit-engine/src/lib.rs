@@ -20,6 +20,7 @@ pub mod hub;
 pub mod machine;
 pub mod placement;
 pub mod plan;
+pub mod planner;
 pub mod progress;
 pub mod request;
 pub mod running;

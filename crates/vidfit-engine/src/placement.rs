@@ -11,7 +11,7 @@ mod ring;
 mod share;
 
 pub use packed::{Packed, packed_bytes};
-pub use share::{Share, Split};
+pub use share::{Rung, Share, Split};
 
 use crate::checkpoint::StoredWeights;
 use packed::widen;
@@ -60,7 +60,11 @@ pub struct Placed<'a> {
     cx: Context<'a>,
     weights: &'a StoredWeights,
     dtype: DType,
-    resident: BTreeMap<String, Resident>,
+    /// In the order of the usage.
+    resident: Vec<Resident>,
+    places: BTreeMap<String, usize>,
+    /// Passed when all memory here may be written.
+    born: Fence,
     ring: RefCell<Ring<'a>>,
 }
 
@@ -71,12 +75,16 @@ struct Resident {
     coming: RefCell<Option<Coming>>,
 }
 
-/// A copy under way.
+/// A copy to be made, or under way.
 struct Coming {
     source: Arc<Packed>,
     memory: Tensor,
-    fence: Fence,
+    fence: Option<Fence>,
 }
+
+/// Blocks whose resident weights are copied ahead of their first use, so that what is streamed for
+/// the first blocks need not wait for what stays of the last.
+const BLOCKS_AHEAD: usize = 3;
 
 impl<'a> Placed<'a> {
     /// Reserves the memory of resident weights and of the ring's slots, and begins to fill both.
@@ -97,7 +105,7 @@ impl<'a> Placed<'a> {
         let bytes = |spec: &WeightSpec| packed_bytes(weights, dtype, spec);
         let share = Share::new(&specs, &bytes, &is_in_place, streaming.resident_bytes);
 
-        let mut resident = BTreeMap::new();
+        let mut resident = Vec::new();
         for (spec, split) in specs.iter().zip(&share.splits) {
             let mut tensors = in_place(weights, spec, &split.in_place);
             let mut coming = None;
@@ -106,19 +114,20 @@ impl<'a> Placed<'a> {
                 let label = format!("{} weights", spec.name);
                 let memory = alloc_bytes(&cx, &label, packed.bytes())?;
                 tensors.extend(packed.views(&memory, 0));
-                let source = Arc::new(packed);
-                let fence = cx.device.begin_upload(source.clone(), &memory, &[cx.device.fence()]);
-                coming = Some(Coming { source, memory, fence });
+                coming = Some(Coming { source: Arc::new(packed), memory, fence: None });
             }
-            let coming = RefCell::new(coming);
-            resident.insert(spec.name.clone(), Resident { tensors, coming });
+            resident.push(Resident { tensors, coming: RefCell::new(coming) });
         }
+        let places = specs.iter().enumerate().map(|(place, spec)| (spec.name.clone(), place));
+        let places = places.collect();
+        let born = cx.device.fence();
+        bring_ahead(&cx, &resident, 0, born);
         let streamed = specs.iter().zip(&share.splits).map(|(spec, split)| {
             let packed = Packed::new(weights, dtype, spec, &split.streamed);
             (spec.name.clone(), packed)
         });
         let ring = Ring::new(cx, streamed.collect(), usage.passes, streaming)?;
-        Ok(Placed { cx, weights, dtype, resident, ring: RefCell::new(ring) })
+        Ok(Placed { cx, weights, dtype, resident, places, born, ring: RefCell::new(ring) })
     }
 
     /// A block that is no part of the usage: in place, or whole in memory of its own, which lives
@@ -142,10 +151,11 @@ impl<'a> Placed<'a> {
 
 impl Weights for Placed<'_> {
     fn block(&self, name: &str) -> Result<Block, Error> {
-        let Some(resident) = self.resident.get(name) else { return self.bring_whole(name) };
-        if let Some(coming) = resident.coming.borrow_mut().take() {
-            let source = coming.source as Arc<_>;
-            self.cx.arrive(coming.fence, &source, &coming.memory)?;
+        let Some(&place) = self.places.get(name) else { return self.bring_whole(name) };
+        bring_ahead(&self.cx, &self.resident, place, self.born);
+        let resident = &self.resident[place];
+        if let Some(Coming { source, memory, fence: Some(fence) }) = resident.coming.take() {
+            self.cx.arrive(fence, &(source as Arc<_>), &memory)?;
         }
         let mut tensors = resident.tensors.clone();
         tensors.extend(self.ring.borrow_mut().next(name)?);
@@ -171,10 +181,35 @@ impl Weights for Placed<'_> {
 impl Drop for Placed<'_> {
     /// A run that ends early may leave copies under way to memory that is about to be used anew.
     fn drop(&mut self) {
-        for resident in self.resident.values() {
-            if let Some(coming) = resident.coming.borrow_mut().take() {
-                let _ = self.cx.device.wait(coming.fence);
+        for resident in &self.resident {
+            if let Some(Coming { fence: Some(fence), .. }) = resident.coming.take() {
+                let _ = self.cx.device.wait(fence);
             }
+        }
+    }
+}
+
+/// What every allowance of resident bytes comes to, for weights used in these blocks on a device
+/// that reads no host memory.
+///
+/// # Errors
+/// [`Error::Model`] if there is no such block.
+pub fn ladder(
+    weights: &StoredWeights,
+    dtype: DType,
+    blocks: &[String],
+) -> Result<Vec<Rung>, Error> {
+    let specs = blocks.iter().map(|name| find(weights, name));
+    let specs = specs.collect::<Result<Vec<_>, Error>>()?;
+    Ok(Share::ladder(&specs, &|spec| packed_bytes(weights, dtype, spec), &|_| false))
+}
+
+/// Begins to copy what stays of the block at `place` and of those after it, as far as nobody has.
+fn bring_ahead(cx: &Context<'_>, resident: &[Resident], place: usize, born: Fence) {
+    for resident in resident.iter().skip(place).take(BLOCKS_AHEAD) {
+        if let Some(coming) = &mut *resident.coming.borrow_mut() {
+            let Coming { source, memory, fence } = coming;
+            fence.get_or_insert_with(|| cx.device.begin_upload(source.clone(), memory, &[born]));
         }
     }
 }

@@ -10,8 +10,12 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use vidfit_cogvideox::vae::Piece;
 use vidfit_tensor::{
-    Arena, Context, DryDevice, Error, Layout, Monitor, Profile, Tally, Tensor, Unwatched, solve,
+    Arena, Context, DryDevice, Error, Layout, Monitor, Profile, Rates, Tally, Tensor, Unwatched,
+    solve,
 };
+
+/// The phases of a job, in order.
+pub const PHASES: [&str; 3] = ["text", "denoise", "decode"];
 
 /// Where every tensor of a job will be, and how much there is to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,11 +37,19 @@ pub struct PhaseWork {
     pub flops: f64,
     /// Units of work that a run reports.
     pub units: u64,
+    /// Its time, by the rates that it was planned with.
+    pub seconds: f64,
+    /// Of that, the time that the arithmetic waits for copies.
+    pub waiting_seconds: f64,
+    /// Bytes copied to the device.
+    pub uploaded_bytes: u64,
+    /// Bytes copied from the device.
+    pub downloaded_bytes: u64,
 }
 
 impl Plan {
     /// Runs `job` dry for a device with this profile, from where `state` left off. Reads
-    /// configurations and headers, no weights.
+    /// configurations and headers, no weights. Its times are zero.
     ///
     /// # Errors
     /// As the job itself.
@@ -48,7 +60,22 @@ impl Plan {
         state: Option<&RunState>,
         profile: &Profile,
     ) -> Result<Plan, EngineError> {
-        let device = DryDevice::new(profile.clone());
+        Plan::timed(checkpoint, job, schedule, state, profile, &Rates::default())
+    }
+
+    /// As [`Plan::new`], with times by `rates`.
+    ///
+    /// # Errors
+    /// As the job itself.
+    pub fn timed(
+        checkpoint: &Checkpoint,
+        job: &Job,
+        schedule: &Schedule,
+        state: Option<&RunState>,
+        profile: &Profile,
+        rates: &Rates,
+    ) -> Result<Plan, EngineError> {
+        let device = DryDevice::with_rates(profile.clone(), *rates);
         let arena = Arena::record(profile.alignment);
         let monitor: &dyn Monitor = &Unwatched;
         let context = Context::new(&device, &arena, monitor);
@@ -58,11 +85,15 @@ impl Plan {
 
         let mut phases = Vec::new();
         let mut before = Tally::default();
-        for (name, after) in ["text", "denoise", "decode"].into_iter().zip(outputs.marks) {
+        for (name, after) in PHASES.into_iter().zip(outputs.marks) {
             phases.push(PhaseWork {
                 name: name.to_owned(),
                 flops: after.flops - before.flops,
                 units: after.units - before.units,
+                seconds: after.seconds - before.seconds,
+                waiting_seconds: after.waiting_seconds - before.waiting_seconds,
+                uploaded_bytes: after.uploaded_bytes - before.uploaded_bytes,
+                downloaded_bytes: after.downloaded_bytes - before.downloaded_bytes,
             });
             before = after;
         }
@@ -74,17 +105,38 @@ impl Plan {
     pub fn device_bytes(&self) -> u64 {
         self.layout.peak_bytes + self.scratch_bytes
     }
+
+    /// The time of all phases.
+    pub fn seconds(&self) -> f64 {
+        self.phases.iter().map(|phase| phase.seconds).sum()
+    }
+
+    /// A number that differs where any tensor has another size, life or place, so that a saved plan
+    /// can be held to what is planned anew (FNV-1a over trace and offsets).
+    pub fn digest(&self) -> u64 {
+        let mut digest = 0xcbf2_9ce4_8422_2325_u64;
+        let mut add = |value: u64| {
+            for byte in value.to_le_bytes() {
+                digest = (digest ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            }
+        };
+        for (request, &offset) in self.layout.trace.requests.iter().zip(&self.layout.offsets) {
+            add(request.bytes);
+            add(offset);
+        }
+        for (birth, death) in self.layout.trace.lifetimes() {
+            add(birth as u64);
+            add(death as u64);
+        }
+        digest
+    }
 }
 
-/// Notes what had been counted when each phase ended.
-struct Counting<'a> {
-    device: &'a DryDevice,
-    marks: Vec<Tally>,
-}
+/// Results that nobody wants.
+pub(crate) struct Silent;
 
-impl Outputs for Counting<'_> {
+impl Outputs for Silent {
     fn prompt_embeds(&mut self, _: &Context<'_>, _: &[Tensor]) -> Result<(), Error> {
-        self.marks.push(self.device.tally());
         Ok(())
     }
 
@@ -99,11 +151,44 @@ impl Outputs for Counting<'_> {
     }
 
     fn latents(&mut self, _: &Context<'_>, _: &Tensor) -> Result<(), Error> {
-        self.marks.push(self.device.tally());
         Ok(())
     }
 
     fn piece(&mut self, _: &Context<'_>, _: Piece<'_>) -> Result<(), Error> {
         Ok(())
+    }
+}
+
+/// Asks for what a run asks for, and notes what had been counted when each phase ended.
+struct Counting<'a> {
+    device: &'a DryDevice,
+    marks: Vec<Tally>,
+}
+
+impl Outputs for Counting<'_> {
+    fn prompt_embeds(&mut self, cx: &Context<'_>, embeds: &[Tensor]) -> Result<(), Error> {
+        embeds.iter().try_for_each(|embeds| cx.device.download(embeds, &mut []))?;
+        self.marks.push(self.device.tally());
+        Ok(())
+    }
+
+    fn step_done(
+        &mut self,
+        cx: &Context<'_>,
+        _: usize,
+        latents: &Tensor,
+        previous: Option<&Tensor>,
+    ) -> Result<(), Error> {
+        let mut kept = std::iter::once(latents).chain(previous);
+        kept.try_for_each(|tensor| cx.device.download(tensor, &mut []))
+    }
+
+    fn latents(&mut self, _: &Context<'_>, _: &Tensor) -> Result<(), Error> {
+        self.marks.push(self.device.tally());
+        Ok(())
+    }
+
+    fn piece(&mut self, cx: &Context<'_>, piece: Piece<'_>) -> Result<(), Error> {
+        cx.device.download(piece.pixels, &mut [])
     }
 }

@@ -284,7 +284,7 @@ fn size(
     let frames = request.frames.unwrap_or(config.sample_frames);
     let (width, height) = (request.width.unwrap_or(own.0), request.height.unwrap_or(own.1));
 
-    let step = 2 * checkpoint.vae.config.temporal_compression_ratio;
+    let step = checkpoint.frame_step();
     if frames > MOST_FRAMES {
         return refuse(format!(
             "{frames} frames are more than vidfit makes: at most {MOST_FRAMES}"
@@ -298,7 +298,7 @@ fn size(
             nearest.join(" or ")
         ));
     }
-    let unit = ratio * config.patch_size;
+    let unit = checkpoint.size_unit();
     for (name, pixels) in [("height", height), ("width", width)] {
         if pixels > LARGEST_SIDE {
             return refuse(format!(

@@ -40,6 +40,20 @@ pub fn decoder_passes(
     chunks(frames).count() * rows.starts(height).count() * columns.starts(width).count()
 }
 
+/// Latent pixels of a frame that go through the decoder: those of all tiles, overlaps counted as
+/// often as they are decoded.
+pub fn decoded_pixels(
+    config: &VaeConfig,
+    tiling: Option<Tiling>,
+    (height, width): (usize, usize),
+) -> usize {
+    let (rows, columns) = Tiling::strips(tiling, config, height, width);
+    let length = |strip: super::tiling::Strip, length: usize| -> usize {
+        strip.starts(length).map(|start| strip.tile.min(length - start)).sum()
+    };
+    length(rows, height) * length(columns, width)
+}
+
 /// Decodes `latents` `[F, C, h, w]` and hands every finished piece to `give`. Without tiles there
 /// is one piece a frame; tiles come row by row, all frames of one before the next.
 ///

@@ -23,6 +23,17 @@ pub struct Share<'w> {
     pub streamed_bytes: u64,
 }
 
+/// One more weight that stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rung {
+    /// Bytes on the device throughout.
+    pub resident_bytes: u64,
+    /// Bytes brought in each pass.
+    pub streamed_bytes: u64,
+    /// The most bytes that a block brings: what a slot holds.
+    pub slot_bytes: u64,
+}
+
 impl<'w> Share<'w> {
     /// Lets weights of `blocks` stay as long as `allowance` bytes last.
     ///
@@ -63,6 +74,40 @@ impl<'w> Share<'w> {
             }
         }
         Share { splits, resident_bytes, streamed_bytes }
+    }
+
+    /// What every allowance that makes a difference comes to, from none to all.
+    pub fn ladder(
+        blocks: &[&'w BlockSpec],
+        bytes: &dyn Fn(&WeightSpec) -> u64,
+        is_in_place: &dyn Fn(&WeightSpec) -> bool,
+    ) -> Vec<Rung> {
+        let whole = Share::new(blocks, bytes, is_in_place, u64::MAX);
+        // The order in which weights come to stay is that of `new`.
+        let mut candidates = Vec::new();
+        for (index, split) in whole.splits.iter().enumerate() {
+            for (rank, weight) in split.resident.iter().enumerate() {
+                candidates.push((rank, apart(index, blocks.len()), index, bytes(weight)));
+            }
+        }
+        candidates.sort_unstable();
+        let mut streamed: Vec<u64> = vec![0; blocks.len()];
+        candidates.iter().for_each(|&(_, _, index, bytes)| streamed[index] += bytes);
+        let mut streamed_bytes: u64 = streamed.iter().sum();
+        let mut resident_bytes = 0;
+        let mut ladder = vec![Rung {
+            resident_bytes,
+            streamed_bytes,
+            slot_bytes: streamed.iter().copied().max().unwrap_or(0),
+        }];
+        for (_, _, index, bytes) in candidates {
+            streamed[index] -= bytes;
+            streamed_bytes -= bytes;
+            resident_bytes += bytes;
+            let slot_bytes = streamed.iter().copied().max().unwrap_or(0);
+            ladder.push(Rung { resident_bytes, streamed_bytes, slot_bytes });
+        }
+        ladder
     }
 
     /// The most bytes that a block brings.
@@ -133,6 +178,14 @@ mod tests {
             before = share.resident_bytes;
         }
         assert_eq!(before, 880);
+        let blocks: Vec<&BlockSpec> = manifest.blocks.iter().collect();
+        let bytes = |w: &WeightSpec| w.stored[0] as u64;
+        for rung in Share::ladder(&blocks, &bytes, &|_| false) {
+            let share = share(&manifest, rung.resident_bytes);
+            assert_eq!(share.resident_bytes, rung.resident_bytes);
+            assert_eq!(share.streamed_bytes, rung.streamed_bytes);
+            assert_eq!(share.largest_streamed(&bytes), rung.slot_bytes);
+        }
         assert_eq!(share(&manifest, 800).largest_streamed(&|w| w.stored[0] as u64), 10);
     }
 }

@@ -1,0 +1,19 @@
+//! From a job and a device to the fastest schedule that fits.
+//!
+//! Everything here is found by running the job's own code dry, see [`crate::plan`]. Phases follow
+//! one another in one arena, so each is searched by itself and the whole is then planned once more
+//! and held to the budget.
+//!
+//! - [`target`]: what is planned for. [`trial`]: one phase, run dry. [`search`]: the choices.
+//! - [`report`]: the answer, as people and programs read it. [`ladder`]: what would fit instead.
+
+pub mod ladder;
+pub mod report;
+mod search;
+pub mod target;
+mod trial;
+
+pub use ladder::{Alternative, Ask, Step, fit, nearest};
+pub use report::PlanReport;
+pub use search::{Planned, Refused, Rejected, plan, plan_least, replan};
+pub use target::{Certainty, Offload, Target};

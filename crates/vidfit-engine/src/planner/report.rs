@@ -1,0 +1,285 @@
+//! The plan as people and programs read it: one schema for `plan --json`, saved plans, reports of
+//! runs, and whoever else asks.
+
+use super::search::{Planned, Refused, Rejected};
+use super::target::{Certainty, Offload, STAGING_BYTES, Target};
+use crate::checkpoint::Checkpoint;
+use crate::generate::result_bytes;
+use crate::placement;
+use crate::plan::{PHASES, PhaseWork};
+use crate::request::Job;
+use serde::{Deserialize, Serialize};
+
+/// The version of the schema: it changes when a field changes its meaning or goes.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// What a job will take.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlanReport {
+    /// [`SCHEMA_VERSION`].
+    pub version: u32,
+    /// The model.
+    pub model: String,
+    /// The device.
+    pub device: String,
+    /// Frames, height and width of the video, and steps.
+    pub video: Video,
+    /// Whether it fits the budget.
+    pub fits: bool,
+    /// Device memory that is reserved: the arena and the operations' scratch.
+    pub peak_bytes: u64,
+    /// Device memory that may be reserved: what is free or allowed, without the overhead.
+    pub budget_bytes: u64,
+    /// Device memory that is free, or that the card has.
+    pub free_bytes: u64,
+    /// What the user allows, if he says.
+    pub limit_bytes: Option<u64>,
+    /// Device memory outside of the reservation: driver, context, modules.
+    pub overhead_bytes: u64,
+    /// Host memory that the job holds.
+    pub ram_peak_bytes: u64,
+    /// Host memory that may be used, where that is known.
+    pub ram_bytes: Option<u64>,
+    /// Bytes of weights that are read from the memory map, phase by phase the most: page cache,
+    /// which may go and come back from the disk.
+    pub mapped_bytes: u64,
+    /// The time of all phases.
+    pub seconds: f64,
+    /// How much that is to be believed.
+    pub certainty: Certainty,
+    /// Where the transformer's weights are.
+    pub placement: Placement,
+    /// What of the plan changes the picture, in words.
+    pub changes_picture: Vec<String>,
+    /// What was not taken, and why.
+    pub rejected: Vec<Rejected>,
+    /// The phases, in order.
+    pub phases: Vec<PhaseReport>,
+}
+
+/// What is made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Video {
+    /// Frames.
+    pub frames: usize,
+    /// Pixels.
+    pub height: usize,
+    /// Pixels.
+    pub width: usize,
+    /// Denoising steps.
+    pub steps: usize,
+    /// The type of the arithmetic's operands.
+    pub dtype: String,
+    /// Height and width of a tile, where the video is decoded in tiles.
+    pub tile: Option<(usize, usize)>,
+}
+
+/// Where the transformer's weights are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Placement {
+    /// `none`, `model`, `sequential`, `streamed` or `in place`.
+    pub strategy: String,
+    /// The share of the bytes that stay, in percent.
+    pub resident_percent: f64,
+    /// Slots that the others come through.
+    pub slots: usize,
+    /// Groups of heads that attention is computed in.
+    pub head_groups: usize,
+    /// Convolutions of the decoder whose caches wait in host memory.
+    pub paged_caches: usize,
+}
+
+/// What a phase takes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PhaseReport {
+    /// `text`, `encode`, `denoise` or `decode`.
+    pub name: String,
+    /// Device memory at its fullest, scratch included.
+    pub peak_bytes: u64,
+    /// Its time.
+    pub seconds: f64,
+    /// Of that, the time that the arithmetic waits for copies.
+    pub waiting_seconds: f64,
+    /// Bytes copied to the device.
+    pub uploaded_bytes: u64,
+    /// Bytes copied from the device.
+    pub downloaded_bytes: u64,
+    /// Bytes of weights that stay on the device for the phase.
+    pub resident_bytes: u64,
+    /// Bytes of weights that are streamed in each pass.
+    pub streamed_bytes: u64,
+    /// The largest tensor that is alive when the phase is fullest.
+    pub peak_holder: String,
+    /// The tensors that are alive then, largest first.
+    pub holders: Vec<Holder>,
+}
+
+/// A tensor at a phase's fullest moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Holder {
+    /// What it is.
+    pub label: String,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+impl PlanReport {
+    /// The report of a job that fits.
+    pub fn of(
+        checkpoint: &Checkpoint,
+        planned: &Planned,
+        offload: Offload,
+        target: &Target,
+    ) -> PlanReport {
+        let Planned { job, schedule, plan, rejected } = planned;
+        let peak_bytes = plan.device_bytes();
+        let denoise = weights_of(checkpoint, planned, target, 1);
+        let all = denoise.0 + denoise.1;
+        let resident_percent = if all == 0 { 100.0 } else { 100.0 * denoise.0 as f64 / all as f64 };
+        let strategy = match offload {
+            _ if target.profile.reads_host_memory => "in place",
+            Offload::None => "none",
+            Offload::Sequential => "sequential",
+            _ if denoise.1 == 0 => "model",
+            _ if denoise.0 == 0 => "sequential",
+            _ => "streamed",
+        };
+        PlanReport {
+            version: SCHEMA_VERSION,
+            model: checkpoint.variant.name().to_owned(),
+            device: target.name.clone(),
+            video: Video {
+                frames: job.frames,
+                height: job.height,
+                width: job.width,
+                steps: job.steps.len(),
+                dtype: job.dtype.to_string(),
+                tile: job.tiling.map(|tiling| (tiling.height, tiling.width)),
+            },
+            fits: peak_bytes <= target.budget_bytes(),
+            peak_bytes,
+            budget_bytes: target.budget_bytes(),
+            free_bytes: target.free_bytes,
+            limit_bytes: target.limit_bytes,
+            overhead_bytes: target.overhead_bytes,
+            ram_peak_bytes: ram_peak_bytes(checkpoint, planned, target),
+            ram_bytes: target.ram_bytes,
+            mapped_bytes: mapped_bytes(checkpoint),
+            seconds: plan.seconds(),
+            certainty: target.certainty,
+            placement: Placement {
+                strategy: strategy.to_owned(),
+                resident_percent,
+                slots: if denoise.1 == 0 { 0 } else { schedule.denoise.slots },
+                head_groups: schedule.transformer.head_groups,
+                paged_caches: schedule.decoder.paged_caches,
+            },
+            changes_picture: changes_picture(job),
+            rejected: rejected.clone(),
+            phases: phases(checkpoint, planned, target),
+        }
+    }
+
+    /// The report of a job that does not fit: of the least that it would take.
+    pub fn of_refused(
+        checkpoint: &Checkpoint,
+        refused: &Refused,
+        offload: Offload,
+        target: &Target,
+    ) -> PlanReport {
+        let report = PlanReport::of(checkpoint, &refused.least, offload, target);
+        PlanReport { fits: false, ..report }
+    }
+
+    /// The phase called `name`.
+    pub fn phase(&self, name: &str) -> Option<&PhaseReport> {
+        self.phases.iter().find(|phase| phase.name == name)
+    }
+}
+
+fn changes_picture(job: &Job) -> Vec<String> {
+    let tiles = job
+        .tiling
+        .map(|tiling| format!("decoded in tiles of {}×{} pixels", tiling.width, tiling.height));
+    tiles.into_iter().collect()
+}
+
+fn phases(checkpoint: &Checkpoint, planned: &Planned, target: &Target) -> Vec<PhaseReport> {
+    let layout = &planned.plan.layout;
+    let of = |(index, work): (usize, &PhaseWork)| {
+        let peak = layout.phases.iter().find(|phase| phase.name == work.name);
+        let (resident_bytes, streamed_bytes) = weights_of(checkpoint, planned, target, index);
+        let holders: Vec<Holder> = peak.map_or(Vec::new(), |peak| {
+            let holder = |request: &vidfit_tensor::Request| Holder {
+                label: request.label.clone(),
+                bytes: request.bytes,
+            };
+            peak.holders.iter().map(holder).collect()
+        });
+        PhaseReport {
+            name: work.name.clone(),
+            peak_bytes: peak.map_or(0, |peak| peak.peak_bytes) + planned.plan.scratch_bytes,
+            seconds: work.seconds,
+            waiting_seconds: work.waiting_seconds,
+            uploaded_bytes: work.uploaded_bytes,
+            downloaded_bytes: work.downloaded_bytes,
+            resident_bytes,
+            streamed_bytes,
+            peak_holder: holders.first().map_or(String::new(), |holder| holder.label.clone()),
+            holders,
+        }
+    };
+    planned.plan.phases.iter().enumerate().map(of).collect()
+}
+
+/// Resident and streamed bytes of the weights of phase number `phase`.
+fn weights_of(
+    checkpoint: &Checkpoint,
+    planned: &Planned,
+    target: &Target,
+    phase: usize,
+) -> (u64, u64) {
+    if target.profile.reads_host_memory {
+        return (0, 0);
+    }
+    let (schedule, dtype) = (&planned.schedule, planned.job.dtype);
+    let (streaming, ladder) = match PHASES[phase] {
+        "text" => {
+            let component = &checkpoint.text_encoder;
+            let blocks = component.config.encoder_blocks();
+            (schedule.text, placement::ladder(&component.weights, dtype, &blocks))
+        }
+        "denoise" => {
+            let component = &checkpoint.transformer;
+            let blocks = component.config.step_blocks();
+            (schedule.denoise, placement::ladder(&component.weights, dtype, &blocks))
+        }
+        _ => {
+            let component = &checkpoint.vae;
+            let blocks = component.config.decoder_blocks();
+            (schedule.decode, placement::ladder(&component.weights, dtype, &blocks))
+        }
+    };
+    let ladder = ladder.unwrap_or_default();
+    let rung = ladder.iter().rev().find(|rung| rung.resident_bytes <= streaming.resident_bytes);
+    rung.map_or((0, 0), |rung| (rung.resident_bytes, rung.streamed_bytes))
+}
+
+/// Host memory that a job holds: what waits for the device, staging, what the run could go on from,
+/// and the frames. On a device that is the host, the reservation as well.
+pub fn ram_peak_bytes(checkpoint: &Checkpoint, planned: &Planned, target: &Target) -> u64 {
+    let device = if target.shares_ram { planned.plan.device_bytes() } else { STAGING_BYTES };
+    device
+        + planned.plan.layout.trace.host_peak_bytes
+        + result_bytes(checkpoint, &planned.job, false)
+}
+
+/// Bytes of the largest component's files: what the system keeps in its page cache if it can.
+fn mapped_bytes(checkpoint: &Checkpoint) -> u64 {
+    let components = [
+        checkpoint.text_encoder.weights.all_bytes(),
+        checkpoint.transformer.weights.all_bytes(),
+        checkpoint.vae.weights.all_bytes(),
+    ];
+    components.into_iter().max().unwrap_or(0)
+}

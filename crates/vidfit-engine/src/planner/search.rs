@@ -1,0 +1,432 @@
+//! The search: for each phase the fastest choice that fits, then the whole, held to the budget.
+
+use super::target::{Offload, Target};
+use super::trial::{Trial, Trials};
+use crate::checkpoint::Checkpoint;
+use crate::error::{EngineError, gigabytes};
+use crate::placement::{self, Rung, Streaming};
+use crate::plan::Plan;
+use crate::request::{Job, TilingChoice};
+use crate::schedule::Schedule;
+use crate::state::RunState;
+use vidfit_cogvideox::transformer::TransformerSchedule;
+use vidfit_cogvideox::vae::{DecodeSchedule, Tiling};
+use vidfit_tensor::Error;
+
+/// A job that fits, and how.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// The job, with or without tiles.
+    pub job: Job,
+    /// How it uses memory.
+    pub schedule: Schedule,
+    /// Its plan.
+    pub plan: Plan,
+    /// What was not taken.
+    pub rejected: Vec<Rejected>,
+}
+
+/// A choice that was not taken.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Rejected {
+    /// What it is.
+    pub what: String,
+    /// Device memory that it takes.
+    pub peak_bytes: u64,
+    /// Time that it takes.
+    pub seconds: f64,
+    /// Why it was not taken.
+    pub why: String,
+}
+
+/// A job that does not fit: the least that it would take.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// What the least demanding plan takes, on the device.
+    pub least: Box<Planned>,
+    /// What may be used.
+    pub budget_bytes: u64,
+}
+
+/// Tokens that go through a layer at a time. Many use a device well; few need little memory.
+const ROWS: [usize; 2] = [2048, 256];
+
+/// More groups of heads than this save next to nothing.
+const MOST_HEAD_GROUPS: usize = 16;
+
+/// Corrections of a phase's budget for what only the whole plan shows.
+const MOST_CORRECTIONS: usize = 6;
+
+/// Plans `job` for `target`: the fastest schedule that `offload` allows within the budget. If
+/// `tiling` leaves it open, decoding in tiles is the last resort: in `tiles`, then in smaller ones.
+///
+/// # Errors
+/// Whatever keeps the job from being planned at all. That it does not fit is no error, but an answer.
+pub fn plan(
+    checkpoint: &Checkpoint,
+    job: &Job,
+    (tiling, tiles): (TilingChoice, Tiling),
+    offload: Offload,
+    target: &Target,
+) -> Result<Result<Planned, Refused>, EngineError> {
+    let budget = target.budget_bytes();
+    let whole = Job { tiling: None, ..job.clone() };
+    let mut ways = match tiling {
+        TilingChoice::Off => vec![whole.clone()],
+        TilingChoice::On => vec![whole.clone().with_tiles(tiles)],
+        TilingChoice::Auto => vec![whole.clone(), whole.clone().with_tiles(tiles)],
+    };
+    if tiling == TilingChoice::Auto {
+        ways.extend(smaller(checkpoint, tiles).map(|tiles| whole.clone().with_tiles(tiles)));
+    }
+    let least_bytes = job.least_bytes(checkpoint.transformer.config.inner_dim());
+    let mut rejected = Vec::new();
+    for way in &ways {
+        let search = Search { trials: Trials { checkpoint, job: way, target }, offload };
+        if least_bytes / 4 <= budget
+            && let Some((schedule, plan)) = search.within(budget)?
+        {
+            return Ok(Ok(Planned { job: way.clone(), schedule, plan, rejected }));
+        }
+        if way.tiling.is_none() && tiling == TilingChoice::Auto {
+            rejected.push(search.why_not_whole(budget)?);
+        }
+    }
+    let smallest = ways.last().unwrap_or(&whole);
+    let least = plan_least(checkpoint, smallest, offload, target)?;
+    Ok(Err(Refused { least: Box::new(least), budget_bytes: budget }))
+}
+
+/// Plans `job` so that it takes as little device memory as it can, whatever the budget.
+///
+/// # Errors
+/// Whatever keeps the job from being planned.
+pub fn plan_least(
+    checkpoint: &Checkpoint,
+    job: &Job,
+    offload: Offload,
+    target: &Target,
+) -> Result<Planned, EngineError> {
+    let offload = if offload == Offload::Auto { Offload::Sequential } else { offload };
+    let search = Search { trials: Trials { checkpoint, job, target }, offload };
+    let schedule = search.least();
+    let plan = search.whole(&schedule, None)?;
+    Ok(Planned { job: job.clone(), schedule, plan, rejected: Vec::new() })
+}
+
+/// Plans a job again, at run time, for what memory there is now. The picture stays: tiles are those
+/// of `job`.
+///
+/// # Errors
+/// As [`plan`].
+pub fn replan(
+    checkpoint: &Checkpoint,
+    job: &Job,
+    offload: Offload,
+    target: &Target,
+    state: Option<&RunState>,
+) -> Result<Result<Planned, Refused>, EngineError> {
+    let search = Search { trials: Trials { checkpoint, job, target }, offload };
+    let budget_bytes = target.budget_bytes();
+    let Some((schedule, _)) = search.within(budget_bytes)? else {
+        let least = plan_least(checkpoint, job, offload, target)?;
+        return Ok(Err(Refused { least: Box::new(least), budget_bytes }));
+    };
+    let plan = search.whole(&schedule, state)?;
+    Ok(Ok(Planned { job: job.clone(), schedule, plan, rejected: Vec::new() }))
+}
+
+/// Tiles smaller than `tiles` of about the same proportions, whose pieces meet.
+fn smaller(checkpoint: &Checkpoint, tiles: Tiling) -> impl Iterator<Item = Tiling> + '_ {
+    let config = &checkpoint.vae.config;
+    [(2, 3), (1, 3)].into_iter().filter_map(move |(num, den)| {
+        let unit = config.spatial_ratio();
+        let below = |pixels: usize| (1..=pixels * num / den / unit).rev().map(move |n| n * unit);
+        let fits = |height: &usize| {
+            Tiling { height: *height, width: tiles.width }.problem(config).is_none()
+        };
+        let height = below(tiles.height).find(fits)?;
+        let fits = |width: &usize| Tiling { height, width: *width }.problem(config).is_none();
+        let width = below(tiles.width).find(fits)?;
+        Some(Tiling { height, width })
+    })
+}
+
+/// The search for one job.
+struct Search<'a> {
+    trials: Trials<'a>,
+    offload: Offload,
+}
+
+impl Search<'_> {
+    fn checkpoint(&self) -> &Checkpoint {
+        self.trials.checkpoint
+    }
+
+    /// Whether weights are used where they lie, so that there is nothing to place.
+    fn in_place(&self) -> bool {
+        self.trials.target.profile.reads_host_memory
+    }
+
+    /// The whole job with this schedule.
+    fn whole(&self, schedule: &Schedule, state: Option<&RunState>) -> Result<Plan, EngineError> {
+        let Trials { checkpoint, job, target } = self.trials;
+        Plan::timed(checkpoint, job, schedule, state, &target.profile, &target.rates)
+    }
+
+    /// The fastest schedule within `budget`, if there is one. Each phase is searched by itself;
+    /// what the whole takes beyond that is then taken from the budget of its fullest phase.
+    fn within(&self, budget: u64) -> Result<Option<(Schedule, Plan)>, EngineError> {
+        let mut budgets = [budget; 3];
+        for _ in 0..MOST_CORRECTIONS {
+            let Some(schedule) = self.schedule(budgets)? else { return Ok(None) };
+            let plan = self.whole(&schedule, None)?;
+            let excess = plan.device_bytes().saturating_sub(budget);
+            if excess == 0 {
+                return Ok(Some((schedule, plan)));
+            }
+            for (phase, allowed) in plan.layout.phases.iter().zip(&mut budgets) {
+                if phase.peak_bytes + plan.scratch_bytes > budget {
+                    *allowed -= (phase.peak_bytes + plan.scratch_bytes - budget).min(*allowed);
+                }
+            }
+        }
+        let schedule = self.least();
+        let plan = self.whole(&schedule, None)?;
+        Ok((plan.device_bytes() <= budget).then_some((schedule, plan)))
+    }
+
+    fn schedule(&self, [text, denoise, decode]: [u64; 3]) -> Result<Option<Schedule>, Error> {
+        let mut schedule = match self.in_place() {
+            true => Schedule::in_place(),
+            false => Schedule::resident(),
+        };
+        schedule.keeps_components = self.offload == Offload::None && !self.in_place();
+        if !self.in_place() {
+            let Some(streaming) = self.text(&schedule, text)? else { return Ok(None) };
+            schedule.text = streaming;
+        }
+        let Some(denoised) = self.denoise(&schedule, denoise)? else { return Ok(None) };
+        let Some(decoded) = self.decode(&denoised, decode)? else { return Ok(None) };
+        Ok(Some(decoded))
+    }
+
+    /// What each allowance of resident weights comes to, of those that the strategy allows.
+    fn ladder(&self, ladder: Vec<Rung>) -> Vec<Rung> {
+        let total = ladder.last().map_or(0, |rung| rung.resident_bytes);
+        let keep = |allowance: u64| {
+            let last = ladder.iter().rev().find(|rung| rung.resident_bytes <= allowance);
+            last.copied().into_iter().collect()
+        };
+        match self.offload {
+            Offload::Auto => ladder,
+            Offload::None | Offload::Model => keep(total),
+            Offload::Sequential => keep(0),
+            Offload::Percent(share) => keep(total / 100 * u64::from(share) + total % 100),
+        }
+    }
+
+    /// Slots to be tried, the fastest first.
+    fn slots(&self) -> &'static [usize] {
+        match self.offload {
+            Offload::Sequential => &[1],
+            _ => &[2, 3, 1],
+        }
+    }
+
+    fn text(&self, schedule: &Schedule, budget: u64) -> Result<Option<Streaming>, Error> {
+        let component = &self.checkpoint().text_encoder;
+        let blocks = component.config.encoder_blocks();
+        let ladder = placement::ladder(&component.weights, self.trials.job.dtype, &blocks)?;
+        // Each layer is used once: that it could stay is worth nothing.
+        let ladder = match self.offload {
+            Offload::Auto => ladder[..1].to_vec(),
+            _ => self.ladder(ladder),
+        };
+        let trial = |text| self.trials.text(&Schedule { text, ..*schedule });
+        let best = self.fastest(&ladder, false, budget, &trial)?;
+        Ok(best.map(|(streaming, _)| streaming))
+    }
+
+    fn denoise(&self, schedule: &Schedule, budget: u64) -> Result<Option<Schedule>, Error> {
+        let component = &self.checkpoint().transformer;
+        let blocks = component.config.step_blocks();
+        let dtype = self.trials.job.dtype;
+        let ladder = self.ladder(placement::ladder(&component.weights, dtype, &blocks)?);
+        let keeps_converted = self.may_keep(ladder.first().map_or(0, |rung| rung.streamed_bytes));
+        let mut best: Option<(Schedule, Trial)> = None;
+        for rows in ROWS {
+            for head_groups in self.head_groups() {
+                let transformer = TransformerSchedule { rows, head_groups };
+                let mut with = Schedule { transformer, ..*schedule };
+                if self.offload == Offload::Sequential {
+                    with.conditioning.slots = 1;
+                }
+                let trial = |denoise| self.trials.denoise(&Schedule { denoise, ..with });
+                if self.in_place() {
+                    let trial = trial(with.denoise)?;
+                    if trial.device_bytes <= budget {
+                        keep_faster(&mut best, with, trial);
+                    }
+                } else if let Some((denoise, trial)) =
+                    self.fastest(&ladder, keeps_converted, budget, &trial)?
+                {
+                    with.denoise = denoise;
+                    keep_faster(&mut best, with, trial);
+                    let is_all = ladder
+                        .last()
+                        .is_some_and(|all| denoise.resident_bytes >= all.resident_bytes);
+                    if is_all && self.offload != Offload::Sequential {
+                        break;
+                    }
+                }
+            }
+            // Few rows are for those whom nothing else helps.
+            if best.is_some() {
+                break;
+            }
+        }
+        Ok(best.map(|(schedule, _)| schedule))
+    }
+
+    fn decode(&self, schedule: &Schedule, budget: u64) -> Result<Option<Schedule>, Error> {
+        let component = &self.checkpoint().vae;
+        let blocks = component.config.decoder_blocks();
+        let dtype = self.trials.job.dtype;
+        let ladder = self.ladder(placement::ladder(&component.weights, dtype, &blocks)?);
+        let caches = component.config.decoder_caches();
+        let mut pages: Vec<usize> = (0..=4).map(|quarters| caches * quarters / 4).collect();
+        if self.trials.target.shares_ram {
+            // What is paged out would lie in the same memory.
+            pages.truncate(1);
+        } else if self.offload == Offload::Sequential {
+            pages = vec![caches];
+        }
+        let mut best: Option<(Schedule, Trial)> = None;
+        for paged_caches in pages {
+            let mut with = Schedule { decoder: DecodeSchedule { paged_caches }, ..*schedule };
+            let trial = |decode| self.trials.decode(&Schedule { decode, ..with });
+            if self.in_place() {
+                let trial = trial(with.decode)?;
+                if trial.device_bytes <= budget {
+                    keep_faster(&mut best, with, trial);
+                }
+            } else if let Some((decode, trial)) = self.fastest(&ladder, true, budget, &trial)? {
+                with.decode = decode;
+                keep_faster(&mut best, with, trial);
+                if ladder.last().is_some_and(|all| decode.resident_bytes >= all.resident_bytes) {
+                    break;
+                }
+            }
+        }
+        Ok(best.map(|(schedule, _)| schedule))
+    }
+
+    /// The fastest way to place weights within `budget`: for each number of slots, as many weights
+    /// stay as there is room for.
+    fn fastest(
+        &self,
+        ladder: &[Rung],
+        keeps_converted: bool,
+        budget: u64,
+        trial: &dyn Fn(Streaming) -> Result<Trial, Error>,
+    ) -> Result<Option<(Streaming, Trial)>, Error> {
+        let Some(lowest) = ladder.first() else { return Ok(None) };
+        let streaming = |rung: &Rung, slots| Streaming {
+            resident_bytes: rung.resident_bytes,
+            slots,
+            keeps_converted,
+        };
+        let taken = |rung: &Rung, slots| rung.resident_bytes + rung.slot_bytes * slots as u64;
+        let base = trial(streaming(lowest, 1))?;
+        let besides = base.device_bytes.saturating_sub(taken(lowest, 1));
+        let mut best: Option<(Streaming, Trial)> = None;
+        for &slots in self.slots() {
+            let mut allowed = budget;
+            for _ in 0..MOST_CORRECTIONS {
+                let fits = |rung: &&Rung| besides + taken(rung, slots) <= allowed;
+                let Some(rung) = ladder.iter().rev().find(fits) else { break };
+                let choice = streaming(rung, slots);
+                let tried = trial(choice)?;
+                if tried.device_bytes <= budget {
+                    keep_faster(&mut best, choice, tried);
+                    break;
+                }
+                allowed = allowed.saturating_sub(tried.device_bytes - budget);
+            }
+            let is_all = |(choice, _): &(Streaming, Trial)| {
+                ladder.last().is_some_and(|all| choice.resident_bytes >= all.resident_bytes)
+            };
+            // One slot is for those for whom two are too many; a third helps only who streams.
+            if best.as_ref().is_some_and(|best| slots != 2 || is_all(best)) {
+                break;
+            }
+        }
+        Ok(best)
+    }
+
+    /// The schedule that takes the least memory that the strategy allows.
+    fn least(&self) -> Schedule {
+        let groups = self.head_groups().last().copied().unwrap_or(1);
+        let transformer = TransformerSchedule { rows: ROWS[1], head_groups: groups };
+        if self.in_place() {
+            return Schedule { transformer, ..Schedule::in_place() };
+        }
+        let paged_caches = match self.trials.target.shares_ram {
+            true => 0,
+            false => self.checkpoint().vae.config.decoder_caches(),
+        };
+        let decoder = DecodeSchedule { paged_caches };
+        let streaming = match self.offload {
+            Offload::None | Offload::Model => Streaming::RESIDENT,
+            _ => Streaming::through(1),
+        };
+        Schedule {
+            text: streaming,
+            conditioning: Streaming::through(1),
+            denoise: streaming,
+            transformer,
+            decode: Streaming { keeps_converted: true, ..streaming },
+            decoder,
+            keeps_components: self.offload == Offload::None,
+        }
+    }
+
+    /// Numbers of groups of heads to be tried, from one.
+    fn head_groups(&self) -> Vec<usize> {
+        let heads = self.checkpoint().transformer.config.num_attention_heads;
+        let even = |groups: &usize| heads.is_multiple_of(*groups);
+        let all: Vec<usize> = (1..=MOST_HEAD_GROUPS.min(heads)).filter(even).collect();
+        match self.offload {
+            Offload::Sequential => all.last().copied().into_iter().collect(),
+            _ => all.into_iter().filter(|groups| [1, 2, 3, 4, 8, 16].contains(groups)).collect(),
+        }
+    }
+
+    /// Whether RAM has room to keep so many converted bytes.
+    fn may_keep(&self, bytes: u64) -> bool {
+        self.trials.target.ram_bytes.is_some_and(|ram| bytes <= ram / 2)
+    }
+
+    /// What decoding as a whole would take.
+    fn why_not_whole(&self, budget: u64) -> Result<Rejected, EngineError> {
+        let trial = self.trials.decode(&self.least())?;
+        Ok(Rejected {
+            what: "decode without tiles".into(),
+            peak_bytes: trial.device_bytes,
+            seconds: trial.seconds,
+            why: format!(
+                "takes at least {:.1} GB, and {:.1} GB may be used",
+                gigabytes(trial.device_bytes),
+                gigabytes(budget)
+            ),
+        })
+    }
+}
+
+/// Keeps `choice` if it is faster than the best so far.
+fn keep_faster<T>(best: &mut Option<(T, Trial)>, choice: T, trial: Trial) {
+    if best.as_ref().is_none_or(|(_, best)| trial.seconds < best.seconds) {
+        *best = Some((choice, trial));
+    }
+}

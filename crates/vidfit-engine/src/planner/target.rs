@@ -1,0 +1,147 @@
+//! What is planned for: a device, and what of it may be used.
+
+use crate::catalogue::Gpu;
+use serde::{Deserialize, Serialize};
+use vidfit_tensor::{Profile, Rates};
+
+/// How much a predicted time is to be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Certainty {
+    /// From rates measured on this machine.
+    Measured,
+    /// From what a card's maker publishes, and assumptions of what programs reach of it.
+    Catalogue,
+    /// From what such a device usually does.
+    Guess,
+}
+
+/// Where weights are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Offload {
+    /// The fastest that fits.
+    Auto,
+    /// All components on the device from the beginning to the end.
+    None,
+    /// Each component whole on the device while it works.
+    Model,
+    /// Everything streamed, and every other way to need less taken: the least memory.
+    Sequential,
+    /// This share of each phase's bytes of weights on the device, in percent; the rest streamed.
+    Percent(u8),
+}
+
+impl std::fmt::Display for Offload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Offload::Auto => f.write_str("auto"),
+            Offload::None => f.write_str("none"),
+            Offload::Model => f.write_str("model"),
+            Offload::Sequential => f.write_str("sequential"),
+            Offload::Percent(share) => write!(f, "{share}%"),
+        }
+    }
+}
+
+impl std::str::FromStr for Offload {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Offload, String> {
+        let share = || text.strip_suffix('%')?.parse().ok().filter(|share| *share <= 100);
+        match text.to_ascii_lowercase().as_str() {
+            "auto" => Ok(Offload::Auto),
+            "none" => Ok(Offload::None),
+            "model" => Ok(Offload::Model),
+            "sequential" => Ok(Offload::Sequential),
+            _ => share().map(Offload::Percent).ok_or_else(|| {
+                format!("{text:?} is none of auto, none, model, sequential, or a share such as 40%")
+            }),
+        }
+    }
+}
+
+/// A device, and what of it may be used.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// What it is called.
+    pub name: String,
+    /// What the job's code must know of it.
+    pub profile: Profile,
+    /// How fast it is.
+    pub rates: Rates,
+    /// How much that is to be believed.
+    pub certainty: Certainty,
+    /// Memory that is free on it.
+    pub free_bytes: u64,
+    /// What of that goes to the driver, its context and modules, outside of any arena.
+    pub overhead_bytes: u64,
+    /// What the user allows.
+    pub limit_bytes: Option<u64>,
+    /// What is to stay free for others.
+    pub buffer_bytes: u64,
+    /// RAM that may be used; absent where nobody knows.
+    pub ram_bytes: Option<u64>,
+    /// Whether the device's memory is the machine's RAM.
+    pub shares_ram: bool,
+}
+
+/// Host memory through which copies go that are not pinned where they lie.
+pub const STAGING_BYTES: u64 = 8 << 20;
+
+/// Memory that a card's operations need besides their operands: the workspace of matrix products.
+const CARD_SCRATCH_BYTES: u64 = 32 << 20;
+
+/// What every CUDA allocation is aligned to.
+pub const CARD_ALIGNMENT: u64 = 256;
+
+impl Target {
+    /// A card that one need not have.
+    pub fn of_card(gpu: &Gpu) -> Target {
+        Target {
+            name: gpu.name.clone(),
+            profile: Profile {
+                name: gpu.name.clone(),
+                alignment: CARD_ALIGNMENT,
+                scratch_bytes: CARD_SCRATCH_BYTES,
+                reads_host_memory: false,
+            },
+            rates: Rates::of_card(
+                gpu.tensor_flops,
+                gpu.f32_flops,
+                gpu.memory_bytes_per_second,
+                gpu.bus.bytes_per_second(),
+            ),
+            certainty: Certainty::Catalogue,
+            free_bytes: gpu.memory_bytes,
+            overhead_bytes: gpu.overhead_bytes,
+            limit_bytes: None,
+            buffer_bytes: 0,
+            ram_bytes: None,
+            shares_ram: false,
+        }
+    }
+
+    /// The budget: what the user allows or what is free, whichever is less, without the device's
+    /// overhead.
+    pub fn budget_bytes(&self) -> u64 {
+        let free = self.free_bytes.saturating_sub(self.buffer_bytes);
+        let allowed = self.limit_bytes.map_or(free, |limit| limit.min(free));
+        allowed.saturating_sub(self.overhead_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_and_names_are_read() {
+        for text in ["auto", "none", "model", "sequential", "40%", "0%", "100%"] {
+            assert_eq!(text.parse::<Offload>().unwrap().to_string(), text);
+        }
+        for text in ["", "40", "101%", "-1%", "%", "4.5%", "gpu"] {
+            assert!(text.parse::<Offload>().is_err(), "{text}");
+        }
+    }
+}
