@@ -26,6 +26,7 @@ pub struct CpuDevice {
 struct Transfers {
     begun: u64,
     failed: HashMap<u64, String>,
+    copied: Copied,
 }
 
 /// What an operation works with: threads, their scratch, and the memory behind tensors. There is
@@ -120,13 +121,17 @@ impl CpuDevice {
 
     /// The fence of a copy that has come to this end.
     fn ended(&self, result: Result<(), String>) -> Fence {
-        let mut transfers = self.transfers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut transfers = self.transfers();
         transfers.begun += 1;
         let number = transfers.begun;
         if let Err(what) = result {
             transfers.failed.insert(number, what);
         }
         Fence::new(number)
+    }
+
+    fn transfers(&self) -> MutexGuard<'_, Transfers> {
+        self.transfers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn session(&self) -> Session<'_> {
@@ -151,11 +156,16 @@ impl Device for CpuDevice {
             Error::Device { device: self.profile.name.clone(), what }
         })?;
         *held = Some(reservation);
+        self.transfers().copied = Copied::default();
         Ok(())
     }
 
     fn release(&self) {
         *self.lock() = None;
+    }
+
+    fn copied(&self) -> Copied {
+        self.transfers().copied
     }
 
     fn finish(&self) -> Result<(), Error> {
@@ -167,11 +177,13 @@ impl Device for CpuDevice {
     }
 
     fn download(&self, src: &Tensor, values: &mut [f32]) -> Result<(), Error> {
+        self.transfers().copied.downloaded_bytes += src.bytes();
         ops::transfer::download(&self.session(), src, values);
         Ok(())
     }
 
     fn upload(&self, values: &[f32], dst: &mut Tensor) {
+        self.transfers().copied.uploaded_bytes += dst.bytes();
         ops::transfer::upload(&self.session(), values, dst);
     }
 
@@ -180,7 +192,7 @@ impl Device for CpuDevice {
     }
 
     fn wait(&self, fence: Fence) -> Result<(), Error> {
-        let mut transfers = self.transfers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut transfers = self.transfers();
         match transfers.failed.remove(&fence.number()) {
             Some(what) => Err(Error::Transfer { device: self.profile.name.clone(), what }),
             None => Ok(()),
@@ -188,10 +200,12 @@ impl Device for CpuDevice {
     }
 
     fn begin_upload(&self, source: Arc<dyn HostSource>, dst: &Tensor, _after: &[Fence]) -> Fence {
+        self.transfers().copied.uploaded_bytes += dst.bytes();
         self.ended(ops::transfer::upload_bytes(&self.session(), &*source, &mut dst.clone()))
     }
 
     fn begin_download(&self, src: &Tensor, dst: &HostBuffer, _after: &[Fence]) -> Fence {
+        self.transfers().copied.downloaded_bytes += src.bytes();
         ops::transfer::download_bytes(&self.session(), src, &mut dst.lock());
         self.ended(Ok(()))
     }

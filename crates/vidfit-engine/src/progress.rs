@@ -8,6 +8,13 @@ use vidfit_tensor::{Error, Monitor};
 /// News of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Progress {
+    /// The device had less memory than was planned, so the job was planned again.
+    PlannedAgain {
+        /// What was to be reserved.
+        planned_bytes: u64,
+        /// What will be reserved instead.
+        device_bytes: u64,
+    },
     /// A phase has begun.
     PhaseBegan {
         /// `text`, `denoise` or `decode`.

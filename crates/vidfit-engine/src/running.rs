@@ -113,7 +113,7 @@ impl Running {
                 fraction: *fraction,
                 seconds_left: time_left.map(|time| time.as_secs_f64()),
             },
-            Progress::PhaseEnded { .. } => return,
+            Progress::PhaseEnded { .. } | Progress::PlannedAgain { .. } => return,
         };
         self.update(state);
     }

@@ -163,7 +163,7 @@ fn check(name: &str, dtype: DType, tiling: TilingChoice) {
             Progress::PhaseEnded { phase, .. } => {
                 peaks.lock().unwrap().push((phase, PEAK.load(Relaxed)));
             }
-            Progress::Advanced { .. } => {}
+            Progress::Advanced { .. } | Progress::PlannedAgain { .. } => {}
         })
     };
     let baseline = LIVE.load(Relaxed);
@@ -175,6 +175,7 @@ fn check(name: &str, dtype: DType, tiling: TilingChoice) {
         capacity_bytes: prepared.plan.device_bytes(),
         poison: false,
         state: None,
+        replan: None,
     };
     let generated = generate::run(&checkpoint, &prepared, &device, options).unwrap();
     assert_eq!(witness.reserved(), [prepared.plan.layout.peak_bytes]);

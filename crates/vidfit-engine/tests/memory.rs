@@ -15,7 +15,7 @@ use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::{self, Generated, Prepared, RunOptions};
 use vidfit_engine::plan::Plan;
 use vidfit_engine::progress::{Listener, Progress};
-use vidfit_engine::request::TilingChoice;
+use vidfit_engine::request::{Request, TilingChoice};
 use vidfit_engine::schedule::Schedule;
 use vidfit_tensor::{DType, Device, Error};
 
@@ -57,11 +57,13 @@ fn every_run_uses_what_was_planned_to_the_byte() {
     }
 }
 
-fn refused(result: Result<impl Sized, EngineError>, plan: &Plan, capacity: u64, is_tiled: bool) {
+/// The least bytes that `result` was refused for.
+fn refused(result: Result<impl Sized, EngineError>, capacity: u64, is_tiled: bool) -> u64 {
     match result {
         Err(EngineError::DoesNotFit { required_bytes, available_bytes, tiled }) => {
-            assert_eq!((required_bytes, available_bytes), (plan.device_bytes(), capacity));
-            assert_eq!(tiled, is_tiled);
+            assert_eq!((available_bytes, tiled), (capacity, is_tiled));
+            assert!(required_bytes > capacity);
+            required_bytes
         }
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("{capacity} bytes are not enough"),
@@ -76,11 +78,11 @@ fn one_unit_less_is_refused_before_anything_runs() {
         let witness = Saboteur::new(None);
         let device: Arc<dyn Device> = witness.clone();
         let plan = |capacity| generate::prepare(&checkpoint, &request, &*device, capacity);
-        let prepared = plan(u64::MAX).unwrap();
-        let enough = prepared.plan.device_bytes();
-        assert_eq!(plan(enough).unwrap().plan, prepared.plan);
-        let less = enough - device.profile().alignment;
-        refused(plan(less), &prepared.plan, less, case.tiling);
+        let least = refused(plan(0), 0, case.tiling);
+        let prepared = plan(least).unwrap();
+        assert_eq!(prepared.plan.device_bytes(), least);
+        let less = least - device.profile().alignment;
+        assert_eq!(refused(plan(less), less, case.tiling), least);
 
         let options = RunOptions {
             stop: &AtomicBool::new(false),
@@ -89,9 +91,10 @@ fn one_unit_less_is_refused_before_anything_runs() {
             capacity_bytes: less,
             poison: false,
             state: None,
+            replan: None,
         };
         let result = generate::run(&checkpoint, &prepared, &device, options);
-        refused(result, &prepared.plan, less, case.tiling);
+        assert_eq!(refused(result, less, case.tiling), least);
         assert!(witness.reserved().is_empty(), "memory was reserved for {name}");
     }
 }
@@ -103,16 +106,21 @@ fn tiles_are_taken_only_where_the_whole_does_not_fit() {
     let device = CpuDevice::new(2).unwrap();
     let mut request = case.request(DType::F32);
     (request.height, request.width) = (Some(160), Some(160));
-    request.tiling = TilingChoice::Auto;
-    let plan = |capacity| generate::prepare(&checkpoint, &request, &device, capacity);
-    let whole = plan(u64::MAX).unwrap();
+    let plan = |tiling, capacity| {
+        let request = Request { tiling, ..request.clone() };
+        generate::prepare(&checkpoint, &request, &device, capacity)
+    };
+    let unit = device.profile().alignment;
+    let whole_least = refused(plan(TilingChoice::Off, 0), 0, false);
+    let whole = plan(TilingChoice::Auto, whole_least).unwrap();
     assert!(whole.job.tiling.is_none() && !whole.warnings.iter().any(|w| w.contains("tiles")));
-    let less = whole.plan.device_bytes() - device.profile().alignment;
-    let tiled = plan(less).unwrap();
+    let tiled = plan(TilingChoice::Auto, whole_least - unit).unwrap();
     assert!(tiled.job.tiling.is_some() && tiled.warnings.iter().any(|w| w.contains("tiles")));
-    assert!(tiled.plan.device_bytes() <= less);
-    let too_little = tiled.plan.device_bytes() - device.profile().alignment;
-    refused(plan(too_little), &tiled.plan, too_little, true);
+    assert!(tiled.plan.device_bytes() < whole_least);
+    refused(plan(TilingChoice::Off, whole_least - unit), whole_least - unit, false);
+    let least = refused(plan(TilingChoice::Auto, 0), 0, true);
+    assert!(plan(TilingChoice::Auto, least).is_ok());
+    refused(plan(TilingChoice::Auto, least - unit), least - unit, true);
 }
 
 /// Where a child of [`a_plan_made_in_another_process_without_weights_is_run`] finds its
@@ -236,6 +244,7 @@ fn options(stop: &AtomicBool, listener: Listener) -> RunOptions<'_> {
         capacity_bytes: u64::MAX,
         poison: true,
         state: None,
+        replan: None,
     }
 }
 

@@ -1,5 +1,8 @@
 //! Plans of the published models, without any weights.
 
+// Clippy allows it in tests, but not in what they call.
+#![allow(clippy::unwrap_used)]
+
 use std::time::Instant;
 use vidfit_engine::catalogue;
 use vidfit_engine::checkpoint::{Checkpoint, Variant};

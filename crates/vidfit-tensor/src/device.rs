@@ -17,7 +17,7 @@
 //!   has waited for it.
 //! - Shapes are checked by the caller's checkpoint and plan; a mismatch here is a bug and panics.
 
-use crate::{Error, Fence, HostBuffer, HostSource, Tensor};
+use crate::{Copied, Error, Fence, HostBuffer, HostSource, Tensor};
 use std::sync::Arc;
 
 /// What the planner must know of a device before it exists.
@@ -161,6 +161,15 @@ pub enum Axis {
 pub trait Device: Send + Sync {
     /// What a plan must know of this device.
     fn profile(&self) -> &Profile;
+
+    /// Bytes that could be reserved now, scratch included, without taking anybody else's. `None`
+    /// where the device has no memory of its own.
+    fn free_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    /// What has been copied since the last reservation.
+    fn copied(&self) -> Copied;
 
     /// Reserves the arena: `bytes` for tensors, and the profile's scratch behind them. An arena
     /// held before is given back first.

@@ -3,7 +3,7 @@
 use crate::clocks::{Clocks, Queue, Tally};
 use crate::device::*;
 use crate::rates::{Class, Operation, Rates, THIN_CHANNELS, Work};
-use crate::{DType, Error, Fence, HostBuffer, HostSource, Tensor};
+use crate::{Copied, DType, Error, Fence, HostBuffer, HostSource, Tensor};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Stands in for a device with the given profile, so that a job can be planned by running it. With
@@ -95,6 +95,11 @@ fn bytes_of(tensors: &[&Tensor]) -> u64 {
 impl Device for DryDevice {
     fn profile(&self) -> &Profile {
         &self.profile
+    }
+
+    fn copied(&self) -> Copied {
+        let Tally { uploaded_bytes, downloaded_bytes, .. } = self.tally();
+        Copied { uploaded_bytes, downloaded_bytes }
     }
 
     fn reserve(&self, _bytes: u64) -> Result<(), Error> {

@@ -58,4 +58,4 @@ pub use rates::Rates;
 pub use shape::Shape;
 pub use tensor::{HostBytes, Place, Tensor};
 pub use trace::{Event, Request, Trace};
-pub use transfer::{Fence, HostBuffer, HostSource};
+pub use transfer::{Copied, Fence, HostBuffer, HostSource};

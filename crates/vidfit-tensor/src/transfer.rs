@@ -24,6 +24,15 @@ impl Fence {
     }
 }
 
+/// What has gone between a device and the host since the last reservation, by whatever way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Copied {
+    /// Bytes to the device.
+    pub uploaded_bytes: u64,
+    /// Bytes from the device.
+    pub downloaded_bytes: u64,
+}
+
 /// Bytes on the host that a device can be given: read, and converted if need be, piece by piece.
 ///
 /// Pieces are read by the device's transfer thread while the host goes on.

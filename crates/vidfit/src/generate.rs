@@ -13,7 +13,7 @@ use std::time::Instant;
 use vidfit_cpu::CpuDevice;
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::{
-    Generated, Prepared, RunOptions, kept_bytes, plan_job, result_bytes, run as run_job,
+    Generated, Prepared, RunOptions, kept_bytes, prepare, result_bytes, run as run_job,
 };
 use vidfit_engine::hub::{HubConfig, resolve};
 use vidfit_engine::machine::available_ram_bytes;
@@ -58,13 +58,13 @@ fn make(args: GenerateArgs, shown: Shown) -> Result<(), Failure> {
     let (DeviceChoice::Auto | DeviceChoice::Cpu) = args.device;
     let device: Arc<dyn Device> = Arc::new(CpuDevice::new(args.threads)?);
     let request = request(&args, prompt);
-    let (job, warnings) = Job::new(&checkpoint, &request)?;
+    let (job, _) = Job::new(&checkpoint, &request)?;
     // On the CPU, results and arena share the same memory.
     let results = result_bytes(&checkpoint, &job, args.save_tensors.is_some());
     let capacity_bytes =
         available_ram_bytes().map_or(u64::MAX, |available| available.saturating_sub(results));
     // Sizes, memory and paths are checked before any work.
-    let prepared = plan_job(&checkpoint, &request, job, warnings, &*device, capacity_bytes)?;
+    let prepared = prepare(&checkpoint, &request, &*device, capacity_bytes)?;
     let output = Output::new(&args, &checkpoint, &prepared.job)?;
     prepared.warnings.iter().for_each(|warning| shown.warn(warning));
     announce(shown, &checkpoint, &prepared, &output);
@@ -76,6 +76,7 @@ fn make(args: GenerateArgs, shown: Shown) -> Result<(), Failure> {
         capacity_bytes,
         poison: false,
         state: None,
+        replan: None,
     };
     let generated = run_job(&checkpoint, &prepared, &device, options)?;
     // The video first: whatever happens to the tensors, it is not lost.

@@ -1,7 +1,7 @@
 //! Progress as bars, lines or JSON.
 
 use crate::args::ProgressStyle;
-use crate::human::duration;
+use crate::human::{duration, size};
 use crate::say::{line, note};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle as BarStyle};
 use serde_json::json;
@@ -61,10 +61,12 @@ impl Shown {
 pub fn listener(shown: Shown) -> Listener {
     match shown {
         Shown::Nothing => Box::new(|_| {}),
-        Shown::Lines => Box::new(|news| {
-            if let Progress::PhaseEnded { phase, took } = news {
+        Shown::Lines => Box::new(|news| match news {
+            Progress::PhaseEnded { phase, took } => {
                 note!("{:18} {}", title(phase), duration(took));
             }
+            Progress::PlannedAgain { .. } => note!("{}", planned_again(&news)),
+            _ => {}
         }),
         Shown::Json => Box::new(|news| line!("{}", as_json(&news))),
         Shown::Bars => {
@@ -77,8 +79,22 @@ pub fn listener(shown: Shown) -> Listener {
 /// Positions of a bar: phases count in fractions.
 const BAR_LENGTH: u64 = 1000;
 
+/// What a second plan is for.
+fn planned_again(news: &Progress) -> String {
+    match news {
+        Progress::PlannedAgain { planned_bytes, device_bytes } => format!(
+            "warning: {} were planned, but the device has less by now; planned again for {}, with \
+             the same picture",
+            size(*planned_bytes),
+            size(*device_bytes)
+        ),
+        _ => String::new(),
+    }
+}
+
 fn draw(bar: &mut Option<(ProgressBar, Option<usize>)>, news: Progress) {
     match news {
+        Progress::PlannedAgain { .. } => note!("{}", planned_again(&news)),
         Progress::PhaseBegan { phase, steps } => {
             let new = ProgressBar::with_draw_target(Some(BAR_LENGTH), ProgressDrawTarget::stderr());
             if let Ok(style) = BarStyle::with_template("{prefix:18} {bar:32} {msg}") {
@@ -111,6 +127,11 @@ fn draw(bar: &mut Option<(ProgressBar, Option<usize>)>, news: Progress) {
 
 fn as_json(news: &Progress) -> serde_json::Value {
     match news {
+        Progress::PlannedAgain { planned_bytes, device_bytes } => json!({
+            "event": "planned_again",
+            "planned_bytes": planned_bytes,
+            "device_bytes": device_bytes,
+        }),
         Progress::PhaseBegan { phase, steps } => {
             json!({ "event": "phase_began", "phase": phase, "steps": steps })
         }

@@ -267,6 +267,7 @@ impl Search<'_> {
                     let trial = trial(with.denoise)?;
                     if trial.device_bytes <= budget {
                         keep_faster(&mut best, with, trial);
+                        break;
                     }
                 } else if let Some((denoise, trial)) =
                     self.fastest(&ladder, keeps_converted, budget, &trial)?

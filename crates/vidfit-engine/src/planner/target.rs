@@ -2,7 +2,7 @@
 
 use crate::catalogue::Gpu;
 use serde::{Deserialize, Serialize};
-use vidfit_tensor::{Profile, Rates};
+use vidfit_tensor::{Device, Profile, Rates};
 
 /// How much a predicted time is to be believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,6 +119,23 @@ impl Target {
             buffer_bytes: 0,
             ram_bytes: None,
             shares_ram: false,
+        }
+    }
+
+    /// A device that is there, of which so many bytes may be reserved. Nothing is known of its time.
+    pub fn of_device(device: &dyn Device, capacity_bytes: u64) -> Target {
+        let profile = device.profile().clone();
+        Target {
+            name: profile.name.clone(),
+            shares_ram: profile.reads_host_memory,
+            profile,
+            rates: Rates::default(),
+            certainty: Certainty::Guess,
+            free_bytes: capacity_bytes,
+            overhead_bytes: 0,
+            limit_bytes: None,
+            buffer_bytes: 0,
+            ram_bytes: None,
         }
     }
 

@@ -212,6 +212,7 @@ pub fn run_prepared(
         capacity_bytes: prepared.plan.device_bytes(),
         poison: true,
         state: None,
+        replan: None,
     };
     generate::run(checkpoint, prepared, &device, options).unwrap()
 }

@@ -393,6 +393,10 @@ impl Device for Saboteur {
         self.inner.upload(values, dst);
     }
 
+    fn copied(&self) -> Copied {
+        self.inner.copied()
+    }
+
     fn fence(&self) -> Fence {
         self.inner.fence()
     }

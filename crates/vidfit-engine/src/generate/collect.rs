@@ -1,0 +1,216 @@
+//! What a run gives: frames, tensors, and what it could go on from.
+
+use super::MeasuredPhase;
+use crate::checkpoint::Checkpoint;
+use crate::plan::{PHASES, Plan};
+use crate::progress::Watch;
+use crate::request::Job;
+use crate::state::RunState;
+use crate::text_to_video::Outputs;
+use std::time::Instant;
+use vidfit_cogvideox::scheduler::Update;
+use vidfit_cogvideox::vae::Piece;
+use vidfit_tensor::{Context, Copied, Device, Error, Tensor};
+
+/// Intermediate results, widened to f32.
+#[derive(Clone, Debug, Default)]
+pub struct KeptTensors {
+    /// `[1, tokens, width]`.
+    pub prompt_embeds: Vec<f32>,
+    /// `[1, F, C, h, w]`, after the last step, padding frames included.
+    pub latents: Vec<f32>,
+    /// `[F, H, W, 3]` in 0..=1, before rounding.
+    pub frames: Vec<f32>,
+}
+
+/// Bytes of host memory that a run holds for its results: the rounded frames, one piece of a frame
+/// in f32, what it could go on from, and what is kept.
+pub fn result_bytes(checkpoint: &Checkpoint, job: &Job, keep_tensors: bool) -> u64 {
+    let frame = (job.height * job.width * 3) as u64;
+    let frames = job.frames as u64;
+    // Written as bytes, they are there twice.
+    let kept = if keep_tensors { 2 * kept_bytes(checkpoint, job) } else { 0 };
+    frames * frame + 4 * frame + state_bytes(checkpoint, job) + kept
+}
+
+/// Bytes of [`RunState`].
+fn state_bytes(checkpoint: &Checkpoint, job: &Job) -> u64 {
+    let tokens: usize = job.prompts.iter().map(Vec::len).sum();
+    let embeds = tokens * checkpoint.text_encoder.config.d_model;
+    4 * (embeds + 2 * job.latent_elements()) as u64
+}
+
+/// Bytes of [`KeptTensors`].
+pub fn kept_bytes(checkpoint: &Checkpoint, job: &Job) -> u64 {
+    let embeds = job.prompts.last().map_or(0, Vec::len) * checkpoint.text_encoder.config.d_model;
+    let latents = job.latent_frames * job.channels * job.latent_height * job.latent_width;
+    let frames = job.frames * job.height * job.width * 3;
+    4 * (embeds + latents + frames) as u64
+}
+
+/// Brings a run's results to the host. Its buffers: the rounded frames; one piece of a frame in
+/// f32; what the run could go on from; and, if they are kept, embeddings, latents and unrounded
+/// frames.
+pub(super) struct Collecting<'a> {
+    job: &'a Job,
+    plan: &'a Plan,
+    watch: &'a Watch<'a>,
+    frames: Vec<Vec<u8>>,
+    tensors: Option<KeptTensors>,
+    piece: Vec<f32>,
+    /// What the run could go on from.
+    state: RunState,
+    device: &'a dyn Device,
+    /// The phases that have ended.
+    phases: Vec<MeasuredPhase>,
+    began: Instant,
+    copied: Copied,
+}
+
+const NOT_NUMBERS: &str = "the video came out as no numbers at all (NaN): the weights are damaged, \
+     the guidance is far too strong, or f16 is too narrow for this model (try --dtype f32 or bf16)";
+
+impl<'a> Collecting<'a> {
+    /// Takes the memory for the frames, and lets the first phase begin.
+    pub fn new(
+        job: &'a Job,
+        plan: &'a Plan,
+        watch: &'a Watch<'a>,
+        device: &'a dyn Device,
+        keep_tensors: &bool,
+    ) -> Collecting<'a> {
+        let frame_bytes = job.height * job.width * 3;
+        let collecting = Collecting {
+            job,
+            plan,
+            watch,
+            frames: vec![vec![0; frame_bytes]; job.frames],
+            tensors: keep_tensors.then(KeptTensors::default),
+            piece: Vec::new(),
+            state: RunState::default(),
+            device,
+            phases: Vec::new(),
+            began: Instant::now(),
+            copied: device.copied(),
+        };
+        collecting.announce();
+        collecting
+    }
+
+    /// The run begins where `state` left off.
+    pub fn go_on_from(&mut self, state: &RunState) {
+        self.state = state.clone();
+    }
+
+    /// What the run can go on from, if it has come to its first step.
+    pub fn into_state(self) -> Option<RunState> {
+        (self.state.steps_done > 0).then_some(self.state)
+    }
+
+    /// Ends the last phase.
+    pub fn finish(mut self) -> (Vec<Vec<u8>>, Option<KeptTensors>, Vec<MeasuredPhase>) {
+        self.end_phase();
+        (self.frames, self.tensors, self.phases)
+    }
+
+    /// One phase ends and the next begins, once the device has done what it was asked for.
+    fn next_phase(&mut self) -> Result<(), Error> {
+        self.device.finish()?;
+        self.end_phase();
+        self.announce();
+        Ok(())
+    }
+
+    fn end_phase(&mut self) {
+        let copied = self.device.copied();
+        self.phases.push(MeasuredPhase {
+            name: PHASES[self.phases.len()],
+            seconds: self.began.elapsed().as_secs_f64(),
+            uploaded_bytes: copied.uploaded_bytes - self.copied.uploaded_bytes,
+            downloaded_bytes: copied.downloaded_bytes - self.copied.downloaded_bytes,
+        });
+        self.began = Instant::now();
+        self.copied = copied;
+    }
+
+    fn announce(&self) {
+        let phase = self.phases.len();
+        let steps = (phase == 1).then_some(self.job.steps.len());
+        self.watch.begin(PHASES[phase], self.plan.phases[phase].units, steps);
+    }
+}
+
+fn fetch(cx: &Context<'_>, tensor: &Tensor) -> Result<Vec<f32>, Error> {
+    let mut values = vec![0.0; tensor.shape().elements()];
+    cx.device.download(tensor, &mut values)?;
+    Ok(values)
+}
+
+impl Outputs for Collecting<'_> {
+    fn prompt_embeds(&mut self, cx: &Context<'_>, embeds: &[Tensor]) -> Result<(), Error> {
+        self.state.job = RunState::key(self.job);
+        let elements = embeds.iter().map(|embeds| embeds.shape().elements());
+        self.state.embeds = vec![0.0; elements.clone().sum()];
+        let mut rest = &mut self.state.embeds[..];
+        for (embeds, elements) in embeds.iter().zip(elements) {
+            let (values, after) = rest.split_at_mut(elements);
+            cx.device.download(embeds, values)?;
+            rest = after;
+        }
+        self.state.latents.resize(self.job.latent_elements(), 0.0);
+        if self.job.steps.iter().any(|step| matches!(step.update, Update::Dpm(_))) {
+            self.state.previous.resize(self.job.latent_elements(), 0.0);
+        }
+        if let (Some(kept), Some(embeds)) = (&mut self.tensors, embeds.last()) {
+            kept.prompt_embeds = fetch(cx, embeds)?;
+        }
+        self.next_phase()
+    }
+
+    fn step_done(
+        &mut self,
+        cx: &Context<'_>,
+        step: usize,
+        latents: &Tensor,
+        previous: Option<&Tensor>,
+    ) -> Result<(), Error> {
+        let state = &mut self.state;
+        cx.device.download(latents, &mut state.latents)?;
+        if let Some(previous) = previous {
+            cx.device.download(previous, &mut state.previous)?;
+        }
+        state.steps_done = step + 1;
+        self.watch.steps_done(step + 1);
+        Ok(())
+    }
+
+    fn latents(&mut self, cx: &Context<'_>, latents: &Tensor) -> Result<(), Error> {
+        if let Some(kept) = &mut self.tensors {
+            kept.latents = fetch(cx, latents)?;
+            kept.frames = vec![0.0; self.job.frames * self.job.height * self.job.width * 3];
+        }
+        self.next_phase()
+    }
+
+    fn piece(&mut self, cx: &Context<'_>, piece: Piece<'_>) -> Result<(), Error> {
+        let (rows, columns) = (piece.pixels.dims()[0], piece.pixels.dims()[1]);
+        self.piece.resize(rows * columns * 3, 0.0);
+        cx.device.download(piece.pixels, &mut self.piece)?;
+        let stride = self.job.width * 3;
+        for (row, line) in self.piece.chunks_exact(columns * 3).enumerate() {
+            let start = (piece.top + row) * stride + piece.left * 3;
+            let pixels = &mut self.frames[piece.frame][start..start + line.len()];
+            if line.iter().any(|value| value.is_nan()) {
+                return Err(Error::model(NOT_NUMBERS));
+            }
+            for (pixel, &value) in pixels.iter_mut().zip(line) {
+                *pixel = (value * 255.0).round_ties_even() as u8;
+            }
+            if let Some(kept) = &mut self.tensors {
+                let start = piece.frame * self.job.height * stride + start;
+                kept.frames[start..start + line.len()].copy_from_slice(line);
+            }
+        }
+        Ok(())
+    }
+}
