@@ -241,6 +241,9 @@ fn release_lets_copies_end_first() {
     assert_eq!(Arc::strong_count(&source), 1, "nothing is held of a copy that has ended");
     assert_eq!(sim.violations(), ["nobody waited for upload 1 before the arena went"]);
     assert_eq!(sim.held_bytes(), 0);
+    sim.reserve(20_224).unwrap();
+    sim.release();
+    assert_eq!(sim.violations().len(), 1, "it is told once");
 }
 
 /// A tensor at the beginning of an arena that nobody asks.
