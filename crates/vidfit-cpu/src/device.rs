@@ -119,6 +119,15 @@ impl CpuDevice {
         }
     }
 
+    pub(crate) fn threads(&self) -> usize {
+        self.workers.threads()
+    }
+
+    /// Works in this memory from now on.
+    pub(crate) fn hold(&self, reservation: Reservation) {
+        *self.lock() = Some(reservation);
+    }
+
     /// The fence of a copy that has come to this end.
     fn ended(&self, result: Result<(), String>) -> Fence {
         let mut transfers = self.transfers();
@@ -345,6 +354,6 @@ impl Device for CpuDevice {
 }
 
 /// The tensors of a pair that may be there.
-fn both<'a>(pair: Option<(&'a Tensor, &'a Tensor)>) -> impl Iterator<Item = &'a Tensor> {
+pub(crate) fn both<'a>(pair: Option<(&'a Tensor, &'a Tensor)>) -> impl Iterator<Item = &'a Tensor> {
     pair.into_iter().flat_map(|(a, b)| [a, b])
 }

@@ -1,25 +1,29 @@
 //! The arena of the CPU device.
 
 use crate::element::{Sink, Source};
+use crate::sim::GuardedPages;
 use crate::workers::{Scratch, scratch_bytes};
 use memmap2::{MmapMut, MmapOptions};
 use std::ops::Range;
+use std::sync::Arc;
 use vidfit_tensor::{Place, Tensor};
 
 /// Tensors, and the scratch behind them, begin at multiples of this.
 pub(crate) const ALIGNMENT: u64 = 64;
 
-/// One reservation: the tensors' bytes, and behind them the workers' scratch.
+/// One reservation: the tensors' bytes, and the workers' scratch.
 pub(crate) struct Reservation {
-    /// Held for its drop: unmaps the pages.
+    /// Held for their drop: unmaps the pages.
     _pages: MmapMut,
+    _guarded: Option<Arc<GuardedPages>>,
     first: *mut u8,
     tensor_bytes: u64,
-    threads: usize,
+    scratch: Scratch,
 }
 
-// SAFETY: the pointer is to pages this value owns. They are written through `Sink`, `Scratch` and
-// `poison` only, by one operation at a time, see `CpuDevice`.
+// SAFETY: the pointers are to pages this value owns. They are written through `Sink`, `Scratch` and
+// `poison` only, by one operation at a time, see `CpuDevice`; guarded ones also by copies, which
+// are kept apart from operations, see `SimDevice`.
 unsafe impl Send for Reservation {}
 // SAFETY: as above.
 unsafe impl Sync for Reservation {}
@@ -36,13 +40,25 @@ impl Reservation {
             .and_then(|bytes| usize::try_from(bytes).ok())
             .ok_or(std::io::ErrorKind::OutOfMemory)?;
         let mut pages = MmapOptions::new().len(bytes).populate().map_anon()?;
-        Ok(Reservation { first: pages.as_mut_ptr(), _pages: pages, tensor_bytes, threads })
+        let first = pages.as_mut_ptr();
+        // SAFETY: the scratch lies behind the tensors in the same pages.
+        let scratch = unsafe { first.add(tensor_bytes as usize) };
+        let scratch = Scratch { first: scratch.cast(), threads };
+        Ok(Reservation { first, _pages: pages, _guarded: None, tensor_bytes, scratch })
+    }
+
+    /// Tensors between guard pages, and the scratch elsewhere, so that it does not hide what is
+    /// done behind the tensors.
+    pub fn guarded(guarded: Arc<GuardedPages>, threads: usize) -> std::io::Result<Reservation> {
+        let bytes = scratch_bytes(threads) as usize;
+        let mut pages = MmapOptions::new().len(bytes).populate().map_anon()?;
+        let scratch = Scratch { first: pages.as_mut_ptr().cast(), threads };
+        let (first, tensor_bytes) = (guarded.first(), guarded.bytes());
+        Ok(Reservation { first, _pages: pages, _guarded: Some(guarded), tensor_bytes, scratch })
     }
 
     pub fn scratch(&self) -> Scratch {
-        // SAFETY: the scratch lies behind the tensors in the same pages.
-        let first = unsafe { self.first.add(self.tensor_bytes as usize) };
-        Scratch { first: first.cast(), threads: self.threads }
+        self.scratch
     }
 
     /// Fills a range with NaN in every element type.
@@ -145,7 +161,7 @@ fn overlap(a: &Tensor, b: &Tensor) -> bool {
 }
 
 /// The bytes of the arena that a tensor is. `None` if there are none.
-fn arena_bytes(tensor: &Tensor) -> Option<Range<u64>> {
+pub(crate) fn arena_bytes(tensor: &Tensor) -> Option<Range<u64>> {
     let Place::Arena(life) = tensor.place() else { return None };
     let start = life.offset() + tensor.first_byte();
     (tensor.bytes() > 0).then(|| start..start + tensor.bytes())

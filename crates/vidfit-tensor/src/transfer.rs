@@ -5,6 +5,7 @@
 //! queue; another queue can be told to wait for it. Nothing else orders the queues, so whoever
 //! starts a copy also says what it must come after, and what must come after it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A point in one of a device's queues. It is passed once all work that was asked of the queue
@@ -51,6 +52,12 @@ pub trait HostSource: Send + Sync {
     /// # Errors
     /// What happened, in words.
     fn read(&self, first: u64, piece: &mut [u8]) -> Result<(), String>;
+
+    /// The buffer that the bytes lie in, if they do. For devices that check in which order a
+    /// buffer is written and read.
+    fn buffer(&self) -> Option<&HostBuffer> {
+        None
+    }
 }
 
 /// Host memory that a job has planned: what was computed on the device and waits there for its
@@ -61,6 +68,7 @@ pub struct HostBuffer {
 }
 
 struct Shared {
+    number: u64,
     len: u64,
     bytes: Mutex<Vec<u8>>,
     /// Ends the buffer's life in the books of its arena.
@@ -75,13 +83,21 @@ impl HostBuffer {
         is_dry: bool,
         life: Option<Box<dyn std::any::Any + Send + Sync>>,
     ) -> Result<HostBuffer, String> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let mut bytes = Vec::new();
         if !is_dry {
             let wanted = usize::try_from(len).map_err(|error| error.to_string())?;
             bytes.try_reserve_exact(wanted).map_err(|error| error.to_string())?;
             bytes.resize(wanted, 0);
         }
-        Ok(HostBuffer { shared: Arc::new(Shared { len, bytes: Mutex::new(bytes), _life: life }) })
+        let shared = Shared { number, len, bytes: Mutex::new(bytes), _life: life };
+        Ok(HostBuffer { shared: Arc::new(shared) })
+    }
+
+    /// Tells this buffer from all others of the process, also from those that are gone.
+    pub fn number(&self) -> u64 {
+        self.shared.number
     }
 
     /// How many bytes it holds.
@@ -109,5 +125,9 @@ impl HostSource for HostBuffer {
         let first = first as usize;
         piece.copy_from_slice(&self.lock()[first..first + piece.len()]);
         Ok(())
+    }
+
+    fn buffer(&self) -> Option<&HostBuffer> {
+        Some(self)
     }
 }
