@@ -165,7 +165,6 @@ impl Device for CpuDevice {
             Error::Device { device: self.profile.name.clone(), what }
         })?;
         *held = Some(reservation);
-        self.transfers().copied = Copied::default();
         Ok(())
     }
 

@@ -114,13 +114,16 @@ fn tiles_are_taken_only_where_the_whole_does_not_fit() {
     let whole_least = refused(plan(TilingChoice::Off, 0), 0, false);
     let whole = plan(TilingChoice::Auto, whole_least).unwrap();
     assert!(whole.job.tiling.is_none() && !whole.warnings.iter().any(|w| w.contains("tiles")));
-    let tiled = plan(TilingChoice::Auto, whole_least - unit).unwrap();
+    // Layouts differ by a few units in a hundred: clearly less than the least.
+    let less = whole_least / 8 * 7 / unit * unit;
+    let tiled = plan(TilingChoice::Auto, less).unwrap();
     assert!(tiled.job.tiling.is_some() && tiled.warnings.iter().any(|w| w.contains("tiles")));
-    assert!(tiled.plan.device_bytes() < whole_least);
-    refused(plan(TilingChoice::Off, whole_least - unit), whole_least - unit, false);
+    assert!(tiled.plan.device_bytes() <= less);
+    refused(plan(TilingChoice::Off, less), less, false);
     let least = refused(plan(TilingChoice::Auto, 0), 0, true);
     assert!(plan(TilingChoice::Auto, least).is_ok());
-    refused(plan(TilingChoice::Auto, least - unit), least - unit, true);
+    let less = least / 8 * 7 / unit * unit;
+    refused(plan(TilingChoice::Auto, less), less, true);
 }
 
 /// Where a child of [`a_plan_made_in_another_process_without_weights_is_run`] finds its

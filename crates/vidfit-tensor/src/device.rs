@@ -168,7 +168,7 @@ pub trait Device: Send + Sync {
         None
     }
 
-    /// What has been copied since the last reservation.
+    /// What has been copied since the device was made.
     fn copied(&self) -> Copied;
 
     /// Reserves the arena: `bytes` for tensors, and the profile's scratch behind them. An arena

@@ -25,7 +25,7 @@ impl Fence {
     }
 }
 
-/// What has gone between a device and the host since the last reservation, by whatever way.
+/// What has gone between a device and the host since the device was made, by whatever way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Copied {
     /// Bytes to the device.

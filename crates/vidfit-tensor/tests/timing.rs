@@ -1,5 +1,8 @@
 //! The simulated clocks of a dry run.
 
+// Clippy allows it in tests, but not in what they call.
+#![allow(clippy::unwrap_used)]
+
 use proptest::prelude::*;
 use std::sync::Arc;
 use vidfit_tensor::rates::{CopyCost, Cost, PerType};

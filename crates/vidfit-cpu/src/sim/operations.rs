@@ -12,6 +12,18 @@ impl Device for SimDevice {
         &self.profile
     }
 
+    fn free_bytes(&self) -> Option<u64> {
+        Some(SimDevice::free_bytes(self))
+    }
+
+    fn copied(&self) -> Copied {
+        let counted = self.counters();
+        Copied {
+            uploaded_bytes: counted.uploaded_bytes + counted.directly_uploaded_bytes,
+            downloaded_bytes: counted.downloaded_bytes + counted.directly_downloaded_bytes,
+        }
+    }
+
     fn reserve(&self, bytes: u64) -> Result<(), Error> {
         self.release();
         self.take(bytes)?;

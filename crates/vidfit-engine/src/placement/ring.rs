@@ -54,10 +54,10 @@ impl<'a> Ring<'a> {
             (0..blocks.len()).filter(|&index| blocks[index].1.bytes() > 0).collect();
         let largest = blocks.iter().map(|(_, packed)| packed.bytes()).max().unwrap_or(0);
         let count = if largest == 0 { 0 } else { streaming.slots.clamp(1, streamed.len()) };
-        let free = cx.device.fence();
         let mut slots = Vec::new();
         for number in 0..count {
             let memory = alloc_bytes(&cx, &format!("weight slot {number}"), largest)?;
+            let free = cx.device.fence();
             slots.push(Slot { memory, free, full: None, in_use: false });
         }
         let brought_in_all = streamed.len() * passes;

@@ -179,7 +179,7 @@ impl Search<'_> {
     fn within(&self, budget: u64) -> Result<Option<(Schedule, Plan)>, EngineError> {
         let mut budgets = [budget; 3];
         for _ in 0..MOST_CORRECTIONS {
-            let Some(schedule) = self.schedule(budgets)? else { return Ok(None) };
+            let Some(schedule) = self.schedule(budgets)? else { break };
             let plan = self.whole(&schedule, None)?;
             let excess = plan.device_bytes().saturating_sub(budget);
             if excess == 0 {
@@ -191,7 +191,15 @@ impl Search<'_> {
                 }
             }
         }
+        // Phases by themselves are laid out a little better or worse than in the whole: whether the
+        // least fits, only the whole can tell, unless it is clear.
         let schedule = self.least();
+        let trials = &self.trials;
+        let largest =
+            trials.denoise(&schedule)?.device_bytes.max(trials.decode(&schedule)?.device_bytes);
+        if largest / 8 * 7 > budget {
+            return Ok(None);
+        }
         let plan = self.whole(&schedule, None)?;
         Ok((plan.device_bytes() <= budget).then_some((schedule, plan)))
     }
