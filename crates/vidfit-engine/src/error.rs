@@ -19,6 +19,16 @@ pub enum EngineError {
     /// Tensors could not be written.
     #[error(transparent)]
     Tensors(#[from] SafetensorsError),
+    /// A file of the run's own cannot be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// `read` or `write`.
+        action: &'static str,
+        /// The file.
+        path: std::path::PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// The job does not fit into the memory there is.
     #[error(
         "this job needs at least {:.1} GB of memory, and {:.1} GB may be used{}. Make the video smaller or \
@@ -87,9 +97,11 @@ impl EngineError {
             },
             EngineError::DoesNotFit { .. } | EngineError::CannotReserve { .. } => Fault::Memory,
             EngineError::Interrupted => Fault::Interruption,
-            EngineError::Tensors(_) | EngineError::Stopped { .. } | EngineError::Run(_) => {
-                Fault::Other
-            }
+            EngineError::File { action: "read", .. } => Fault::Input,
+            EngineError::File { .. }
+            | EngineError::Tensors(_)
+            | EngineError::Stopped { .. }
+            | EngineError::Run(_) => Fault::Other,
         }
     }
 }

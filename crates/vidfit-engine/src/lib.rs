@@ -3,10 +3,11 @@
 //! - [`hub`]: finding and downloading models. [`safetensors`]: their files. [`checkpoint`]: what
 //!   they hold. [`placement`]: where weights are while they are used.
 //! - [`request`]: what to make, held against a checkpoint. [`text_to_video`]: the pipeline.
-//!   [`plan`]: the pipeline run dry. [`generate`]: the pipeline run in what was planned.
+//!   [`schedule`]: how it uses memory. [`plan`]: the pipeline run dry. [`planner`]: the search for a
+//!   schedule. [`generate`]: the pipeline run in what was planned. [`state`]: what it goes on from.
 //! - [`gpus`], [`machine`]: what this machine has. [`catalogue`]: the cards that there are.
 //!   [`running`]: the jobs under way.
-//! - [`bytes`], [`settings`], [`folders`]: what the user writes, and where.
+//! - [`bytes`], [`settings`], [`folders`], [`whole_file`]: what is written, by whom, and where.
 //! - [`progress`], [`error`]: what surrounds a run.
 
 pub mod bytes;
@@ -29,5 +30,6 @@ pub mod schedule;
 pub mod settings;
 pub mod state;
 pub mod text_to_video;
+pub mod whole_file;
 
 pub use error::{EngineError, Fault};

@@ -5,15 +5,20 @@
 //! and held to the budget.
 //!
 //! - [`target`]: what is planned for. [`trial`]: one phase, run dry. [`search`]: the choices.
-//! - [`report`]: the answer, as people and programs read it. [`ladder`]: what would fit instead.
+//! - [`report`]: the answer, as people and programs read it. [`saved`]: the answer in a file, to be
+//!   executed exactly. [`measured`]: the answer beside what was. [`ladder`]: what would fit instead.
 
 pub mod ladder;
+pub mod measured;
 pub mod report;
+pub mod saved;
 mod search;
 pub mod target;
 mod trial;
 
 pub use ladder::{Alternative, Ask, Step, fit, nearest};
+pub use measured::RunReport;
 pub use report::PlanReport;
+pub use saved::SavedPlan;
 pub use search::{Planned, Refused, Rejected, plan, plan_least, replan};
 pub use target::{Certainty, Offload, Target};

@@ -2,6 +2,7 @@
 
 use crate::checkpoint::{Checkpoint, Variant};
 use crate::error::EngineError;
+use serde::{Deserialize, Serialize};
 use vidfit_cogvideox::guidance::Guidance;
 use vidfit_cogvideox::positions::Grid;
 use vidfit_cogvideox::scheduler::{SchedulerConfig, SchedulerKind, Step};
@@ -10,7 +11,8 @@ use vidfit_cogvideox::vae::Tiling;
 use vidfit_tensor::DType;
 
 /// When to decode in tiles, which saves memory and changes the picture a little.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum TilingChoice {
     /// Only if the whole does not fit.
     Auto,
@@ -21,7 +23,8 @@ pub enum TilingChoice {
 }
 
 /// What to make. Whatever is `None` is the checkpoint's choice.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Request {
     /// What the video shows.
     pub prompt: String,

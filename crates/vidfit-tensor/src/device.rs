@@ -18,10 +18,11 @@
 //! - Shapes are checked by the caller's checkpoint and plan; a mismatch here is a bug and panics.
 
 use crate::{Copied, Error, Fence, HostBuffer, HostSource, Tensor};
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// What the planner must know of a device before it exists.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Profile {
     /// The name in messages, such as `cpu`.
     pub name: String,

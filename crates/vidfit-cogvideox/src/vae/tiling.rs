@@ -1,9 +1,10 @@
 //! Tiles: their places, and the seams between them (`AutoencoderKLCogVideoX.tiled_decode`).
 
 use super::VaeConfig;
+use serde::{Deserialize, Serialize};
 
 /// Decoding in overlapping tiles. Tiles are normalised one by one, so they change the picture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tiling {
     /// Height of a tile in pixels.
     pub height: usize,

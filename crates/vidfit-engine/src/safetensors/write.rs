@@ -1,15 +1,14 @@
 //! Writing a safetensors file: whole or not at all.
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io::{BufWriter, Write};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
 use super::header::METADATA_KEY;
 use super::{SafetensorsError, StoredDtype};
+use crate::whole_file::write_whole;
 
 /// A tensor to be written: name, element type, shape and little-endian bytes.
 pub type TensorToWrite<'a> = (&'a str, StoredDtype, &'a [usize], &'a [u8]);
@@ -28,24 +27,17 @@ pub fn write_safetensors(
         .sort_by(|a, b| b.1.element_bytes().cmp(&a.1.element_bytes()).then_with(|| a.0.cmp(b.0)));
     let header = make_header(path, &ordered)?;
 
-    let temporary = Temporary::create(path)?;
-    let written = (|| {
-        let mut out = BufWriter::with_capacity(1 << 20, &temporary.file);
+    let written = write_whole(path, |file| {
+        let mut out = BufWriter::with_capacity(1 << 20, file);
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(&header)?;
         for (_, _, _, bytes) in &ordered {
             out.write_all(bytes)?;
         }
-        out.flush()?;
-        drop(out);
-        temporary.file.sync_all()
-    })();
-    written.map_err(|source| SafetensorsError::Io {
-        action: "write",
-        path: path.to_owned(),
-        source,
-    })?;
-    temporary.rename_to(path)
+        out.flush()
+    });
+    let path = path.to_owned();
+    written.map_err(|source| SafetensorsError::Io { action: "write", path, source })
 }
 
 fn make_header(path: &Path, tensors: &[TensorToWrite<'_>]) -> Result<Vec<u8>, SafetensorsError> {
@@ -83,49 +75,4 @@ fn make_header(path: &Path, tensors: &[TensorToWrite<'_>]) -> Result<Vec<u8>, Sa
     let mut header = Value::Object(entries).to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');
     Ok(header)
-}
-
-/// A file beside the one to be written, which vanishes unless it is renamed.
-struct Temporary {
-    path: PathBuf,
-    file: File,
-}
-
-impl Temporary {
-    fn create(target: &Path) -> Result<Self, SafetensorsError> {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let path = target.with_file_name(format!(".{name}.{}-{count}.tmp", std::process::id()));
-        let file =
-            OpenOptions::new().write(true).create_new(true).open(&path).map_err(|source| {
-                SafetensorsError::Io { action: "create", path: target.to_owned(), source }
-            })?;
-        Ok(Self { path, file })
-    }
-
-    fn rename_to(self, target: &Path) -> Result<(), SafetensorsError> {
-        fs::rename(&self.path, target).and_then(|()| sync_folder_of(target)).map_err(|source| {
-            SafetensorsError::Io { action: "write", path: target.to_owned(), source }
-        })
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        // After a rename there is nothing to remove any more.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-/// Makes a rename outlast a power cut. Only Unix can open folders.
-fn sync_folder_of(path: &Path) -> io::Result<()> {
-    if cfg!(unix) {
-        let parent = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        File::open(parent)?.sync_all()?;
-    }
-    Ok(())
 }

@@ -1,0 +1,158 @@
+//! A plan in a file: executed exactly, or refused.
+
+use super::report::{PlanReport, SCHEMA_VERSION};
+use super::search::Planned;
+use super::target::{Offload, Target};
+use crate::checkpoint::Checkpoint;
+use crate::error::EngineError;
+use crate::generate::Prepared;
+use crate::plan::Plan;
+use crate::request::{Job, Request};
+use crate::schedule::Schedule;
+use crate::whole_file::write_whole;
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+use std::path::Path;
+use vidfit_cogvideox::vae::Tiling;
+use vidfit_tensor::Profile;
+
+/// A plan as `plan --save` writes it: the report, and what it takes to do just that.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedPlan {
+    /// What people and programs read.
+    #[serde(flatten)]
+    pub report: PlanReport,
+    /// What is run.
+    pub run: SavedRun,
+}
+
+/// What decides every byte of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedRun {
+    /// The model as the user named it: a folder, or an id.
+    pub model: String,
+    /// What to make.
+    pub request: Request,
+    /// The tiles that were decided on.
+    pub tiling: Option<Tiling>,
+    /// How memory is used.
+    pub schedule: Schedule,
+    /// The strategy that led there.
+    pub offload: Offload,
+    /// What the plan knows of the device.
+    pub profile: Profile,
+    /// [`Plan::digest`], in hexadecimal.
+    pub digest: String,
+}
+
+/// A saved plan is small; a longer file is not one.
+const LONGEST_BYTES: u64 = 16 << 20;
+
+impl SavedPlan {
+    /// `planned`, made for `target` from `request`, of the model that the user calls `model`.
+    pub fn of(
+        checkpoint: &Checkpoint,
+        model: &str,
+        request: &Request,
+        planned: &Planned,
+        offload: Offload,
+        target: &Target,
+    ) -> SavedPlan {
+        SavedPlan {
+            report: PlanReport::of(checkpoint, planned, offload, target),
+            run: SavedRun {
+                model: model.to_owned(),
+                request: request.clone(),
+                tiling: planned.job.tiling,
+                schedule: planned.schedule,
+                offload,
+                profile: target.profile.clone(),
+                digest: format!("{:016x}", planned.plan.digest()),
+            },
+        }
+    }
+
+    /// Writes the plan to a file, whole or not at all.
+    ///
+    /// # Errors
+    /// [`EngineError::File`].
+    pub fn save(&self, path: &Path) -> Result<(), EngineError> {
+        write_json(path, self)
+    }
+
+    /// Reads what [`SavedPlan::save`] wrote.
+    ///
+    /// # Errors
+    /// [`EngineError::File`] if it cannot be read, [`EngineError::Request`] if it is no plan, or one
+    /// of another version.
+    pub fn load(path: &Path) -> Result<SavedPlan, EngineError> {
+        let file = |source| EngineError::File { action: "read", path: path.to_owned(), source };
+        let wrong = |what: String| {
+            EngineError::Request(format!("{} is not a plan to run: {what}", path.display()))
+        };
+        let bytes = std::fs::metadata(path).map_err(file)?.len();
+        if bytes > LONGEST_BYTES {
+            return Err(wrong(format!("it is {bytes} bytes long")));
+        }
+        let text = std::fs::read_to_string(path).map_err(file)?;
+        let value: serde_json::Value =
+            serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        let version = value.get("version").and_then(serde_json::Value::as_u64);
+        if version != Some(u64::from(SCHEMA_VERSION)) {
+            let version = version.map_or("none".into(), |version| version.to_string());
+            return Err(wrong(format!(
+                "its version is {version}, and this program's is {SCHEMA_VERSION}. Make it again \
+                 with `vidfit plan --save`"
+            )));
+        }
+        serde_json::from_value(value).map_err(|error| wrong(error.to_string()))
+    }
+
+    /// The job exactly as it was planned.
+    ///
+    /// # Errors
+    /// [`EngineError::Request`] if this checkpoint or this device would not lead to the same bytes.
+    pub fn prepare(
+        &self,
+        checkpoint: &Checkpoint,
+        profile: &Profile,
+    ) -> Result<Prepared, EngineError> {
+        let SavedRun { request, tiling, schedule, digest, .. } = &self.run;
+        let (job, warnings) = Job::new(checkpoint, request)?;
+        let job = Job { tiling: *tiling, ..job };
+        if let Some(problem) = tiling.and_then(|t| t.problem(&checkpoint.vae.config)) {
+            return Err(EngineError::Request(problem));
+        }
+        let plan = Plan::new(checkpoint, &job, schedule, None, profile)?;
+        let found = format!("{:016x}", plan.digest());
+        if found != *digest || plan.device_bytes() != self.report.peak_bytes {
+            return Err(EngineError::Request(format!(
+                "the saved plan is for {} on {}, and does not lead to the same memory here ({} \
+                 bytes were planned, {} it would be): the model's files, the device or this \
+                 program differ. Make it again with `vidfit plan --save`",
+                self.report.model,
+                self.report.device,
+                self.report.peak_bytes,
+                plan.device_bytes()
+            )));
+        }
+        // The times that it was saved with.
+        let mut plan = plan;
+        for (phase, saved) in plan.phases.iter_mut().zip(&self.report.phases) {
+            phase.seconds = saved.seconds;
+            phase.waiting_seconds = saved.waiting_seconds;
+        }
+        Ok(Prepared { job, schedule: *schedule, plan, warnings })
+    }
+}
+
+/// Writes `value` as indented JSON, whole or not at all.
+pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), EngineError> {
+    let file = |source| EngineError::File { action: "write", path: path.to_owned(), source };
+    let text = serde_json::to_string_pretty(value).map_err(|error| file(error.into()))?;
+    write_whole(path, |out| {
+        out.write_all(text.as_bytes())?;
+        out.write_all(b"\n")
+    })
+    .map_err(file)
+}

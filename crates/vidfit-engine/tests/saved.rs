@@ -1,0 +1,95 @@
+//! A saved plan is executed exactly, or refused.
+
+// Clippy allows it in tests, but not in what they call.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::sync::Arc;
+use support::{Case, kept, run_prepared};
+use vidfit_cpu::{SimConfig, SimDevice};
+use vidfit_engine::EngineError;
+use vidfit_engine::planner::{Ask, Offload, SavedPlan, Target};
+use vidfit_engine::request::Request;
+use vidfit_tensor::{DType, Device};
+
+fn saved(case: &Case, offload: Offload) -> (SavedPlan, Arc<SimDevice>) {
+    let checkpoint = case.open();
+    let device = Arc::new(SimDevice::new(SimConfig::new(1 << 30)).unwrap());
+    let target = Target::of_device(&*device, 1 << 30);
+    let request = case.request(DType::F32);
+    let ask = Ask { checkpoint: &checkpoint, request: &request, offload, target: &target };
+    let planned = ask.plan().unwrap().unwrap();
+    (SavedPlan::of(&checkpoint, "a-model", &request, &planned, offload, &target), device)
+}
+
+#[test]
+fn a_plan_goes_through_a_file_and_is_run_as_it_is() {
+    let case = Case::named("5b-dpm");
+    let checkpoint = case.open();
+    for offload in [Offload::Sequential, Offload::Percent(40), Offload::None] {
+        let (plan, device) = saved(&case, offload);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("plan.json");
+        plan.save(&path).unwrap();
+        let read = SavedPlan::load(&path).unwrap();
+        assert_eq!(read, plan);
+        let prepared = read.prepare(&checkpoint, device.profile()).unwrap();
+        assert_eq!(prepared.plan.device_bytes(), plan.report.peak_bytes);
+        assert_eq!(prepared.schedule, plan.run.schedule);
+        let generated = run_prepared(&checkpoint, &prepared, device.clone());
+        assert_eq!(device.violations(), Vec::<String>::new());
+        let (_, expected) = support::run(&checkpoint, &case.request(DType::F32), 2);
+        assert!(kept(&generated).latents == kept(&expected).latents, "{offload}");
+        assert!(generated.frames == expected.frames, "{offload}");
+    }
+}
+
+#[test]
+fn a_plan_that_leads_elsewhere_is_refused() {
+    let case = Case::named("5b-dpm");
+    let checkpoint = case.open();
+    let (plan, device) = saved(&case, Offload::Sequential);
+    let refused = |plan: &SavedPlan| match plan.prepare(&checkpoint, device.profile()) {
+        Err(EngineError::Request(why)) => why,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it was accepted"),
+    };
+    let mut other = plan.clone();
+    other.run.schedule.denoise.slots = 2;
+    assert!(refused(&other).contains("does not lead to the same memory"));
+    let mut other = plan.clone();
+    other.run.request = Request { frames: Some(17), ..other.run.request };
+    refused(&other);
+    let mut other = plan.clone();
+    other.run.digest = "0".into();
+    refused(&other);
+    // Another device, with another alignment.
+    let cpu = vidfit_cpu::CpuDevice::profile_of(2);
+    assert!(plan.prepare(&checkpoint, &cpu).is_err());
+    assert!(plan.prepare(&Case::named("2b-ddim").open(), device.profile()).is_err());
+}
+
+#[test]
+fn a_file_that_is_no_plan_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("plan.json");
+    assert!(matches!(SavedPlan::load(&path), Err(EngineError::File { .. })));
+    let (plan, _) = saved(&Case::named("5b-dpm"), Offload::Sequential);
+    plan.save(&path).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let damaged = [
+        text[..text.len() / 2].to_owned(),
+        "[]".to_owned(),
+        "{}".to_owned(),
+        text.replacen("\"version\": 1", "\"version\": 2", 1),
+        text.replacen("\"schedule\"", "\"shedule\"", 1),
+        text.replacen("\"steps\": ", "\"steps\": -", 2),
+    ];
+    for text in damaged {
+        std::fs::write(&path, text).unwrap();
+        let error = SavedPlan::load(&path).unwrap_err();
+        assert!(matches!(error, EngineError::Request(_)), "{error}");
+        assert!(error.to_string().contains("plan.json"), "{error}");
+    }
+}
