@@ -44,6 +44,18 @@ pub enum EngineError {
         /// Whether that plan decodes in tiles already.
         tiled: bool,
     },
+    /// The job fits the device, but not the host's memory.
+    #[error(
+        "this job needs {:.1} GB of RAM besides the weights' memory map, and {:.1} GB may be used. \
+         Close other programs, or make the video smaller or shorter",
+        gigabytes(*required_bytes), gigabytes(*available_bytes)
+    )]
+    NotEnoughRam {
+        /// What the job holds in host memory.
+        required_bytes: u64,
+        /// What may be used.
+        available_bytes: u64,
+    },
     /// The system refused the memory, although it seemed to have it.
     #[error(
         "{source}. Close other programs, lift the limit on this one, or make the video smaller"
@@ -95,7 +107,9 @@ impl EngineError {
                 | HubError::NotCached { .. } => Fault::Input,
                 _ => Fault::Other,
             },
-            EngineError::DoesNotFit { .. } | EngineError::CannotReserve { .. } => Fault::Memory,
+            EngineError::DoesNotFit { .. }
+            | EngineError::NotEnoughRam { .. }
+            | EngineError::CannotReserve { .. } => Fault::Memory,
             EngineError::Interrupted => Fault::Interruption,
             EngineError::File { action: "read", .. } => Fault::Input,
             EngineError::File { .. }

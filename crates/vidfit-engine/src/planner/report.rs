@@ -40,9 +40,12 @@ pub struct PlanReport {
     pub ram_peak_bytes: u64,
     /// Host memory that may be used, where that is known.
     pub ram_bytes: Option<u64>,
-    /// Bytes of weights that are read from the memory map, phase by phase the most: page cache,
+    /// Bytes of the largest component's files, which are read from the memory map: page cache,
     /// which may go and come back from the disk.
     pub mapped_bytes: u64,
+    /// Whether RAM is known to be too small for that cache, so that streamed weights come from the
+    /// disk in every step and the times are too short.
+    pub streams_from_disk: bool,
     /// The time of all phases.
     pub seconds: f64,
     /// How much that is to be believed.
@@ -165,6 +168,11 @@ impl PlanReport {
             ram_peak_bytes: ram_peak_bytes(checkpoint, planned, target),
             ram_bytes: target.ram_bytes,
             mapped_bytes: mapped_bytes(checkpoint),
+            streams_from_disk: target.ram_bytes.is_some_and(|ram| {
+                let left = ram.saturating_sub(ram_peak_bytes(checkpoint, planned, target));
+                (denoise.1 > 0 || target.shares_ram)
+                    && checkpoint.transformer.weights.all_bytes() > left
+            }),
             seconds: plan.seconds(),
             certainty: target.certainty,
             placement: Placement {

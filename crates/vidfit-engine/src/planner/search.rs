@@ -1,5 +1,6 @@
 //! The search: for each phase the fastest choice that fits, then the whole, held to the budget.
 
+use super::report::ram_peak_bytes;
 use super::target::{Offload, Target};
 use super::trial::{Trial, Trials};
 use crate::checkpoint::Checkpoint;
@@ -9,6 +10,8 @@ use crate::plan::Plan;
 use crate::request::{Job, TilingChoice};
 use crate::schedule::Schedule;
 use crate::state::RunState;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use vidfit_cogvideox::transformer::TransformerSchedule;
 use vidfit_cogvideox::vae::{DecodeSchedule, Tiling};
 use vidfit_tensor::Error;
@@ -61,7 +64,8 @@ const MOST_CORRECTIONS: usize = 6;
 /// `tiling` leaves it open, decoding in tiles is the last resort: in `tiles`, then in smaller ones.
 ///
 /// # Errors
-/// Whatever keeps the job from being planned at all. That it does not fit is no error, but an answer.
+/// Whatever keeps the job from being planned at all, and [`EngineError::NotEnoughRam`]. That it does
+/// not fit the device is no error, but an answer.
 pub fn plan(
     checkpoint: &Checkpoint,
     job: &Job,
@@ -81,12 +85,16 @@ pub fn plan(
     }
     let least_bytes = job.least_bytes(checkpoint.transformer.config.inner_dim());
     let mut rejected = Vec::new();
+    let memo = Memo::default();
     for way in &ways {
-        let search = Search { trials: Trials { checkpoint, job: way, target }, offload };
+        let trials = Trials { checkpoint, job: way, target };
+        let search = Search { trials, offload, memo: &memo };
         if least_bytes / 4 <= budget
             && let Some((schedule, plan)) = search.within(budget)?
         {
-            return Ok(Ok(Planned { job: way.clone(), schedule, plan, rejected }));
+            let planned = Planned { job: way.clone(), schedule, plan, rejected };
+            check_ram(checkpoint, &planned, target)?;
+            return Ok(Ok(planned));
         }
         if way.tiling.is_none() && tiling == TilingChoice::Auto {
             rejected.push(search.why_not_whole(budget)?);
@@ -108,7 +116,8 @@ pub fn plan_least(
     target: &Target,
 ) -> Result<Planned, EngineError> {
     let offload = if offload == Offload::Auto { Offload::Sequential } else { offload };
-    let search = Search { trials: Trials { checkpoint, job, target }, offload };
+    let trials = Trials { checkpoint, job, target };
+    let search = Search { trials, offload, memo: &Memo::default() };
     let schedule = search.least();
     let plan = search.whole(&schedule, None)?;
     Ok(Planned { job: job.clone(), schedule, plan, rejected: Vec::new() })
@@ -126,14 +135,32 @@ pub fn replan(
     target: &Target,
     state: Option<&RunState>,
 ) -> Result<Result<Planned, Refused>, EngineError> {
-    let search = Search { trials: Trials { checkpoint, job, target }, offload };
+    let trials = Trials { checkpoint, job, target };
+    let search = Search { trials, offload, memo: &Memo::default() };
     let budget_bytes = target.budget_bytes();
     let Some((schedule, _)) = search.within(budget_bytes)? else {
         let least = plan_least(checkpoint, job, offload, target)?;
         return Ok(Err(Refused { least: Box::new(least), budget_bytes }));
     };
     let plan = search.whole(&schedule, state)?;
-    Ok(Ok(Planned { job: job.clone(), schedule, plan, rejected: Vec::new() }))
+    let planned = Planned { job: job.clone(), schedule, plan, rejected: Vec::new() };
+    check_ram(checkpoint, &planned, target)?;
+    Ok(Ok(planned))
+}
+
+/// Refuses what the host has no memory for. On a device that is the host, the budget says it all.
+fn check_ram(
+    checkpoint: &Checkpoint,
+    planned: &Planned,
+    target: &Target,
+) -> Result<(), EngineError> {
+    let required_bytes = ram_peak_bytes(checkpoint, planned, target);
+    match target.ram_bytes {
+        Some(available_bytes) if !target.shares_ram && required_bytes > available_bytes => {
+            Err(EngineError::NotEnoughRam { required_bytes, available_bytes })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Tiles smaller than `tiles` of about the same proportions, whose pieces meet.
@@ -156,6 +183,29 @@ fn smaller(checkpoint: &Checkpoint, tiles: Tiling) -> impl Iterator<Item = Tilin
 struct Search<'a> {
     trials: Trials<'a>,
     offload: Offload,
+    memo: &'a Memo,
+}
+
+/// What has been found within a budget for the phases that tiles have no part in.
+#[derive(Default)]
+struct Memo {
+    text: RefCell<BTreeMap<u64, Option<Streaming>>>,
+    denoise: RefCell<BTreeMap<u64, Option<Denoising>>>,
+}
+
+/// The choices for the denoise phase.
+#[derive(Clone, Copy)]
+struct Denoising {
+    conditioning: Streaming,
+    denoise: Streaming,
+    transformer: TransformerSchedule,
+}
+
+impl Denoising {
+    fn within(self, schedule: &Schedule) -> Schedule {
+        let Denoising { conditioning, denoise, transformer } = self;
+        Schedule { conditioning, denoise, transformer, ..*schedule }
+    }
 }
 
 impl Search<'_> {
@@ -211,12 +261,15 @@ impl Search<'_> {
         };
         schedule.keeps_components = self.offload == Offload::None && !self.in_place();
         if !self.in_place() {
-            let Some(streaming) = self.text(&schedule, text)? else { return Ok(None) };
+            let found = remembered(&self.memo.text, text, || self.text(&schedule, text))?;
+            let Some(streaming) = found else { return Ok(None) };
             schedule.text = streaming;
         }
-        let Some(denoised) = self.denoise(&schedule, denoise)? else { return Ok(None) };
-        let Some(decoded) = self.decode(&denoised, decode)? else { return Ok(None) };
-        Ok(Some(decoded))
+        let search = || self.denoise(&schedule, denoise);
+        let Some(denoising) = remembered(&self.memo.denoise, denoise, search)? else {
+            return Ok(None);
+        };
+        self.decode(&denoising.within(&schedule), decode)
     }
 
     /// What each allowance of resident weights comes to, of those that the strategy allows.
@@ -256,21 +309,23 @@ impl Search<'_> {
         Ok(best.map(|(streaming, _)| streaming))
     }
 
-    fn denoise(&self, schedule: &Schedule, budget: u64) -> Result<Option<Schedule>, Error> {
+    fn denoise(&self, schedule: &Schedule, budget: u64) -> Result<Option<Denoising>, Error> {
         let component = &self.checkpoint().transformer;
         let blocks = component.config.step_blocks();
         let dtype = self.trials.job.dtype;
         let ladder = self.ladder(placement::ladder(&component.weights, dtype, &blocks)?);
         let keeps_converted = self.may_keep(ladder.first().map_or(0, |rung| rung.streamed_bytes));
-        let mut best: Option<(Schedule, Trial)> = None;
+        let mut best: Option<(Denoising, Trial)> = None;
         for rows in ROWS {
             for head_groups in self.head_groups() {
                 let transformer = TransformerSchedule { rows, head_groups };
-                let mut with = Schedule { transformer, ..*schedule };
+                let Schedule { mut conditioning, denoise, .. } = *schedule;
                 if self.offload == Offload::Sequential {
-                    with.conditioning.slots = 1;
+                    conditioning.slots = 1;
                 }
-                let trial = |denoise| self.trials.denoise(&Schedule { denoise, ..with });
+                let mut with = Denoising { conditioning, denoise, transformer };
+                let trial =
+                    |denoise| self.trials.denoise(&Denoising { denoise, ..with }.within(schedule));
                 if self.in_place() {
                     let trial = trial(with.denoise)?;
                     if trial.device_bytes <= budget {
@@ -295,7 +350,7 @@ impl Search<'_> {
                 break;
             }
         }
-        Ok(best.map(|(schedule, _)| schedule))
+        Ok(best.map(|(choice, _)| choice))
     }
 
     fn decode(&self, schedule: &Schedule, budget: u64) -> Result<Option<Schedule>, Error> {
@@ -431,6 +486,20 @@ impl Search<'_> {
             ),
         })
     }
+}
+
+/// What has been found for `budget`, or is found now.
+fn remembered<T: Copy>(
+    memo: &RefCell<BTreeMap<u64, Option<T>>>,
+    budget: u64,
+    search: impl FnOnce() -> Result<Option<T>, Error>,
+) -> Result<Option<T>, Error> {
+    if let Some(found) = memo.borrow().get(&budget) {
+        return Ok(*found);
+    }
+    let found = search()?;
+    memo.borrow_mut().insert(budget, found);
+    Ok(found)
 }
 
 /// Keeps `choice` if it is faster than the best so far.
