@@ -11,7 +11,7 @@ mod variant;
 
 pub use component::{Component, ModelConfig};
 pub use inspect::{ComponentReport, ComponentState, Inspection, inspect};
-pub use stored::StoredWeights;
+pub use stored::{StoredWeights, WeightSource};
 pub use variant::Variant;
 
 use crate::safetensors::SafetensorsError;

@@ -166,13 +166,15 @@ impl Weights for Placed<'_> {
         let spec = self.weights.spec(key);
         let spec = spec.ok_or_else(|| Error::model(format!("the model has no weight {key}")))?;
         let (width, stored) = (spec.shape.columns(), self.weights.dtype(spec));
-        let bytes = self.weights.bytes(spec);
+        let source = self.weights.source(spec);
+        let mut bytes = vec![0; width * stored.bytes() as usize];
         let mut values = vec![0.0; rows.len() * width];
         for (out, &row) in values.chunks_exact_mut(width).zip(rows) {
             if row >= spec.shape.rows() {
                 return Err(Error::model(format!("{key} has no row {row}")));
             }
-            widen(bytes.bytes(), stored, row * width, out);
+            source.read((row * bytes.len()) as u64, &mut bytes).map_err(Error::model)?;
+            widen(&bytes, stored, 0, out);
         }
         Ok(values)
     }

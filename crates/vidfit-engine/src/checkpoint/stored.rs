@@ -2,7 +2,7 @@
 //! or random, to measure without them.
 
 use super::CheckpointError;
-use crate::safetensors::{MappedBytes, ShardedTensors, StoredDtype};
+use crate::safetensors::{MappedBytes, ShardedTensors, StoredBytes, StoredDtype};
 use half::{bf16, f16};
 use std::collections::HashSet;
 use std::path::Path;
@@ -83,7 +83,19 @@ impl StoredWeights {
         self.manifest.weights().map(|spec| self.stored_bytes(spec)).sum()
     }
 
-    /// The bytes of a weight, as stored; zero for a plan's weights, which are nowhere.
+    /// The bytes of a weight, as stored, to be read piece by piece.
+    pub fn source(&self, spec: &WeightSpec) -> WeightSource {
+        match &self.store {
+            Store::Files(files) => {
+                let stored = files.stored(stored_name(files, &spec.key));
+                WeightSource::File(stored.expect("checked when opened"))
+            }
+            Store::Nowhere(_) => WeightSource::Nowhere,
+            Store::Random(dtype) => WeightSource::Memory(random_bytes(spec, *dtype)),
+        }
+    }
+
+    /// The bytes of a weight, as stored; none for a plan's weights, which are nowhere.
     pub fn bytes(&self, spec: &WeightSpec) -> Arc<dyn HostBytes> {
         match &self.store {
             Store::Files(files) => {
@@ -121,6 +133,33 @@ impl StoredWeights {
     /// The spec of the weight `key`.
     pub fn spec(&self, key: &str) -> Option<&WeightSpec> {
         self.manifest.weights().find(|spec| spec.key == key)
+    }
+}
+
+/// Where the bytes of a weight are read.
+pub enum WeightSource {
+    /// In a file.
+    File(StoredBytes),
+    /// In memory.
+    Memory(Vec<u8>),
+    /// Nowhere: in a plan.
+    Nowhere,
+}
+
+impl WeightSource {
+    /// Reads as many bytes as `out` holds, from `first` on.
+    ///
+    /// # Errors
+    /// What happened, in words.
+    pub fn read(&self, first: u64, out: &mut [u8]) -> Result<(), String> {
+        match self {
+            WeightSource::File(stored) => stored.read(first, out),
+            WeightSource::Memory(bytes) => {
+                out.copy_from_slice(&bytes[first as usize..][..out.len()]);
+                Ok(())
+            }
+            WeightSource::Nowhere => Err("there are no weights".into()),
+        }
     }
 }
 

@@ -2,12 +2,12 @@
 //! host, piece by piece.
 
 use super::{key_within, target};
-use crate::checkpoint::StoredWeights;
+use crate::checkpoint::{StoredWeights, WeightSource};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use std::sync::Arc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use vidfit_cogvideox::weights::{BlockSpec, Form, WeightSpec};
-use vidfit_tensor::{DType, HostBuffer, HostBytes, HostSource, Shape, Tensor};
+use vidfit_tensor::{DType, HostBuffer, HostSource, Shape, Tensor};
 
 /// Weights begin at multiples of this, as every device's arena allows.
 const ALIGNMENT: u64 = 256;
@@ -27,16 +27,19 @@ pub struct Packed {
     bytes: u64,
     /// The bytes as the device gets them, once they have been made.
     kept: Option<Kept>,
+    /// The convolution that is being laid out: its number among the parts, and its stored bytes,
+    /// which are needed in another order than they have.
+    laid_out: Mutex<(usize, Vec<u8>)>,
 }
 
 struct Kept {
     buffer: HostBuffer,
-    is_made: std::sync::Mutex<bool>,
+    is_made: Mutex<bool>,
 }
 
 struct Part {
     key: String,
-    stored_bytes: Arc<dyn HostBytes>,
+    source: WeightSource,
     stored: DType,
     target: DType,
     form: Form,
@@ -58,7 +61,7 @@ impl Packed {
             bytes += packed_bytes(weights, dtype, spec);
             Part {
                 key: key_within(block, spec),
-                stored_bytes: weights.bytes(spec),
+                source: weights.source(spec),
                 stored: weights.dtype(spec),
                 target: target(weights, dtype, spec),
                 form: spec.form,
@@ -66,7 +69,7 @@ impl Packed {
                 first_byte,
             }
         });
-        Packed { parts: parts.collect(), bytes, kept: None }
+        Packed { parts: parts.collect(), bytes, kept: None, laid_out: Mutex::default() }
     }
 
     /// Bytes of all of them, padding included.
@@ -81,7 +84,7 @@ impl Packed {
 
     /// Keeps what the device gets in `buffer`, so that it is converted once.
     pub fn keep_in(&mut self, buffer: HostBuffer) {
-        self.kept = Some(Kept { buffer, is_made: std::sync::Mutex::new(false) });
+        self.kept = Some(Kept { buffer, is_made: Mutex::new(false) });
     }
 
     /// The weights as tensors in `memory`, where they begin at `first_byte`.
@@ -100,7 +103,7 @@ impl Packed {
     fn make(&self, first: u64, piece: &mut [u8]) -> Result<(), String> {
         let end = first + piece.len() as u64;
         piece.fill(0);
-        for part in &self.parts {
+        for (number, part) in self.parts.iter().enumerate() {
             let elements = part.shape.elements() as u64;
             let width = part.target.bytes();
             let part_end = part.first_byte + elements * width;
@@ -108,10 +111,36 @@ impl Packed {
             if from < to {
                 let start = ((from - part.first_byte) / width) as usize;
                 let out = &mut piece[(from - first) as usize..(to - first) as usize];
-                part.convert(start, out)?;
+                match part.form {
+                    Form::TapsFirst => part.gather(&self.laid_out(number)?.1, start, out),
+                    _ => part.convert(start, out)?,
+                }
             }
         }
         Ok(())
+    }
+}
+
+impl Packed {
+    /// The stored bytes of the convolution `number`, read once for all its pieces in a row.
+    fn laid_out(&self, number: usize) -> Result<MutexGuard<'_, (usize, Vec<u8>)>, String> {
+        let mut held = self.laid_out.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.0 != number || held.1.is_empty() {
+            let part = &self.parts[number];
+            held.1.clear();
+            held.1.resize(part.shape.elements() * part.stored.bytes() as usize, 0);
+            held.0 = number;
+            if let Err(error) = part.source.read(0, &mut held.1) {
+                held.1.clear();
+                return Err(error);
+            }
+        }
+        Ok(held)
+    }
+
+    /// Lets go of what was held for the next piece.
+    fn let_go(&self) {
+        *self.laid_out.lock().unwrap_or_else(PoisonError::into_inner) = Default::default();
     }
 }
 
@@ -121,10 +150,18 @@ impl HostSource for Packed {
     }
 
     fn read(&self, first: u64, piece: &mut [u8]) -> Result<(), String> {
-        let Some(kept) = &self.kept else { return self.make(first, piece) };
-        let mut is_made = kept.is_made.lock().map_err(|error| error.to_string())?;
+        let Some(kept) = &self.kept else {
+            let made = self.make(first, piece);
+            if made.is_err() || first + piece.len() as u64 == self.bytes {
+                self.let_go();
+            }
+            return made;
+        };
+        let mut is_made = kept.is_made.lock().unwrap_or_else(PoisonError::into_inner);
         if !*is_made {
-            self.make(0, &mut kept.buffer.lock())?;
+            let made = self.make(0, &mut kept.buffer.lock());
+            self.let_go();
+            made?;
             *is_made = true;
         }
         kept.buffer.read(first, piece)
@@ -134,41 +171,40 @@ impl HostSource for Packed {
 impl Part {
     /// Elements from `start` on, as the device gets them; `out` holds whole elements.
     fn convert(&self, start: usize, out: &mut [u8]) -> Result<(), String> {
-        let bytes = self.stored_bytes.bytes();
-        let expected = self.shape.elements() * self.stored.bytes() as usize;
-        if bytes.len() != expected {
-            return Err(format!("{} has {} bytes, not {expected}", self.key, bytes.len()));
+        let stored = self.stored.bytes();
+        if self.stored == self.target {
+            return self.source.read(start as u64 * stored, out);
         }
-        if self.form == Form::AsStored && self.stored == self.target {
-            let first = start * self.stored.bytes() as usize;
-            out.copy_from_slice(&bytes[first..first + out.len()]);
-            return Ok(());
-        }
-        let mut values = [0.0; CONVERTED_AT_ONCE];
+        let (mut bytes, mut values) = ([0; 4 * CONVERTED_AT_ONCE], [0.0; CONVERTED_AT_ONCE]);
         let width = self.target.bytes() as usize;
         for (n, out) in out.chunks_mut(CONVERTED_AT_ONCE * width).enumerate() {
             let values = &mut values[..out.len() / width];
+            let bytes = &mut bytes[..values.len() * stored as usize];
             let start = start + n * CONVERTED_AT_ONCE;
-            match self.form {
-                Form::TapsFirst => self.gather(bytes, start, values),
-                _ => widen(bytes, self.stored, start, values),
-            }
+            self.source.read(start as u64 * stored, bytes)?;
+            widen(bytes, self.stored, 0, values);
             narrow(values, self.target, out);
         }
         Ok(())
     }
 
-    /// Elements of `[taps, in, out]` from stored `[out, in, taps]`.
-    fn gather(&self, bytes: &[u8], start: usize, values: &mut [f32]) {
+    /// Elements from `start` on of `[taps, in, out]`, from all stored bytes, `[out, in, taps]`.
+    fn gather(&self, bytes: &[u8], start: usize, out: &mut [u8]) {
         let [taps, inputs, outputs] = *self.shape.dims() else {
             panic!("a convolution is [taps, in, out], not {:?}", self.shape);
         };
-        for (n, value) in values.iter_mut().enumerate() {
-            let index = start + n;
-            let (output, rest) = (index % outputs, index / outputs);
-            let (input, tap) = (rest % inputs, rest / inputs);
-            let at = (output * inputs + input) * taps + tap;
-            widen(bytes, self.stored, at, std::slice::from_mut(value));
+        let mut values = [0.0; CONVERTED_AT_ONCE];
+        let width = self.target.bytes() as usize;
+        for (n, out) in out.chunks_mut(CONVERTED_AT_ONCE * width).enumerate() {
+            let values = &mut values[..out.len() / width];
+            let start = start + n * CONVERTED_AT_ONCE;
+            for (index, value) in (start..).zip(values.iter_mut()) {
+                let (output, rest) = (index % outputs, index / outputs);
+                let (input, tap) = (rest % inputs, rest / inputs);
+                let at = (output * inputs + input) * taps + tap;
+                widen(bytes, self.stored, at, std::slice::from_mut(value));
+            }
+            narrow(values, self.target, out);
         }
     }
 }

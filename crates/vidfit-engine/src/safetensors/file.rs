@@ -42,6 +42,7 @@ impl TensorInfo {
 /// A memory-mapped safetensors file with a checked header.
 pub struct SafetensorsFile {
     path: PathBuf,
+    file: Arc<File>,
     map: Arc<Mmap>,
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
@@ -77,6 +78,7 @@ impl SafetensorsFile {
             header.tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), i)).collect();
         Ok(Self {
             path: path.to_owned(),
+            file: Arc::new(file),
             map,
             tensors: header.tensors,
             by_name,
@@ -115,6 +117,12 @@ impl SafetensorsFile {
         Ok(MappedBytes::new(self.map.clone(), place_in_map(self.info(name)?)))
     }
 
+    /// The bytes of a tensor, to be read from the file piece by piece.
+    pub fn stored(&self, name: &str) -> Result<StoredBytes, SafetensorsError> {
+        let range = self.info(name)?.range.clone();
+        Ok(StoredBytes { file: self.file.clone(), path: self.path.clone(), range })
+    }
+
     /// The strings under `__metadata__`.
     pub fn metadata(&self) -> &[(String, String)] {
         &self.metadata
@@ -128,6 +136,55 @@ impl SafetensorsFile {
     /// The size of the whole file.
     pub fn file_bytes(&self) -> u64 {
         self.map.len() as u64
+    }
+}
+
+/// Bytes of a tensor in a file. They are read, not mapped: a file that has shrunk or a disk that has
+/// gone is an error then, where a map would end the program.
+#[derive(Clone)]
+pub struct StoredBytes {
+    file: Arc<File>,
+    path: PathBuf,
+    range: Range<u64>,
+}
+
+impl StoredBytes {
+    /// Reads as many bytes as `out` holds, from `first` on.
+    ///
+    /// # Errors
+    /// What the system says, in words.
+    pub fn read(&self, first: u64, out: &mut [u8]) -> Result<(), String> {
+        let end = first + out.len() as u64;
+        if end > self.range.end - self.range.start {
+            return Err(format!("bytes up to {end} of a tensor in {}", self.path.display()));
+        }
+        read_at(&self.file, self.range.start + first, out)
+            .map_err(|error| format!("cannot read {}: {error}", self.path.display()))
+    }
+}
+
+/// Reads at a place in a file, whatever other threads read meanwhile.
+fn read_at(file: &File, first: u64, out: &mut [u8]) -> std::io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::read_exact_at(file, out, first);
+    #[cfg(windows)]
+    {
+        let mut done = 0;
+        while done < out.len() {
+            let at = first + done as u64;
+            match std::os::windows::fs::FileExt::seek_read(file, &mut out[done..], at)? {
+                0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                read => done += read,
+            }
+        }
+        return Ok(());
+    }
+    #[cfg(not(any(unix, windows)))]
+    {
+        use std::io::{Read, Seek, SeekFrom};
+        let mut file = file.try_clone()?;
+        file.seek(SeekFrom::Start(first))?;
+        file.read_exact(out)
     }
 }
 

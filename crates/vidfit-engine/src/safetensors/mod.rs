@@ -19,7 +19,7 @@ mod write;
 
 pub use dtype::StoredDtype;
 pub use error::{HeaderFault, SafetensorsError};
-pub use file::{SafetensorsFile, TensorInfo};
+pub use file::{SafetensorsFile, StoredBytes, TensorInfo};
 pub use header::MAX_HEADER_BYTES;
 pub use map::MappedBytes;
 pub use shards::{ExtraTensor, ShardedTensors};

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::file::StoredBytes;
 use super::map::MappedBytes;
 use super::strict_map::StrictMap;
 use super::{SafetensorsError, SafetensorsFile, TensorInfo};
@@ -165,6 +166,11 @@ impl ShardedTensors {
     /// The bytes of a tensor as a handle that outlives this value.
     pub fn mapped(&self, name: &str) -> Result<MappedBytes, SafetensorsError> {
         self.file(name)?.mapped(name)
+    }
+
+    /// The bytes of a tensor, to be read piece by piece.
+    pub fn stored(&self, name: &str) -> Result<StoredBytes, SafetensorsError> {
+        self.file(name)?.stored(name)
     }
 
     /// The shards, sorted by name.
