@@ -1,11 +1,11 @@
 //! The T5 v1.1 encoder (Raffel et al. 2020; `transformers`' `T5EncoderModel`).
 
 use crate::weights::{Block, Form, LARGEST_SIZE, MOST_HEAD_DIM, MOST_LAYERS, Manifest, Weights};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use vidfit_tensor::{Activation, Attention, Context, DType, Error, Tensor};
 
 /// `text_encoder/config.json`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct T5Config {
     /// Width of the residual stream and of the result.
     pub d_model: usize,

@@ -11,6 +11,7 @@ mod variant;
 
 pub use component::{Component, ModelConfig};
 pub use inspect::{ComponentReport, ComponentState, Inspection, inspect};
+pub use published::differences;
 pub use stored::{StoredWeights, WeightSource};
 pub use variant::Variant;
 

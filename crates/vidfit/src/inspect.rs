@@ -42,6 +42,13 @@ fn as_text(inspection: &Inspection) -> String {
             ComponentState::Broken(error) => format!("  {name:13} cannot be used: {error}"),
         });
     }
+    match inspection.differences.as_deref() {
+        Some([]) => lines.push("  configured as published".into()),
+        Some(fields) => {
+            lines.push(format!("  configured otherwise than published in: {}", fields.join(", ")));
+        }
+        None => {}
+    }
     lines.join("\n")
 }
 
@@ -68,6 +75,7 @@ fn as_json(inspection: &Inspection) -> serde_json::Value {
         "dir": inspection.dir,
         "variant": inspection.variant.map(|variant| variant.name()),
         "complete": inspection.is_complete(),
+        "differs_from_published": inspection.differences,
         "components": components.collect::<serde_json::Map<_, _>>(),
     })
 }

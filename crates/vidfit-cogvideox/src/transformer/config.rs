@@ -3,10 +3,10 @@
 use crate::positions::{Grid, PositionError, Rope};
 use crate::tokenizer::MAX_TOKENS;
 use crate::weights::{LARGEST_SIZE, MOST_CHANNELS, MOST_HEAD_DIM, MOST_LAYERS, Manifest};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// `transformer/config.json`. Keys that older checkpoints lack take the reference's defaults.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TransformerConfig {
     /// Heads of a block.

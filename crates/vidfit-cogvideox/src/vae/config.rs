@@ -1,10 +1,10 @@
 //! `vae/config.json`, and the weights that follow from it.
 
 use crate::weights::{BlockSpec, LARGEST_SIZE, MOST_CHANNELS, MOST_LAYERS, Manifest};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// `vae/config.json`. Missing keys take the reference's defaults.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VaeConfig {
     /// Channels of a picture.

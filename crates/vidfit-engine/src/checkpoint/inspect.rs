@@ -1,7 +1,8 @@
 //! What a checkpoint is, also if it is broken.
 
 use super::component::{Component, ModelConfig};
-use super::{CheckpointError, Variant, open_scheduler, open_tokenizer, read_index};
+use super::published::differences;
+use super::{Checkpoint, CheckpointError, Variant, open_scheduler, open_tokenizer, read_index};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use vidfit_cogvideox::t5::T5Config;
@@ -17,6 +18,9 @@ pub struct Inspection {
     pub variant: Option<Variant>,
     /// Each component, by the name of its folder.
     pub components: Vec<ComponentReport>,
+    /// Fields in which the configurations differ from those of the published model, which are built
+    /// in; nothing if the checkpoint is not complete.
+    pub differences: Option<Vec<String>>,
 }
 
 /// One component.
@@ -82,7 +86,8 @@ pub fn inspect(dir: &Path) -> Result<Inspection, CheckpointError> {
     ];
     let components =
         states.into_iter().map(|(name, state)| ComponentReport { name, state }).collect();
-    Ok(Inspection { dir: dir.to_owned(), variant, components })
+    let differences = Checkpoint::open(dir).ok().map(|checkpoint| differences(&checkpoint));
+    Ok(Inspection { dir: dir.to_owned(), variant, components, differences })
 }
 
 fn weights<C: ModelConfig>(opened: Result<Component<C>, CheckpointError>) -> ComponentState {

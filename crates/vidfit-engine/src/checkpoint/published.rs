@@ -5,6 +5,8 @@
 //! against their headers.
 
 use super::{Checkpoint, Component, Variant};
+use serde::Serialize;
+use serde_json::Value;
 use std::path::PathBuf;
 use vidfit_cogvideox::scheduler::{SchedulerConfig, SchedulerKind, TimestepSpacing};
 use vidfit_cogvideox::t5::T5Config;
@@ -141,6 +143,32 @@ impl Checkpoint {
     }
 }
 
+/// In which fields the configurations of `checkpoint` differ from those that are built in for its
+/// variant, such as `transformer.num_layers`: what was planned without the files holds where there
+/// are none.
+pub fn differences(checkpoint: &Checkpoint) -> Vec<String> {
+    let built_in = Checkpoint::published(checkpoint.variant);
+    let mut found =
+        fields("text_encoder", &checkpoint.text_encoder.config, &built_in.text_encoder.config);
+    found.extend(fields(
+        "transformer",
+        &checkpoint.transformer.config,
+        &built_in.transformer.config,
+    ));
+    found.extend(fields("vae", &checkpoint.vae.config, &built_in.vae.config));
+    found
+}
+
+fn fields(component: &str, ours: &impl Serialize, theirs: &impl Serialize) -> Vec<String> {
+    let (Ok(Value::Object(ours)), Ok(Value::Object(theirs))) =
+        (serde_json::to_value(ours), serde_json::to_value(theirs))
+    else {
+        return vec![component.to_owned()];
+    };
+    let differs = |field: &&String| ours.get(*field) != theirs.get(*field);
+    ours.keys().filter(differs).map(|field| format!("{component}.{field}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,6 +184,15 @@ mod tests {
         assert_eq!(Variant::named("5b"), Some(Variant::FiveB));
         assert_eq!(Variant::named("THUDM/CogVideoX-2b@main"), Some(Variant::TwoB));
         assert_eq!(Variant::named("my-cogvideox-finetune"), None);
+    }
+
+    #[test]
+    fn a_model_that_is_not_as_published_is_told() {
+        let mut checkpoint = Checkpoint::published(Variant::FiveB);
+        assert!(differences(&checkpoint).is_empty());
+        checkpoint.transformer.config.num_layers = 2;
+        checkpoint.vae.config.scaling_factor = 1.0;
+        assert_eq!(differences(&checkpoint), ["transformer.num_layers", "vae.scaling_factor"]);
     }
 
     #[test]
