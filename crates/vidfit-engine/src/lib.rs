@@ -11,6 +11,7 @@
 //! - [`progress`], [`error`]: what surrounds a run.
 
 pub mod bytes;
+pub mod calibration;
 pub mod catalogue;
 pub mod checkpoint;
 pub mod error;

@@ -1,6 +1,7 @@
 //! What the machine has. The one place that asks the operating system.
 
 use std::path::Path;
+use std::time::Instant;
 
 /// Bytes of RAM that this process may still take: what is free or can be freed, within the limits
 /// of its control groups where there are any. `None` where the system does not say.
@@ -42,6 +43,63 @@ impl Ram {
         let used_bytes = total_bytes - available_bytes;
         Ram { total_bytes, available_bytes, used_bytes, machine_bytes, limit_bytes }
     }
+}
+
+/// What the processor calls itself. `None` where the system does not say.
+pub fn processor_name() -> Option<String> {
+    let mut system = sysinfo::System::new().ok()?;
+    system.refresh_cpu_list(sysinfo::CpuRefreshKind::nothing());
+    let name = system.cpus().first()?.brand().trim().to_owned();
+    (!name.is_empty()).then_some(name)
+}
+
+/// Tells the time of a work apart from what other programs took of it.
+pub struct Stopwatch {
+    started: Instant,
+    waited_seconds: Option<f64>,
+}
+
+/// What a [`Stopwatch`] has measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lap {
+    /// The time that passed, in seconds.
+    pub wall_seconds: f64,
+    /// The time that would have passed without other programs, where the system tells how long the
+    /// threads of this one have waited for a processor; the same as above where it does not.
+    pub seconds: f64,
+}
+
+impl Stopwatch {
+    /// Begins.
+    pub fn start() -> Stopwatch {
+        let waited_seconds = waited_for_processor_seconds();
+        Stopwatch { started: Instant::now(), waited_seconds }
+    }
+
+    /// Ends a work that `threads` threads took from one pile: what one of them could not do while
+    /// it waited, all did, so that each wait made the whole late by its share.
+    pub fn stop(&self, threads: usize) -> Lap {
+        let wall_seconds = self.started.elapsed().as_secs_f64();
+        let waited = waited_for_processor_seconds().zip(self.waited_seconds);
+        let waited = waited.map_or(0.0, |(after, before)| (after - before).max(0.0));
+        // A thread that is woken waits some microseconds: that belongs to a short work.
+        let seconds = match wall_seconds {
+            ..1e-3 => wall_seconds,
+            _ => (wall_seconds - waited / threads as f64).max(0.1 * wall_seconds),
+        };
+        Lap { wall_seconds, seconds }
+    }
+}
+
+/// How long the threads of this process have been ready to run while others had the processors,
+/// all together, in seconds. `None` where the system does not say.
+fn waited_for_processor_seconds() -> Option<f64> {
+    let waited = |task: std::io::Result<std::fs::DirEntry>| -> Option<f64> {
+        // Nanoseconds of running and of waiting, and how often.
+        let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        Some(text.split(' ').nth(1)?.parse::<f64>().ok()? * 1e-9)
+    };
+    std::fs::read_dir("/proc/self/task").ok()?.map(waited).sum()
 }
 
 /// The most RAM that this process has held at any time. `None` where the system does not say.

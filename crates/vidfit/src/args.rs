@@ -1,5 +1,9 @@
 //! What the command line accepts. The underscored spellings are those of the reference's demo.
 
+mod calibrate;
+
+pub use calibrate::CalibrateArgs;
+
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use vidfit_cogvideox::scheduler::SchedulerKind;
@@ -36,6 +40,8 @@ pub enum Command {
     Monitor(crate::monitor::MonitorArgs),
     /// List the graphics cards that are known by name.
     Gpus(crate::gpus::GpusArgs),
+    /// Measure what this machine's operations cost, for predictions of time.
+    Calibrate(CalibrateArgs),
     /// Measure this program against the reference.
     Bench(BenchArgs),
 }
@@ -307,6 +313,24 @@ pub enum BenchCommand {
         /// Just this case.
         #[arg(long, value_name = "NAME")]
         only: Option<String>,
+    },
+    /// Predict the time of some jobs, run them, and print both.
+    ///
+    /// Run `vidfit calibrate` with as many threads before.
+    #[command(hide = true)]
+    Predict {
+        /// Threads.
+        #[arg(long, value_name = "N", default_value_t = 2)]
+        threads: usize,
+        /// Runs of each job, of which the median counts.
+        #[arg(long, value_name = "N", default_value_t = 3)]
+        repeat: usize,
+        /// Just the jobs whose names have this in them.
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+        /// Where the small checkpoints and their cases are.
+        #[arg(long, value_name = "DIR", default_value = "tests/reference/fixtures")]
+        fixtures: PathBuf,
     },
     /// Time one case of this program and print one JSON object.
     #[command(hide = true)]

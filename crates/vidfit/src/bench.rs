@@ -1,6 +1,7 @@
 //! `vidfit bench`: this program and the reference, side by side.
 
 mod cases;
+mod predict;
 
 use crate::args::{BenchArgs, BenchCommand};
 use crate::exit::Failure;
@@ -14,6 +15,9 @@ use std::process::Command;
 pub fn run(args: BenchArgs) -> Result<(), Failure> {
     match args.command {
         BenchCommand::Case { name, threads, repeat } => cases::run(&name, threads, repeat),
+        BenchCommand::Predict { threads, repeat, only, fixtures } => {
+            predict::run(threads, repeat, only.as_deref(), &fixtures)
+        }
         BenchCommand::Reference { python, script, threads, repeat, only } => {
             reference(&python, &script, threads, repeat, only.as_deref())
         }

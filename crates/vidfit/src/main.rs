@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod calibrate;
 mod exit;
 mod generate;
 mod gpus;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Monitor(args) => monitor::run(&args),
         Command::Gpus(args) => gpus::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Bench(args) => bench::run(args),
     };
     match result {
