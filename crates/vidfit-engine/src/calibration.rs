@@ -223,7 +223,7 @@ mod tests {
         let mut kept = calibration();
         let path = store(dir.path(), &kept).unwrap();
         let good = fs::read(&path).unwrap();
-        let mut warns = |bytes: &[u8], what: &str| {
+        let warns = |bytes: &[u8], what: &str| {
             fs::write(&path, bytes).unwrap();
             let mut warnings = Warnings::new();
             assert_eq!(load(dir.path(), &kept.machine, &mut warnings), None, "{what}");
