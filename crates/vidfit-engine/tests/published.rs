@@ -70,7 +70,11 @@ fn every_published_checkpoint_is_accepted_and_counted() {
 
         let inspection = inspect(&dir).unwrap();
         assert!(inspection.is_complete() && inspection.variant == Some(variant));
-        assert_eq!(inspection.differences, Some(Vec::new()), "{variant}: the built-in configuration");
+        assert_eq!(
+            inspection.differences,
+            Some(Vec::new()),
+            "{variant}: the built-in configuration"
+        );
         let counts =
             [("text_encoder", TEXT_ENCODER), ("transformer", (parameters, tensors)), ("vae", VAE)];
         for ((component, counts), published) in counts.into_iter().zip(published.components()) {

@@ -4,17 +4,7 @@ use crate::catalogue::Gpu;
 use serde::{Deserialize, Serialize};
 use vidfit_tensor::{Device, Profile, Rates};
 
-/// How much a predicted time is to be believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Certainty {
-    /// From rates measured on this machine.
-    Measured,
-    /// From what a card's maker publishes, and assumptions of what programs reach of it.
-    Catalogue,
-    /// From what such a device usually does.
-    Guess,
-}
+pub use crate::calibration::Certainty;
 
 /// Where weights are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
