@@ -10,7 +10,7 @@ use vidfit_cogvideox::noise::Generator;
 use vidfit_cogvideox::scheduler::{Step, Update};
 use vidfit_cogvideox::transformer::{self, Conditioning};
 use vidfit_cogvideox::{t5, vae};
-use vidfit_tensor::{Context, DType, Error, Tensor};
+use vidfit_tensor::{Context, DType, Error, RECORDED_PASSES, Tensor};
 
 /// What a run gives away while it goes.
 pub trait Outputs {
@@ -113,10 +113,12 @@ impl<'a> ComponentWeights<'a> {
         Placed::new(*self.cx, &component.weights, self.job.dtype, usage, streaming)
     }
 
-    /// Each block is used once in every step that is left.
+    /// Each block is used once in every step that is left. A dry run makes fewer of them, and brings
+    /// nothing for those that it does not make.
     pub fn transformer(&self, state: Option<&RunState>) -> Result<Placed<'a>, Error> {
         let component = &self.checkpoint.transformer;
-        let passes = self.job.steps.len() - state.map_or(0, |state| state.steps_done);
+        let left = self.job.steps.len() - state.map_or(0, |state| state.steps_done);
+        let passes = if self.cx.arena.is_recording() { left.min(RECORDED_PASSES) } else { left };
         let usage = Use { blocks: component.config.step_blocks(), passes };
         Placed::new(*self.cx, &component.weights, self.job.dtype, usage, self.schedule.denoise)
     }

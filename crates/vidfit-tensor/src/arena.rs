@@ -6,6 +6,10 @@ use crate::{DType, Error, HostBuffer, Shape, Tensor};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+/// How many passes of a loop a dry run makes at most: they stand for the first, for those between,
+/// and for the last.
+pub const RECORDED_PASSES: usize = 3;
+
 /// Gives tensors their memory: on paper in a dry run, at planned offsets in a real one.
 ///
 /// Cloning makes another handle on the same arena.
@@ -33,7 +37,7 @@ struct State {
     scopes: Vec<String>,
     alive: BTreeMap<usize, Range>,
     /// The event that comes next. A recording arena stands at the end of its trace, except in the
-    /// second pass of a loop, which is held to the first.
+    /// later passes of a loop, which are held to the first.
     cursor: usize,
     /// A deviation that was met where it could not be reported.
     deviation: Option<(usize, String)>,
@@ -197,9 +201,9 @@ impl Arena {
         result
     }
 
-    /// Runs `body` with 0, 1, … `times - 1`. A recording arena runs it at most twice, writes the
-    /// first pass down and holds the second to it; a replaying one holds every pass to that record.
-    /// So the passes must ask for the same memory. Whatever is born in a pass must end in it, and
+    /// Runs `body` with 0, 1, … `times - 1`. A recording arena runs it [`RECORDED_PASSES`] times at
+    /// most, writes the first pass down and holds the others to it; a replaying one holds every pass
+    /// to that record. So the passes must ask for the same memory. Whatever is born in a pass must end in it, and
     /// nothing else may: the next pass uses the same places.
     ///
     /// # Errors
@@ -213,7 +217,7 @@ impl Arena {
         self.lock().step(Event::LoopBegin(times))?;
         let start = self.lock().cursor;
         let found: Vec<usize> = self.lock().alive.keys().copied().collect();
-        let passes = if self.is_recording() { times.min(2) } else { times };
+        let passes = if self.is_recording() { times.min(RECORDED_PASSES) } else { times };
         let mut end = None;
         for pass in 0..passes {
             self.lock().cursor = start;

@@ -138,8 +138,9 @@ impl<'a> Context<'a> {
         self.arena.scope(name, body)
     }
 
-    /// Runs `body` this many times; see [`Arena::repeat`]. A dry run runs it twice at most, and its
-    /// device counts the second pass for all that follow the first.
+    /// Runs `body` this many times; see [`Arena::repeat`]. A dry run runs the first pass, the second
+    /// and the last, and its device counts the second for all that lie between the two others: the
+    /// first finds its queues idle, and the last begins nothing for a pass that follows.
     ///
     /// # Errors
     /// What `body` returns, or a deviation from the plan.
@@ -150,7 +151,8 @@ impl<'a> Context<'a> {
     ) -> Result<(), E> {
         let is_dry = self.arena.is_recording();
         self.arena.repeat(times, |pass| {
-            let stands_for = if is_dry && pass == 1 { times - 1 } else { 1 };
+            let between = times.saturating_sub(2).max(1);
+            let stands_for = if is_dry && pass == 1 { between } else { 1 };
             self.device.begin_repeat(stands_for);
             let result = body(pass);
             self.device.end_repeat();

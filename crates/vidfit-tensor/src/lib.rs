@@ -44,7 +44,7 @@ mod tensor;
 mod trace;
 mod transfer;
 
-pub use arena::{Arena, Measured};
+pub use arena::{Arena, Measured, RECORDED_PASSES};
 pub use clocks::Tally;
 pub use context::{COPY_ATTEMPTS, Context, Monitor, Unwatched};
 pub use device::{
