@@ -4,10 +4,12 @@
 //! one another in one arena, so each is searched by itself and the whole is then planned once more
 //! and held to the budget.
 //!
-//! - [`target`]: what is planned for. [`trial`]: one phase, run dry. [`search`]: the choices.
+//! - [`target`]: what is planned for. `trial`: one phase, run dry. `search`: the choices. `decide`:
+//!   whether it fits, and how.
 //! - [`report`]: the answer, as people and programs read it. [`saved`]: the answer in a file, to be
 //!   executed exactly. [`measured`]: the answer beside what was. [`ladder`]: what would fit instead.
 
+mod decide;
 pub mod ladder;
 pub mod measured;
 pub mod report;
@@ -16,9 +18,9 @@ mod search;
 pub mod target;
 mod trial;
 
+pub use decide::{Planned, Refused, Rejected, plan, plan_least, replan};
 pub use ladder::{Alternative, Ask, Step, fit, nearest};
 pub use measured::RunReport;
 pub use report::PlanReport;
 pub use saved::SavedPlan;
-pub use search::{Planned, Refused, Rejected, plan, plan_least, replan};
 pub use target::{Certainty, Offload, Target};

@@ -231,11 +231,11 @@ impl Job {
         self.latent_frames * self.channels * self.latent_height * self.latent_width
     }
 
-    /// Fewer bytes than any plan of this job has: what attention alone holds at once. Keeps a job
-    /// that cannot fit from being planned at all, which could take more memory than there is.
+    /// Fewer bytes than any schedule of this job takes: the hidden states of all halves of guidance,
+    /// and the output of attention.
     pub fn least_bytes(&self, inner_dim: usize) -> u64 {
         let rows = self.grid.tokens() + self.prompts.last().map_or(0, Vec::len);
-        let tensors = self.prompts.len() + 3;
+        let tensors = self.prompts.len() + 1;
         (tensors * inner_dim) as u64 * rows as u64 * self.dtype.bytes()
     }
 

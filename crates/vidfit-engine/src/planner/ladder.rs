@@ -1,7 +1,7 @@
 //! What would fit instead: the ladder of changes that a user may allow, and the nearest ones that
 //! are offered when nothing was allowed.
 
-use super::search::{Planned, Refused, plan, plan_least};
+use super::decide::{Planned, Refused, plan, plan_least};
 use super::target::{Offload, Target};
 use crate::checkpoint::Checkpoint;
 use crate::error::EngineError;

@@ -1,7 +1,7 @@
 //! The plan as people and programs read it: one schema for `plan --json`, saved plans, reports of
 //! runs, and whoever else asks.
 
-use super::search::{Planned, Refused, Rejected};
+use super::decide::{Planned, Refused, Rejected};
 use super::target::{Certainty, Offload, STAGING_BYTES, Target};
 use crate::checkpoint::Checkpoint;
 use crate::generate::result_bytes;

@@ -1,7 +1,7 @@
 //! A plan in a file: executed exactly, or refused.
 
+use super::decide::Planned;
 use super::report::{PlanReport, SCHEMA_VERSION};
-use super::search::Planned;
 use super::target::{Offload, Target};
 use crate::checkpoint::Checkpoint;
 use crate::error::EngineError;

@@ -1,55 +1,19 @@
 //! The search: for each phase the fastest choice that fits, then the whole, held to the budget.
 
-use super::report::ram_peak_bytes;
-use super::target::{Offload, Target};
+use super::decide::Rejected;
+use super::target::Offload;
 use super::trial::{Trial, Trials};
 use crate::checkpoint::Checkpoint;
 use crate::error::{EngineError, gigabytes};
 use crate::placement::{self, Rung, Streaming};
 use crate::plan::Plan;
-use crate::request::{Job, TilingChoice};
 use crate::schedule::Schedule;
 use crate::state::RunState;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use vidfit_cogvideox::transformer::TransformerSchedule;
-use vidfit_cogvideox::vae::{DecodeSchedule, Tiling};
+use vidfit_cogvideox::vae::DecodeSchedule;
 use vidfit_tensor::Error;
-
-/// A job that fits, and how.
-#[derive(Clone, Debug)]
-pub struct Planned {
-    /// The job, with or without tiles.
-    pub job: Job,
-    /// How it uses memory.
-    pub schedule: Schedule,
-    /// Its plan.
-    pub plan: Plan,
-    /// What was not taken.
-    pub rejected: Vec<Rejected>,
-}
-
-/// A choice that was not taken.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Rejected {
-    /// What it is.
-    pub what: String,
-    /// Device memory that it takes.
-    pub peak_bytes: u64,
-    /// Time that it takes.
-    pub seconds: f64,
-    /// Why it was not taken.
-    pub why: String,
-}
-
-/// A job that does not fit: the least that it would take.
-#[derive(Clone, Debug)]
-pub struct Refused {
-    /// What the least demanding plan takes, on the device.
-    pub least: Box<Planned>,
-    /// What may be used.
-    pub budget_bytes: u64,
-}
 
 /// Tokens that go through a layer at a time. Many use a device well; few need little memory.
 const ROWS: [usize; 2] = [2048, 256];
@@ -60,135 +24,16 @@ const MOST_HEAD_GROUPS: usize = 16;
 /// Corrections of a phase's budget for what only the whole plan shows.
 const MOST_CORRECTIONS: usize = 6;
 
-/// Plans `job` for `target`: the fastest schedule that `offload` allows within the budget. If
-/// `tiling` leaves it open, decoding in tiles is the last resort: in `tiles`, then in smaller ones.
-///
-/// # Errors
-/// Whatever keeps the job from being planned at all, and [`EngineError::NotEnoughRam`]. That it does
-/// not fit the device is no error, but an answer.
-pub fn plan(
-    checkpoint: &Checkpoint,
-    job: &Job,
-    (tiling, tiles): (TilingChoice, Tiling),
-    offload: Offload,
-    target: &Target,
-) -> Result<Result<Planned, Refused>, EngineError> {
-    let budget = target.budget_bytes();
-    let whole = Job { tiling: None, ..job.clone() };
-    let mut ways = match tiling {
-        TilingChoice::Off => vec![whole.clone()],
-        TilingChoice::On => vec![whole.clone().with_tiles(tiles)],
-        TilingChoice::Auto => vec![whole.clone(), whole.clone().with_tiles(tiles)],
-    };
-    if tiling == TilingChoice::Auto {
-        ways.extend(smaller(checkpoint, tiles).map(|tiles| whole.clone().with_tiles(tiles)));
-    }
-    let least_bytes = job.least_bytes(checkpoint.transformer.config.inner_dim());
-    let mut rejected = Vec::new();
-    let memo = Memo::default();
-    for way in &ways {
-        let trials = Trials { checkpoint, job: way, target };
-        let search = Search { trials, offload, memo: &memo };
-        if least_bytes / 4 <= budget
-            && let Some((schedule, plan)) = search.within(budget)?
-        {
-            let planned = Planned { job: way.clone(), schedule, plan, rejected };
-            check_ram(checkpoint, &planned, target)?;
-            return Ok(Ok(planned));
-        }
-        if way.tiling.is_none() && tiling == TilingChoice::Auto {
-            rejected.push(search.why_not_whole(budget)?);
-        }
-    }
-    let smallest = ways.last().unwrap_or(&whole);
-    let least = plan_least(checkpoint, smallest, offload, target)?;
-    Ok(Err(Refused { least: Box::new(least), budget_bytes: budget }))
-}
-
-/// Plans `job` so that it takes as little device memory as it can, whatever the budget.
-///
-/// # Errors
-/// Whatever keeps the job from being planned.
-pub fn plan_least(
-    checkpoint: &Checkpoint,
-    job: &Job,
-    offload: Offload,
-    target: &Target,
-) -> Result<Planned, EngineError> {
-    let offload = if offload == Offload::Auto { Offload::Sequential } else { offload };
-    let trials = Trials { checkpoint, job, target };
-    let search = Search { trials, offload, memo: &Memo::default() };
-    let schedule = search.least();
-    let plan = search.whole(&schedule, None)?;
-    Ok(Planned { job: job.clone(), schedule, plan, rejected: Vec::new() })
-}
-
-/// Plans a job again, at run time, for what memory there is now. The picture stays: tiles are those
-/// of `job`.
-///
-/// # Errors
-/// As [`plan`].
-pub fn replan(
-    checkpoint: &Checkpoint,
-    job: &Job,
-    offload: Offload,
-    target: &Target,
-    state: Option<&RunState>,
-) -> Result<Result<Planned, Refused>, EngineError> {
-    let trials = Trials { checkpoint, job, target };
-    let search = Search { trials, offload, memo: &Memo::default() };
-    let budget_bytes = target.budget_bytes();
-    let Some((schedule, _)) = search.within(budget_bytes)? else {
-        let least = plan_least(checkpoint, job, offload, target)?;
-        return Ok(Err(Refused { least: Box::new(least), budget_bytes }));
-    };
-    let plan = search.whole(&schedule, state)?;
-    let planned = Planned { job: job.clone(), schedule, plan, rejected: Vec::new() };
-    check_ram(checkpoint, &planned, target)?;
-    Ok(Ok(planned))
-}
-
-/// Refuses what the host has no memory for. On a device that is the host, the budget says it all.
-fn check_ram(
-    checkpoint: &Checkpoint,
-    planned: &Planned,
-    target: &Target,
-) -> Result<(), EngineError> {
-    let required_bytes = ram_peak_bytes(checkpoint, planned, target);
-    match target.ram_bytes {
-        Some(available_bytes) if !target.shares_ram && required_bytes > available_bytes => {
-            Err(EngineError::NotEnoughRam { required_bytes, available_bytes })
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Tiles smaller than `tiles` of about the same proportions, whose pieces meet.
-fn smaller(checkpoint: &Checkpoint, tiles: Tiling) -> impl Iterator<Item = Tiling> + '_ {
-    let config = &checkpoint.vae.config;
-    [(2, 3), (1, 3)].into_iter().filter_map(move |(num, den)| {
-        let unit = config.spatial_ratio();
-        let below = |pixels: usize| (1..=pixels * num / den / unit).rev().map(move |n| n * unit);
-        let fits = |height: &usize| {
-            Tiling { height: *height, width: tiles.width }.problem(config).is_none()
-        };
-        let height = below(tiles.height).find(fits)?;
-        let fits = |width: &usize| Tiling { height, width: *width }.problem(config).is_none();
-        let width = below(tiles.width).find(fits)?;
-        Some(Tiling { height, width })
-    })
-}
-
 /// The search for one job.
-struct Search<'a> {
-    trials: Trials<'a>,
-    offload: Offload,
-    memo: &'a Memo,
+pub(super) struct Search<'a> {
+    pub trials: Trials<'a>,
+    pub offload: Offload,
+    pub memo: &'a Memo,
 }
 
 /// What has been found within a budget for the phases that tiles have no part in.
 #[derive(Default)]
-struct Memo {
+pub(super) struct Memo {
     text: RefCell<BTreeMap<u64, Option<Streaming>>>,
     denoise: RefCell<BTreeMap<u64, Option<Denoising>>>,
 }
@@ -219,14 +64,18 @@ impl Search<'_> {
     }
 
     /// The whole job with this schedule.
-    fn whole(&self, schedule: &Schedule, state: Option<&RunState>) -> Result<Plan, EngineError> {
+    pub fn whole(
+        &self,
+        schedule: &Schedule,
+        state: Option<&RunState>,
+    ) -> Result<Plan, EngineError> {
         let Trials { checkpoint, job, target } = self.trials;
         Plan::timed(checkpoint, job, schedule, state, &target.profile, &target.rates)
     }
 
     /// The fastest schedule within `budget`, if there is one. Each phase is searched by itself;
     /// what the whole takes beyond that is then taken from the budget of its fullest phase.
-    fn within(&self, budget: u64) -> Result<Option<(Schedule, Plan)>, EngineError> {
+    pub fn within(&self, budget: u64) -> Result<Option<(Schedule, Plan)>, EngineError> {
         let mut budgets = [budget; 3];
         for _ in 0..MOST_CORRECTIONS {
             let Some(schedule) = self.schedule(budgets)? else { break };
@@ -430,7 +279,7 @@ impl Search<'_> {
     }
 
     /// The schedule that takes the least memory that the strategy allows.
-    fn least(&self) -> Schedule {
+    pub fn least(&self) -> Schedule {
         let groups = self.head_groups().last().copied().unwrap_or(1);
         let transformer = TransformerSchedule { rows: ROWS[1], head_groups: groups };
         if self.in_place() {
@@ -463,7 +312,12 @@ impl Search<'_> {
         let all: Vec<usize> = (1..=MOST_HEAD_GROUPS.min(heads)).filter(even).collect();
         match self.offload {
             Offload::Sequential => all.last().copied().into_iter().collect(),
-            _ => all.into_iter().filter(|groups| [1, 2, 3, 4, 8, 16].contains(groups)).collect(),
+            _ => {
+                let most = all.last().copied();
+                let worth_trying =
+                    |groups: &usize| [1, 2, 3, 4, 8].contains(groups) || Some(*groups) == most;
+                all.into_iter().filter(worth_trying).collect()
+            }
         }
     }
 
@@ -473,7 +327,7 @@ impl Search<'_> {
     }
 
     /// What decoding as a whole would take.
-    fn why_not_whole(&self, budget: u64) -> Result<Rejected, EngineError> {
+    pub fn why_not_whole(&self, budget: u64) -> Result<Rejected, EngineError> {
         let trial = self.trials.decode(&self.least())?;
         Ok(Rejected {
             what: "decode without tiles".into(),
