@@ -12,5 +12,5 @@ mod layers;
 mod tiling;
 
 pub use config::VaeConfig;
-pub use decoder::{DecodeSchedule, Piece, decode, decoded_pixels, decoder_passes};
+pub use decoder::{DecodeSchedule, Piece, decode, decoded_pixels, decoder_passes, kept_edges};
 pub use tiling::Tiling;

@@ -54,6 +54,23 @@ pub fn decoded_pixels(
     length(rows, height) * length(columns, width)
 }
 
+/// Values that decoding in tiles keeps of tiles that are done, for the seams to those that follow:
+/// the last rows of a row of tiles, and the last columns of the tile before.
+pub fn kept_edges(
+    config: &VaeConfig,
+    tiling: Option<Tiling>,
+    frames: usize,
+    (height, width): (usize, usize),
+) -> usize {
+    let (rows, columns) = Tiling::strips(tiling, config, height, width);
+    let ratio = config.spatial_ratio();
+    let widths = columns.starts(width).map(|left| columns.tile.min(width - left) * ratio);
+    let above = if rows.stride < height { rows.blend * widths.sum::<usize>() } else { 0 };
+    let before =
+        if columns.stride < width { columns.blend * rows.tile.min(height) * ratio } else { 0 };
+    (above + before) * frames_of(config, frames) * config.out_channels
+}
+
 /// Decodes `latents` `[F, C, h, w]` and hands every finished piece to `give`. Without tiles there
 /// is one piece a frame; tiles come row by row, all frames of one before the next.
 ///

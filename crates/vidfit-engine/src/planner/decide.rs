@@ -1,7 +1,7 @@
 //! Whether a job fits, and how.
 
 use super::report::ram_peak_bytes;
-use super::search::{Memo, Search};
+use super::search::{Found, LeastOfPhases, Memo, Search};
 use super::target::{Offload, Target};
 use super::trial::Trials;
 use crate::checkpoint::Checkpoint;
@@ -67,34 +67,90 @@ pub fn plan(
     offload: Offload,
     target: &Target,
 ) -> Result<Result<Planned, Refused>, EngineError> {
-    let budget = target.budget_bytes();
-    let whole = Job { tiling: None, ..job.clone() };
-    let mut ways = match tiling {
-        TilingChoice::Off => vec![whole.clone()],
-        TilingChoice::On => vec![whole.clone().with_tiles(tiles)],
-        TilingChoice::Auto => vec![whole.clone(), whole.clone().with_tiles(tiles)],
-    };
-    if tiling == TilingChoice::Auto {
-        ways.extend(smaller(checkpoint, tiles).map(|tiles| whole.clone().with_tiles(tiles)));
+    let ways = ways(checkpoint, job, tiling, tiles);
+    if let Some(planned) = first_that_fits(checkpoint, &ways, offload, target)? {
+        return Ok(Ok(planned));
     }
-    check_planable(checkpoint, &ways, budget)?;
+    // The smallest tiles, unless it is another phase that larger ones do not fit for.
+    let least = least_of_each(checkpoint, &ways, offload, target)?;
+    let besides = least.iter().map(|least| least.besides_decode).max().unwrap_or(0);
+    let in_tiles = |index: &usize| ways[*index].tiling.is_some() || ways.len() == 1;
+    let mut candidates = (0..ways.len()).filter(in_tiles);
+    let way = candidates.find(|&index| least[index].decode <= besides).unwrap_or(ways.len() - 1);
+    let mut least = plan_least(checkpoint, &ways[way], offload, target)?;
+    least.rejected = Vec::new();
+    Ok(Err(Refused { least: Box::new(least), budget_bytes: target.budget_bytes() }))
+}
+
+/// The jobs that `tiling` allows, the best picture first.
+pub(super) fn ways(
+    checkpoint: &Checkpoint,
+    job: &Job,
+    tiling: TilingChoice,
+    tiles: Tiling,
+) -> Vec<Job> {
+    let whole = Job { tiling: None, ..job.clone() };
+    let tiled = |tiles: Tiling| whole.clone().with_tiles(tiles);
+    match tiling {
+        TilingChoice::Off => vec![whole],
+        TilingChoice::On => vec![tiled(tiles)],
+        TilingChoice::Auto => {
+            let smaller = smaller(checkpoint, tiles).map(tiled);
+            [whole.clone(), tiled(tiles)].into_iter().chain(smaller).collect()
+        }
+    }
+}
+
+/// The first of `ways` that fits, and its fastest schedule.
+pub(super) fn first_that_fits(
+    checkpoint: &Checkpoint,
+    ways: &[Job],
+    offload: Offload,
+    target: &Target,
+) -> Result<Option<Planned>, EngineError> {
+    let budget = target.budget_bytes();
+    check_planable(checkpoint, ways, budget)?;
     let mut rejected = Vec::new();
     let memo = Memo::default();
-    for way in &ways {
+    for way in ways {
         let trials = Trials { checkpoint, job: way, target };
         let search = Search { trials, offload, memo: &memo };
-        if let Some((schedule, plan)) = search.within(budget)? {
-            let planned = Planned { job: way.clone(), schedule, plan, rejected };
-            check_ram(checkpoint, &planned, target)?;
-            return Ok(Ok(planned));
+        let least = search.least_of_phases()?;
+        // What a phase takes by itself and in the whole differs by the layout alone.
+        let may = |bytes: u64| bytes / 16 * 15 <= budget;
+        if !may(least.besides_decode) {
+            return Ok(None);
         }
-        if way.tiling.is_none() && tiling == TilingChoice::Auto {
+        if may(least.decode) {
+            match search.within(budget)? {
+                Found::Fits(schedule, plan) => {
+                    let planned = Planned { job: way.clone(), schedule, plan, rejected };
+                    check_ram(checkpoint, &planned, target)?;
+                    return Ok(Some(planned));
+                }
+                Found::Nothing { for_decode: false } => return Ok(None),
+                Found::Nothing { for_decode: true } => {}
+            }
+        }
+        if way.tiling.is_none() && ways.len() > 1 {
             rejected.push(search.why_not_whole(budget)?);
         }
     }
-    let smallest = ways.last().unwrap_or(&whole);
-    let least = plan_least(checkpoint, smallest, offload, target)?;
-    Ok(Err(Refused { least: Box::new(least), budget_bytes: budget }))
+    Ok(None)
+}
+
+/// What each of `ways` takes at least, phase by phase.
+fn least_of_each(
+    checkpoint: &Checkpoint,
+    ways: &[Job],
+    offload: Offload,
+    target: &Target,
+) -> Result<Vec<LeastOfPhases>, EngineError> {
+    let least = |job: &Job| {
+        let trials = Trials { checkpoint, job, target };
+        Ok(Search { trials, offload, memo: &Memo::default() }.least_of_phases()?)
+    };
+    ways.iter().map(least).collect()
 }
 
 /// Plans `job` so that it takes as little device memory as it can, whatever the budget.
@@ -115,6 +171,20 @@ pub fn plan_least(
     Ok(Planned { job: job.clone(), schedule, plan, rejected: Vec::new() })
 }
 
+/// Whether some schedule of one of `ways` may fit: what its phases take at least, each by itself, is
+/// not clearly beyond the budget. Much faster than a plan.
+pub(super) fn may_fit(
+    checkpoint: &Checkpoint,
+    ways: &[Job],
+    offload: Offload,
+    target: &Target,
+) -> Result<bool, EngineError> {
+    let budget = target.budget_bytes();
+    let least = least_of_each(checkpoint, ways, offload, target)?;
+    let most = |least: &LeastOfPhases| least.besides_decode.max(least.decode);
+    Ok(least.iter().any(|least| most(least) / 16 * 15 <= budget))
+}
+
 /// Plans a job again, at run time, for what memory there is now. The picture stays: tiles are those
 /// of `job`.
 ///
@@ -130,7 +200,7 @@ pub fn replan(
     let trials = Trials { checkpoint, job, target };
     let search = Search { trials, offload, memo: &Memo::default() };
     let budget_bytes = target.budget_bytes();
-    let Some((schedule, _)) = search.within(budget_bytes)? else {
+    let Found::Fits(schedule, _) = search.within(budget_bytes)? else {
         let least = plan_least(checkpoint, job, offload, target)?;
         return Ok(Err(Refused { least: Box::new(least), budget_bytes }));
     };

@@ -1,7 +1,7 @@
 //! What would fit instead: the ladder of changes that a user may allow, and the nearest ones that
 //! are offered when nothing was allowed.
 
-use super::decide::{Planned, Refused, plan, plan_least};
+use super::decide::{Planned, Refused, first_that_fits, may_fit, plan, ways};
 use super::target::{Offload, Target};
 use crate::checkpoint::Checkpoint;
 use crate::error::EngineError;
@@ -80,24 +80,25 @@ impl Ask<'_> {
 
     /// Plans another request in its place, if that fits.
     fn instead(&self, request: &Request) -> Result<Option<Planned>, EngineError> {
-        match (Ask { request, ..*self }).plan() {
-            Ok(answer) => Ok(answer.ok()),
-            // What a model has no positions for is no alternative.
+        // What a model has no positions for is no alternative.
+        let Ok(ways) = self.ways(request) else { return Ok(None) };
+        match first_that_fits(self.checkpoint, &ways, self.offload, self.target) {
             Err(EngineError::Request(_)) => Ok(None),
-            Err(error) => Err(error),
+            other => other,
         }
     }
 
-    /// Whether some schedule of another request fits.
+    /// Whether some schedule of another request may fit.
     fn may_fit(&self, request: &Request) -> Result<bool, EngineError> {
-        let Ok((job, _)) = Job::new(self.checkpoint, request) else { return Ok(false) };
+        let Ok(ways) = self.ways(request) else { return Ok(false) };
+        may_fit(self.checkpoint, &ways, self.offload, self.target)
+    }
+
+    /// The jobs that another request allows.
+    fn ways(&self, request: &Request) -> Result<Vec<Job>, EngineError> {
+        let (job, _) = Job::new(self.checkpoint, request)?;
         let tiles = tiles(self.checkpoint, request)?;
-        let job = match request.tiling {
-            TilingChoice::Off => job,
-            _ => job.with_tiles(tiles),
-        };
-        let least = plan_least(self.checkpoint, &job, self.offload, self.target)?;
-        Ok(least.plan.device_bytes() <= self.target.budget_bytes())
+        Ok(ways(self.checkpoint, &job, request.tiling, tiles))
     }
 
     /// The most frames that fit, in the model's own step, and their plan.

@@ -31,6 +31,27 @@ pub(super) struct Search<'a> {
     pub memo: &'a Memo,
 }
 
+/// What a search comes to.
+#[allow(clippy::large_enum_variant)] // There is one at a time.
+pub(super) enum Found {
+    /// The fastest schedule, and its plan.
+    Fits(Schedule, Plan),
+    /// Nothing fits.
+    Nothing {
+        /// Whether decoding is what does not: smaller tiles may help.
+        for_decode: bool,
+    },
+}
+
+/// The least device memory of phases, in bytes.
+#[derive(Clone, Copy)]
+pub(super) struct LeastOfPhases {
+    /// Of the fuller of text and denoise.
+    pub besides_decode: u64,
+    /// Of decode.
+    pub decode: u64,
+}
+
 /// What has been found within a budget for the phases that tiles have no part in.
 #[derive(Default)]
 pub(super) struct Memo {
@@ -73,34 +94,34 @@ impl Search<'_> {
         Plan::timed(checkpoint, job, schedule, state, &target.profile, &target.rates)
     }
 
-    /// The fastest schedule within `budget`, if there is one. Each phase is searched by itself;
-    /// what the whole takes beyond that is then taken from the budget of its fullest phase.
-    pub fn within(&self, budget: u64) -> Result<Option<(Schedule, Plan)>, EngineError> {
+    /// The fastest schedule within `budget`. Each phase is searched by itself; what the whole takes
+    /// beyond that is then taken from the budgets of the phases that go beyond it.
+    pub fn within(&self, budget: u64) -> Result<Found, EngineError> {
         let mut budgets = [budget; 3];
-        for _ in 0..MOST_CORRECTIONS {
+        for correction in 0..MOST_CORRECTIONS {
             let Some(schedule) = self.schedule(budgets)? else { break };
             let plan = self.whole(&schedule, None)?;
-            let excess = plan.device_bytes().saturating_sub(budget);
-            if excess == 0 {
-                return Ok(Some((schedule, plan)));
+            if plan.device_bytes() <= budget {
+                return Ok(Found::Fits(schedule, plan));
+            }
+            if schedule.keeps_components {
+                break;
             }
             for (phase, allowed) in plan.layout.phases.iter().zip(&mut budgets) {
-                if phase.peak_bytes + plan.scratch_bytes > budget {
-                    *allowed -= (phase.peak_bytes + plan.scratch_bytes - budget).min(*allowed);
-                }
+                let excess = (phase.peak_bytes + plan.scratch_bytes).saturating_sub(budget);
+                *allowed = allowed.saturating_sub(excess << correction);
             }
         }
         // Phases by themselves are laid out a little better or worse than in the whole: whether the
-        // least fits, only the whole can tell, unless it is clear.
+        // least fits, only the whole can tell.
         let schedule = self.least();
-        let trials = &self.trials;
-        let largest =
-            trials.denoise(&schedule)?.device_bytes.max(trials.decode(&schedule)?.device_bytes);
-        if largest / 8 * 7 > budget {
-            return Ok(None);
-        }
         let plan = self.whole(&schedule, None)?;
-        Ok((plan.device_bytes() <= budget).then_some((schedule, plan)))
+        if plan.device_bytes() <= budget {
+            return Ok(Found::Fits(schedule, plan));
+        }
+        let decode = plan.layout.phases.iter().find(|phase| phase.name == "decode");
+        let decode_bytes = decode.map_or(0, |phase| phase.peak_bytes) + plan.scratch_bytes;
+        Ok(Found::Nothing { for_decode: decode_bytes > budget })
     }
 
     fn schedule(&self, [text, denoise, decode]: [u64; 3]) -> Result<Option<Schedule>, Error> {
@@ -276,6 +297,15 @@ impl Search<'_> {
             }
         }
         Ok(best)
+    }
+
+    /// What the phases take at least, each by itself.
+    pub fn least_of_phases(&self) -> Result<LeastOfPhases, Error> {
+        let schedule = self.least();
+        let text = if self.in_place() { 0 } else { self.trials.text(&schedule)?.device_bytes };
+        let denoise = self.trials.denoise(&schedule)?.device_bytes;
+        let decode = self.trials.decode(&schedule)?.device_bytes;
+        Ok(LeastOfPhases { besides_decode: text.max(denoise), decode })
     }
 
     /// The schedule that takes the least memory that the strategy allows.

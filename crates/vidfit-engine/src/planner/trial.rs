@@ -54,6 +54,7 @@ impl Trials<'_> {
         let trial = self.run(&part, schedule, |cx, weights| {
             let shape = [part.latent_frames, part.channels, part.latent_height, part.latent_width];
             let latents = cx.alloc("latents", part.dtype, shape)?;
+            let _edges = cx.alloc("edges of tiles", part.dtype, [self.kept_edges()])?;
             text_to_video::decode(cx, weights, None, &latents, &mut Silent)
         })?;
         let share = self.decoded_elements(self.job) / self.decoded_elements(&part);
@@ -72,6 +73,15 @@ impl Trials<'_> {
             part.latent_width = part.latent_width.min(tiling.width / ratio);
         }
         part
+    }
+
+    /// Values that the whole job keeps of finished tiles, and one tile by itself does not.
+    fn kept_edges(&self) -> usize {
+        let job = self.job;
+        let size = (job.latent_height, job.latent_width);
+        let frames = job.latent_frames - job.padding_frames;
+        let config = &self.checkpoint.vae.config;
+        vidfit_cogvideox::vae::kept_edges(config, job.tiling, frames, size)
     }
 
     /// Latent pixels that go through the decoder, overlaps of tiles counted as often as decoded.
