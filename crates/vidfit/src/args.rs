@@ -1,13 +1,19 @@
 //! What the command line accepts. The underscored spellings are those of the reference's demo.
 
 mod calibrate;
+mod choices;
+mod generate;
+mod job;
+mod machine;
 
 pub use calibrate::CalibrateArgs;
+pub use choices::{Dtype, ProgressStyle};
+pub use generate::GenerateArgs;
+pub use job::{JobArgs, OutputArgs};
+pub use machine::{FitArgs, MachineArgs};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use std::path::PathBuf;
-use vidfit_cogvideox::scheduler::SchedulerKind;
-use vidfit_engine::request::TilingChoice;
 
 /// Generate CogVideoX videos on the machine you have, within the memory it has.
 ///
@@ -17,6 +23,12 @@ use vidfit_engine::request::TilingChoice;
 #[command(
     version,
     after_help = "\
+Start with:
+  vidfit plan --model 5b --gpu \"RTX 3060 12GB\"    what would it take on that card?
+  vidfit recommend                               which model for which card?
+  vidfit models pull zai-org/CogVideoX-2b        download one
+  vidfit generate \"A panda\" --model zai-org/CogVideoX-2b
+
 Exit codes: 0 done, 2 bad input, 3 does not fit into memory, 130 interrupted, 1 anything else."
 )]
 pub struct Args {
@@ -30,6 +42,16 @@ pub struct Args {
 pub enum Command {
     /// Make a video from a text.
     Generate(Box<GenerateArgs>),
+    /// Say what a job will take, phase by phase, before anything is loaded.
+    Plan(Box<crate::plan::PlanArgs>),
+    /// Say in one sentence whether there is enough memory for a job.
+    Check(Box<crate::check::CheckArgs>),
+    /// Say the most frames that fit.
+    Frames(Box<crate::frames::FramesArgs>),
+    /// Say which model suits which card, from a plan of each.
+    Recommend(crate::recommend::RecommendArgs),
+    /// Say how much memory each model takes, with nothing on and with everything on.
+    Requirements(crate::requirements::RequirementsArgs),
     /// Say what a checkpoint is: model, components, types, sizes, and what is missing.
     Inspect(InspectArgs),
     /// Download models, or list those that are here.
@@ -44,200 +66,6 @@ pub enum Command {
     Calibrate(CalibrateArgs),
     /// Measure this program against the reference.
     Bench(BenchArgs),
-}
-
-/// `vidfit generate`.
-#[derive(clap::Args)]
-#[command(
-    allow_negative_numbers = true,
-    after_help = "\
-Example:
-  vidfit generate \"A panda plays the guitar in a bamboo forest\" \\
-      --model zai-org/CogVideoX-2b --frames 49 --steps 50 -o panda.mp4
-
-Sizes, frames and rates that are not given are the model's own: 49 frames of 720×480 at 8 per
-second, or 81 frames of 1360×768 at 16 per second for CogVideoX1.5."
-)]
-pub struct GenerateArgs {
-    /// What the video shows.
-    #[arg(value_name = "PROMPT", conflicts_with = "prompt_flag")]
-    pub prompt: Option<String>,
-    /// The prompt, as a flag.
-    #[arg(long = "prompt", value_name = "PROMPT", hide = true)]
-    pub prompt_flag: Option<String>,
-    /// What the video does not show.
-    #[arg(long, alias = "negative_prompt", value_name = "TEXT", default_value = "")]
-    pub negative_prompt: String,
-    /// The model: a folder in the diffusers layout, or an id such as zai-org/CogVideoX-2b that
-    /// `vidfit models pull` has downloaded.
-    #[arg(short, long, alias = "model_path", value_name = "DIR_OR_ID")]
-    pub model: Option<String>,
-
-    /// Frames of the video, 8·N + 1 [default: the model's].
-    #[arg(
-        long,
-        alias = "num_frames",
-        alias = "num-frames",
-        value_name = "N",
-        help_heading = "Video"
-    )]
-    pub frames: Option<usize>,
-    /// Height in pixels, a multiple of 16 [default: the model's].
-    #[arg(long, value_name = "PIXELS", help_heading = "Video")]
-    pub height: Option<usize>,
-    /// Width in pixels, a multiple of 16 [default: the model's].
-    #[arg(long, value_name = "PIXELS", help_heading = "Video")]
-    pub width: Option<usize>,
-    /// Frames per second [default: the model's].
-    #[arg(long, value_name = "RATE", help_heading = "Video")]
-    pub fps: Option<f64>,
-    /// Quality of an MP4, 0 to 51: smaller is better and larger.
-    #[arg(long, value_name = "N", default_value_t = 18, help_heading = "Video")]
-    pub crf: u32,
-    /// Where to: NAME.mp4, NAME.gif, or a folder for PNGs [default: output.mp4, or the next free
-    /// name like it].
-    #[arg(short, long, alias = "output_path", value_name = "FILE", help_heading = "Video")]
-    pub output: Option<PathBuf>,
-
-    /// Denoising steps.
-    #[arg(
-        long,
-        alias = "num_inference_steps",
-        alias = "num-inference-steps",
-        value_name = "N",
-        default_value_t = 50,
-        help_heading = "Sampling"
-    )]
-    pub steps: usize,
-    /// How strongly the prompt is followed; 1 or less switches guidance off and halves the time.
-    #[arg(
-        long,
-        alias = "guidance_scale",
-        alias = "guidance-scale",
-        value_name = "SCALE",
-        default_value_t = 6.0,
-        help_heading = "Sampling"
-    )]
-    pub guidance: f64,
-    /// Vary guidance from step to step, as the reference does it.
-    #[arg(long, alias = "dynamic_cfg", help_heading = "Sampling")]
-    pub dynamic_cfg: bool,
-    /// Seed of the noise: the same seed makes the same video.
-    #[arg(long, value_name = "N", default_value_t = 42, help_heading = "Sampling")]
-    pub seed: u64,
-    /// The scheduler; auto is the checkpoint's own.
-    #[arg(long, value_enum, default_value_t = Scheduler::Auto, help_heading = "Sampling")]
-    pub scheduler: Scheduler,
-
-    /// Type of the arithmetic; auto is f32 on the CPU.
-    #[arg(long, value_enum, default_value_t = Dtype::Auto, help_heading = "Machine")]
-    pub dtype: Dtype,
-    /// The device that computes.
-    #[arg(long, value_enum, default_value_t = DeviceChoice::Auto, help_heading = "Machine")]
-    pub device: DeviceChoice,
-    /// Threads of the CPU; 0 is one for each core.
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Machine")]
-    pub threads: usize,
-    /// Decode in tiles: takes less memory, changes the picture slightly. Auto does it only if
-    /// nothing else fits, and says so.
-    #[arg(long, alias = "vae_tiling", value_enum, default_value_t = Tiling::Auto,
-          help_heading = "Machine")]
-    pub vae_tiling: Tiling,
-    /// Height of a tile in pixels [default: half of what the VAE was made for].
-    #[arg(long, value_name = "PIXELS", help_heading = "Machine")]
-    pub tile_height: Option<usize>,
-    /// Width of a tile in pixels [default: half of what the VAE was made for].
-    #[arg(long, value_name = "PIXELS", help_heading = "Machine")]
-    pub tile_width: Option<usize>,
-
-    /// Also write token ids, embeddings, latents and unrounded frames to a safetensors file.
-    #[arg(long, value_name = "FILE", help_heading = "Reports")]
-    pub save_tensors: Option<PathBuf>,
-    /// How to show progress: bars, one JSON object a line on standard output, or nothing
-    /// but warnings. Auto shows bars on a terminal and a line per phase elsewhere.
-    #[arg(long, value_enum, default_value_t = ProgressStyle::Auto, help_heading = "Reports")]
-    pub progress: ProgressStyle,
-}
-
-/// `--scheduler`.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Scheduler {
-    /// The checkpoint's.
-    Auto,
-    /// DDIM.
-    Ddim,
-    /// SDE DPM-Solver++.
-    Dpm,
-}
-
-impl Scheduler {
-    /// The choice, if it is not the checkpoint's.
-    pub fn kind(self) -> Option<SchedulerKind> {
-        match self {
-            Scheduler::Auto => None,
-            Scheduler::Ddim => Some(SchedulerKind::Ddim),
-            Scheduler::Dpm => Some(SchedulerKind::Dpm),
-        }
-    }
-}
-
-/// `--dtype`.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Dtype {
-    /// f32 on the CPU.
-    Auto,
-    /// Single precision.
-    #[value(alias = "float32")]
-    F32,
-    /// Half precision.
-    #[value(alias = "float16")]
-    F16,
-    /// Brain floating point.
-    #[value(alias = "bfloat16")]
-    Bf16,
-}
-
-/// `--device`.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum DeviceChoice {
-    /// The best there is.
-    Auto,
-    /// The cores of this machine.
-    Cpu,
-}
-
-/// `--vae-tiling`.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Tiling {
-    /// Only if the whole does not fit.
-    Auto,
-    /// Always.
-    On,
-    /// Never.
-    Off,
-}
-
-impl From<Tiling> for TilingChoice {
-    fn from(choice: Tiling) -> Self {
-        match choice {
-            Tiling::Auto => TilingChoice::Auto,
-            Tiling::On => TilingChoice::On,
-            Tiling::Off => TilingChoice::Off,
-        }
-    }
-}
-
-/// `--progress`.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ProgressStyle {
-    /// Bars on a terminal, lines elsewhere.
-    Auto,
-    /// Bars.
-    Bar,
-    /// One JSON object a line, on standard output.
-    Json,
-    /// Nothing.
-    None,
 }
 
 /// `vidfit inspect`.

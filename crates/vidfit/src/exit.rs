@@ -38,14 +38,35 @@ impl Failure {
         Failure { code: OTHER, message: message.to_string() }
     }
 
+    /// The job does not fit; `message` says what would.
+    pub fn no_room(message: impl Display) -> Failure {
+        Failure { code: DOES_NOT_FIT, message: message.to_string() }
+    }
+
+    /// The answer is no, and has been given.
+    pub fn no() -> Failure {
+        Failure { code: OTHER, message: String::new() }
+    }
+
     /// Stopped by the user.
     pub fn interrupted() -> Failure {
         Failure { code: INTERRUPTED, message: "interrupted; nothing was written".into() }
     }
 
+    /// The word of a run's report for it.
+    pub fn outcome(&self) -> &'static str {
+        match self.code {
+            BAD_INPUT | DOES_NOT_FIT => "refused",
+            INTERRUPTED => "interrupted",
+            _ => "failed",
+        }
+    }
+
     /// Says what went wrong, and gives the exit code.
     pub fn report(self) -> ExitCode {
-        note!("error: {}", self.message);
+        if !self.message.is_empty() {
+            note!("error: {}", self.message);
+        }
         ExitCode::from(self.code)
     }
 }

@@ -13,6 +13,11 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
+/// Seconds as people say them; see [`duration`].
+pub fn seconds(seconds: f64) -> String {
+    Duration::try_from_secs_f64(seconds).map_or("longer than anybody waits".into(), duration)
+}
+
 /// Bytes as card vendors count them: `9.04 GB`, `11.3 MB`; powers of 1024.
 pub fn size(bytes: u64) -> String {
     let megabytes = bytes as f64 / f64::from(1 << 20);

@@ -3,15 +3,23 @@
 mod args;
 mod bench;
 mod calibrate;
+mod check;
+mod decide;
+mod device;
 mod exit;
+mod frames;
 mod generate;
 mod gpus;
 mod human;
 mod inspect;
 mod interrupt;
+mod model;
 mod models;
 mod monitor;
+mod plan;
 mod progress;
+mod recommend;
+mod requirements;
 mod say;
 mod snapshot;
 mod status;
@@ -23,6 +31,11 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::Generate(args) => generate::run(*args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Frames(args) => frames::run(&args),
+        Command::Recommend(args) => recommend::run(&args),
+        Command::Requirements(args) => requirements::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Models(args) => models::run(args),
         Command::Status(args) => status::run(&args),

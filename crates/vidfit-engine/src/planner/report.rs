@@ -24,7 +24,7 @@ pub struct PlanReport {
     pub device: String,
     /// Frames, height and width of the video, and steps.
     pub video: Video,
-    /// Whether it fits the budget.
+    /// Whether it fits the budget, and what it holds on the host the RAM.
     pub fits: bool,
     /// Device memory that is reserved: the arena and the operations' scratch.
     pub peak_bytes: u64,
@@ -139,6 +139,7 @@ impl PlanReport {
         let denoise = weights_of(checkpoint, planned, target, 1);
         let all = denoise.0 + denoise.1;
         let resident_percent = if all == 0 { 100.0 } else { 100.0 * denoise.0 as f64 / all as f64 };
+        let ram_peak = ram_peak_bytes(checkpoint, planned, target);
         let strategy = match offload {
             _ if target.profile.reads_host_memory => "in place",
             Offload::None => "none",
@@ -159,13 +160,14 @@ impl PlanReport {
                 dtype: job.dtype.to_string(),
                 tile: job.tiling.map(|tiling| (tiling.height, tiling.width)),
             },
-            fits: peak_bytes <= target.budget_bytes(),
+            fits: peak_bytes <= target.budget_bytes()
+                && (target.shares_ram || target.ram_bytes.is_none_or(|ram| ram_peak <= ram)),
             peak_bytes,
             budget_bytes: target.budget_bytes(),
             free_bytes: target.free_bytes,
             limit_bytes: target.limit_bytes,
             overhead_bytes: target.overhead_bytes,
-            ram_peak_bytes: ram_peak_bytes(checkpoint, planned, target),
+            ram_peak_bytes: ram_peak,
             ram_bytes: target.ram_bytes,
             mapped_bytes: mapped_bytes(checkpoint),
             streams_from_disk: target.ram_bytes.is_some_and(|ram| {

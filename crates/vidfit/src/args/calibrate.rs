@@ -1,12 +1,12 @@
 //! `vidfit calibrate`.
 
-use super::DeviceChoice;
+use crate::device::DeviceChoice;
 
 /// `vidfit calibrate`.
 #[derive(clap::Args)]
 pub struct CalibrateArgs {
-    /// The device to measure.
-    #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
+    /// The device to measure: auto or cpu.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
     /// Threads of the CPU; 0 is one for each core. A calibration holds for as many.
     #[arg(long, value_name = "N", default_value_t = 0)]

@@ -1,0 +1,62 @@
+//! `vidfit generate`.
+
+use super::choices::ProgressStyle;
+use super::job::{JobArgs, OutputArgs};
+use super::machine::{FitArgs, MachineArgs};
+use std::path::PathBuf;
+
+/// `vidfit generate`.
+#[derive(clap::Args)]
+#[command(
+    allow_negative_numbers = true,
+    after_help = "\
+Examples:
+  vidfit generate \"A panda plays the guitar in a bamboo forest\" \\
+      --model zai-org/CogVideoX-2b --frames 49 --steps 50 -o panda.mp4
+  vidfit generate \"A panda\" --model zai-org/CogVideoX-5b --vram-budget 8GB --fit \\
+      --fallback-model zai-org/CogVideoX-2b      changes the job until it fits, and says how
+  vidfit generate \"A panda\" --plan plan.json     runs exactly what vidfit plan --save has written
+
+Sizes, frames and rates that are not given are the model's own: 49 frames of 720×480 at 8 per
+second, or 81 frames of 1360×768 at 16 per second for CogVideoX1.5. A job that does not fit is
+refused before anything is loaded, with exit code 3 and the nearest that would fit."
+)]
+pub struct GenerateArgs {
+    /// What to make.
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// Where it goes.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// On what.
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// What may change.
+    #[command(flatten)]
+    pub fit: FitArgs,
+
+    /// Run exactly the plan of this file, which `vidfit plan --save` has written, or refuse. It
+    /// says model, size and sampling; a prompt that is given takes the place of its own.
+    #[arg(
+        long,
+        value_name = "FILE",
+        help_heading = "Memory",
+        conflicts_with_all = [
+            "negative_prompt", "model", "frames", "height", "width", "steps", "guidance",
+            "dynamic_cfg", "seed", "scheduler", "vae_tiling", "tile_height", "tile_width",
+            "dtype", "vram_budget", "buffer", "offload", "fit", "fit_order", "fallback_model",
+        ]
+    )]
+    pub plan: Option<PathBuf>,
+    /// Go on with a run that stopped, from the file that it wrote then.
+    #[arg(long, value_name = "FILE", help_heading = "Memory")]
+    pub resume: Option<PathBuf>,
+    /// Write what was planned and what was measured, side by side, to a JSON file; also where the
+    /// job is refused or fails.
+    #[arg(long, value_name = "FILE", help_heading = "Reports")]
+    pub report: Option<PathBuf>,
+    /// How to show progress: bars, one JSON object a line on standard output, or nothing
+    /// but warnings. Auto shows bars on a terminal and a line per phase elsewhere.
+    #[arg(long, value_enum, default_value_t = ProgressStyle::Auto, help_heading = "Reports")]
+    pub progress: ProgressStyle,
+}

@@ -1,0 +1,86 @@
+//! `vidfit check`.
+
+use crate::args::{JobArgs, MachineArgs};
+use crate::decide::Wanted;
+use crate::device::{card, planned_target};
+use crate::exit::Failure;
+use crate::human::{grouped, size};
+use crate::model::known;
+use crate::say::answer;
+use vidfit_engine::catalogue::Gpu;
+use vidfit_engine::planner::{Planned, plan_least};
+use vidfit_engine::request::{Job, TilingChoice, tiles};
+
+/// `vidfit check`.
+#[derive(clap::Args)]
+#[command(
+    allow_negative_numbers = true,
+    after_help = "\
+Examples:
+  vidfit check --model 5b --buffer 2GB && vidfit generate \"A panda\" --model zai-org/CogVideoX-5b
+  vidfit check --model 2b --gpu \"RTX 3070\" --frames 25
+
+Exit codes: 0 there is enough, 1 there is not, 2 bad input. Required is the least that the job takes
+in any way that --offload and --vae-tiling allow; vidfit plan says what the fastest way takes."
+)]
+pub struct CheckArgs {
+    /// What to make.
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// On what.
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// On a card of the catalogue, instead of what is here.
+    #[arg(long, value_name = "NAME", value_parser = card, conflicts_with = "device",
+          help_heading = "Machine")]
+    pub gpu: Option<&'static Gpu>,
+}
+
+/// Says in one sentence whether there is enough memory.
+pub fn run(args: &CheckArgs) -> Result<(), Failure> {
+    let target = planned_target(&args.machine, args.gpu)?;
+    let wanted = Wanted::new(&args.job, &args.machine, None, target, false, known)?;
+    let least = least(&wanted)?;
+    let report = wanted.report_of(&least);
+    let (available, required) = (report.budget_bytes, report.peak_bytes);
+    let video = &report.video;
+    let job =
+        format!("{}, {} frames of {}×{}", report.model, video.frames, video.width, video.height);
+    let verdict = if report.fits { "enough" } else { "not enough" };
+    let ram = match (report.ram_bytes, report.fits, required <= available) {
+        (Some(ram), false, true) => format!(
+            ", but {} of RAM are required and {} available",
+            size(report.ram_peak_bytes),
+            size(ram)
+        ),
+        _ => String::new(),
+    };
+    answer(&format!(
+        "{verdict}: {} ({} bytes) available on {}, {} ({} bytes) required for {job}{ram}.",
+        size(available),
+        grouped(available),
+        report.device,
+        size(required),
+        grouped(required),
+    ))?;
+    if report.fits { Ok(()) } else { Err(Failure::no()) }
+}
+
+/// The least that the job takes: in the reference's tiles, or smaller ones if those are too large.
+fn least(wanted: &Wanted) -> Result<Planned, Failure> {
+    let (checkpoint, request) = (wanted.checkpoint(), &wanted.request);
+    let (job, _) = Job::new(checkpoint, request)?;
+    let job = match request.tiling {
+        TilingChoice::Off => job,
+        _ => job.with_tiles(tiles(checkpoint, request)?),
+    };
+    let least = plan_least(checkpoint, &job, wanted.offload, &wanted.target)?;
+    let is_last = request.tiling != TilingChoice::Auto;
+    if is_last || least.plan.device_bytes() <= wanted.target.budget_bytes() {
+        return Ok(least);
+    }
+    Ok(match wanted.ask().plan()? {
+        Ok(planned) => planned,
+        Err(refused) => *refused.least,
+    })
+}

@@ -1,0 +1,259 @@
+//! From what is wanted to a job that fits: as it was asked for, with the frames that fit, or changed
+//! as far as the user allows; and if nothing does, what would.
+
+use crate::args::{FitArgs, JobArgs, MachineArgs};
+use crate::device::{beside_results, dtype};
+use crate::exit::Failure;
+use crate::human::{seconds, size};
+use crate::model::{Model, names, published, smaller_than};
+use vidfit_engine::checkpoint::Checkpoint;
+use vidfit_engine::planner::{
+    Alternative, Ask, Offload, PlanReport, Planned, Refused, Step, Target, fit, nearest,
+};
+use vidfit_engine::request::{Request, TilingChoice};
+
+/// What is wanted, of which models, on what.
+pub struct Wanted {
+    /// The model that is asked for, and those that may take its place.
+    pub models: Vec<Model>,
+    /// What to make.
+    pub request: Request,
+    /// Whether the number of frames is left to what fits.
+    pub fits_frames: bool,
+    /// What may change, in this order.
+    pub order: Vec<Step>,
+    /// Where weights may be.
+    pub offload: Offload,
+    /// On what.
+    pub target: Target,
+}
+
+/// A job that fits.
+pub struct Decided {
+    /// Its plan.
+    pub planned: Planned,
+    /// What to ask for to get it.
+    pub request: Request,
+    /// Which of the models it takes.
+    pub model: usize,
+    /// What was changed, in words, so that it fits.
+    pub changed: Option<String>,
+}
+
+/// A job that does not fit.
+pub struct NoRoom {
+    /// The least that it would take.
+    pub report: PlanReport,
+    /// What is the matter, and what would fit.
+    pub message: String,
+}
+
+/// A job that needs more than so many times what there is has no neighbours that fit, and planning
+/// those takes long.
+const NEAR: u64 = 32;
+
+impl Wanted {
+    /// What the arguments ask for, on `target`. `open` finds models: to run, or to plan with.
+    ///
+    /// # Errors
+    /// Bad input if a model is not there, or cannot make that on any device.
+    pub fn new(
+        job: &JobArgs,
+        machine: &MachineArgs,
+        change: Option<&FitArgs>,
+        target: Target,
+        keeps_tensors: bool,
+        open: fn(&str) -> Result<Model, Failure>,
+    ) -> Result<Wanted, Failure> {
+        let Some(name) = &job.model else { return Err(Failure::input(names())) };
+        let mut models = vec![open(name)?];
+        let checkpoint = &models[0].checkpoint;
+        let request = job.request(dtype(machine.dtype, checkpoint, &target));
+        let target = beside_results(target, checkpoint, &request, keeps_tensors)?;
+        let order = change.map(|change| change.order().to_vec()).unwrap_or_default();
+        if let Some(name) = change.and_then(|change| change.fallback_model.as_ref()) {
+            models.push(open(name)?);
+        } else if order.contains(&Step::Model) {
+            // Those that are here are as good as named.
+            let smaller = smaller_than(checkpoint.variant);
+            models.extend(smaller.iter().filter_map(|variant| open(&variant.id()).ok()));
+        }
+        let (fits_frames, offload) = (job.fits_frames(), machine.offload);
+        Ok(Wanted { models, request, fits_frames, order, offload, target })
+    }
+
+    /// The model that is asked for.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.models[0].checkpoint
+    }
+
+    /// What the engine is asked.
+    pub fn ask(&self) -> Ask<'_> {
+        Ask {
+            checkpoint: self.checkpoint(),
+            request: &self.request,
+            offload: self.offload,
+            target: &self.target,
+        }
+    }
+
+    /// Finds a job that fits, as far as that is allowed.
+    ///
+    /// # Errors
+    /// Bad input if the model cannot make that on any device.
+    pub fn decide(&self) -> Result<Result<Decided, Refused>, Failure> {
+        let ask = self.ask();
+        if self.fits_frames {
+            let most = most_frames(ask.checkpoint);
+            if let Some((request, planned)) = ask.most_frames(most)? {
+                return Ok(Ok(Decided { planned, request, model: 0, changed: None }));
+            }
+        }
+        let refused = match ask.plan()? {
+            Ok(planned) => {
+                let request = self.request.clone();
+                return Ok(Ok(Decided { planned, request, model: 0, changed: None }));
+            }
+            Err(refused) => refused,
+        };
+        if self.order.is_empty() {
+            return Ok(Err(refused));
+        }
+        let models: Vec<&Checkpoint> = self.models.iter().map(|model| &model.checkpoint).collect();
+        Ok(match fit(ask, &self.order, &models)? {
+            Some(Alternative { what, request, model, planned }) => {
+                Ok(Decided { planned, request, model, changed: Some(what) })
+            }
+            None => Err(refused),
+        })
+    }
+
+    /// The report of a job that fits.
+    pub fn report(&self, decided: &Decided) -> PlanReport {
+        let checkpoint = &self.models[decided.model].checkpoint;
+        let mut report = PlanReport::of(checkpoint, &decided.planned, self.offload, &self.target);
+        report.changes_picture.extend(decided.changed.clone());
+        report
+    }
+
+    /// The report of a plan of the model that is asked for.
+    pub fn report_of(&self, planned: &Planned) -> PlanReport {
+        PlanReport::of(self.checkpoint(), planned, self.offload, &self.target)
+    }
+
+    /// What to say of a job that does not fit: its numbers, and the nearest that would, with
+    /// theirs. Models that are not on this machine are offered as well.
+    ///
+    /// # Errors
+    /// As [`Wanted::decide`].
+    pub fn no_room(&self, refused: &Refused) -> Result<NoRoom, Failure> {
+        let checkpoint = self.checkpoint();
+        let report = PlanReport::of_refused(checkpoint, refused, self.offload, &self.target);
+        let smaller: Vec<Model> =
+            smaller_than(checkpoint.variant).into_iter().map(published).collect();
+        let offered: Vec<&Model> = self.models[..1].iter().chain(&smaller).collect();
+        let models: Vec<&Checkpoint> = offered.iter().map(|model| &model.checkpoint).collect();
+        let is_near = report.peak_bytes / NEAR <= report.budget_bytes;
+        let others = if is_near { nearest(self.ask(), &models)? } else { Vec::new() };
+        let mut lines = vec![needs(&report)];
+        match &others[..] {
+            [] => lines.push("Nothing near it fits either.".into()),
+            others => {
+                lines.push("These would fit:".into());
+                lines.extend(others.iter().map(|other| self.offer(other, &offered)));
+            }
+        }
+        if self.order.is_empty() && !others.is_empty() {
+            lines.push("With --fit, vidfit takes the first of them by itself.".into());
+        }
+        Ok(NoRoom { report, message: lines.join("\n") })
+    }
+
+    /// A job that would fit, its numbers, and how to ask for it.
+    fn offer(&self, other: &Alternative, models: &[&Model]) -> String {
+        let asked = &self.request;
+        let mut flags = Vec::new();
+        if other.model > 0 {
+            flags.push(format!("--model {}", models[other.model].spelled));
+        }
+        if other.request.frames != asked.frames {
+            flags.extend(other.request.frames.map(|frames| format!("--frames {frames}")));
+        }
+        if other.request.height != asked.height || other.request.width != asked.width {
+            flags.extend(other.request.height.map(|height| format!("--height {height}")));
+            flags.extend(other.request.width.map(|width| format!("--width {width}")));
+        }
+        if other.request.tiling != asked.tiling && other.request.tiling == TilingChoice::Auto {
+            flags.push("--vae-tiling auto".into());
+        }
+        let planned = &other.planned;
+        let tiles = if planned.job.tiling.is_some() { ", in tiles" } else { "" };
+        format!(
+            "  {}{tiles}: {} of memory, {}    {}",
+            other.what,
+            size(planned.plan.device_bytes()),
+            seconds(planned.plan.seconds()),
+            flags.join(" ")
+        )
+    }
+}
+
+/// The most frames that are worth trying: what the model was made for.
+pub fn most_frames(checkpoint: &Checkpoint) -> usize {
+    checkpoint.variant.most_frames().max(checkpoint.transformer.config.sample_frames)
+}
+
+/// What a job that does not fit needs, and what there is.
+pub fn needs(report: &PlanReport) -> String {
+    let video = &report.video;
+    let tiles = match video.tile {
+        Some((height, width)) => format!(", even in tiles of {width}×{height} pixels"),
+        None => String::new(),
+    };
+    format!(
+        "{} at {} frames of {}×{} needs at least {} of memory{tiles}; {} may be used on {} ({})",
+        report.model,
+        video.frames,
+        video.width,
+        video.height,
+        size(report.peak_bytes),
+        size(report.budget_bytes),
+        report.device,
+        budget(report),
+    )
+}
+
+/// Where the budget comes from: what is free, what is allowed, what the driver takes.
+pub fn budget(report: &PlanReport) -> String {
+    let mut words = match report.limit_bytes {
+        Some(limit) => format!("{} allowed of {} free", size(limit), size(report.free_bytes)),
+        None => format!("{} free", size(report.free_bytes)),
+    };
+    let allowed =
+        report.limit_bytes.map_or(report.free_bytes, |limit| limit.min(report.free_bytes));
+    let left = allowed.saturating_sub(report.overhead_bytes).saturating_sub(report.budget_bytes);
+    if left > 0 && report.limit_bytes.is_none() {
+        words += &format!(", {} left to others", size(left));
+    }
+    if report.overhead_bytes > 0 {
+        words += &format!(", {} taken by the driver", size(report.overhead_bytes));
+    }
+    words
+}
+
+/// What is the matter if a job that fits the device does not fit into RAM.
+pub fn short_of_ram(report: &PlanReport) -> Option<String> {
+    let ram = report.ram_bytes.filter(|_| !report.fits && report.peak_bytes <= report.budget_bytes);
+    ram.map(|ram| {
+        format!(
+            "{} at {} frames of {}×{} needs {} of RAM beside the device, and {} may be used; make \
+             the video shorter or smaller, or allow more with --ram",
+            report.model,
+            report.video.frames,
+            report.video.width,
+            report.video.height,
+            size(report.ram_peak_bytes),
+            size(ram)
+        )
+    })
+}

@@ -1,0 +1,97 @@
+//! `vidfit frames`.
+
+use crate::args::{JobArgs, MachineArgs};
+use crate::decide::{Wanted, most_frames, needs};
+use crate::device::{card, planned_target};
+use crate::exit::Failure;
+use crate::human::{seconds, size};
+use crate::model::known;
+use crate::plan::placement;
+use crate::say::answer;
+use serde_json::json;
+use vidfit_engine::catalogue::Gpu;
+use vidfit_engine::planner::PlanReport;
+use vidfit_engine::request::Request;
+
+/// `vidfit frames`.
+#[derive(clap::Args)]
+#[command(
+    allow_negative_numbers = true,
+    after_help = "\
+Examples:
+  vidfit frames --model 5b --gpu \"RTX 3070\"
+  vidfit frames --model 1.5 --vram-budget 6GB --vae-tiling off
+  vidfit generate \"A panda\" --model zai-org/CogVideoX-5b --frames fit    asks for as many
+
+It looks up to the number that the model was made for, or up to --frames N."
+)]
+pub struct FramesArgs {
+    /// What to make.
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// On what.
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// On a card of the catalogue, instead of what is here.
+    #[arg(long, value_name = "NAME", value_parser = card, conflicts_with = "device",
+          help_heading = "Machine")]
+    pub gpu: Option<&'static Gpu>,
+    /// As one JSON object: `frames`, and the plan of so many.
+    #[arg(long, help_heading = "Reports")]
+    pub json: bool,
+}
+
+/// Says the most frames that fit.
+pub fn run(args: &FramesArgs) -> Result<(), Failure> {
+    let target = planned_target(&args.machine, args.gpu)?;
+    let wanted = Wanted::new(&args.job, &args.machine, None, target, false, known)?;
+    let asked = wanted.request.frames.filter(|&frames| frames > 0);
+    let most = asked.unwrap_or(most_frames(wanted.checkpoint()));
+    match wanted.ask().most_frames(most)? {
+        Some((_, planned)) => {
+            let report = wanted.report_of(&planned);
+            match args.json {
+                true => print_json(planned.job.frames, &report),
+                false => answer(&text(&report, most)),
+            }
+        }
+        None => {
+            let step = wanted.checkpoint().frame_step();
+            let request = Request { frames: Some(step + 1), ..wanted.request.clone() };
+            let fewest = Wanted { request, ..wanted };
+            let report = match fewest.ask().plan()? {
+                Ok(planned) => fewest.report_of(&planned),
+                Err(refused) => fewest.report_of(&refused.least),
+            };
+            if args.json {
+                print_json(0, &report)?;
+            }
+            Err(Failure::no_room(needs(&report)))
+        }
+    }
+}
+
+fn print_json(frames: usize, report: &PlanReport) -> Result<(), Failure> {
+    answer(&json!({ "frames": frames, "plan": report }).to_string())
+}
+
+fn text(report: &PlanReport, most: usize) -> String {
+    let video = &report.video;
+    let all = if video.frames >= most { ", which is all that was looked for" } else { "" };
+    let tiles = match video.tile {
+        Some((height, width)) => format!(", decoded in tiles of {width}×{height} pixels"),
+        None => String::new(),
+    };
+    format!(
+        "{} frames of {}×{} with {} on {}{all}{tiles}\n{} of {}, {}; {}",
+        video.frames,
+        video.width,
+        video.height,
+        report.model,
+        report.device,
+        size(report.peak_bytes),
+        size(report.budget_bytes),
+        seconds(report.seconds),
+        placement(&report.placement)
+    )
+}

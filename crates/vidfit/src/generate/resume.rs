@@ -1,0 +1,172 @@
+//! Runs that stopped where they can go on.
+
+use crate::exit::Failure;
+use std::path::{Path, PathBuf};
+use vidfit_engine::EngineError;
+use vidfit_engine::checkpoint::Checkpoint;
+use vidfit_engine::generate::Prepared;
+use vidfit_engine::plan::Plan;
+use vidfit_engine::planner::Target;
+use vidfit_engine::request::Request;
+use vidfit_engine::state::RunState;
+
+/// Reads what a run can go on from, and plans the rest of it.
+///
+/// # Errors
+/// Bad input if the file is of another job.
+pub fn go_on(
+    path: &Path,
+    checkpoint: &Checkpoint,
+    prepared: &mut Prepared,
+    target: &Target,
+) -> Result<RunState, Failure> {
+    let tokens: usize = prepared.job.prompts.iter().map(Vec::len).sum();
+    let embeds = tokens * checkpoint.text_encoder.config.d_model;
+    let state = RunState::load(path, &prepared.job, embeds)?;
+    let Prepared { job, schedule, .. } = &*prepared;
+    let (profile, rates) = (&target.profile, &target.rates);
+    prepared.plan = Plan::timed(checkpoint, job, schedule, Some(&state), profile, rates)?;
+    Ok(state)
+}
+
+/// What a run that ended in `error` leaves behind: its state beside the video's place, and the
+/// command that goes on from there.
+pub fn leave(error: EngineError, output: &Path, asked: &Asked) -> Failure {
+    let EngineError::Stopped { state: Some(state), .. } = &error else { return error.into() };
+    let path = beside(output);
+    match state.save(&path) {
+        Ok(()) => {
+            Failure::other(format!("{error}. Go on with:\n    {}", asked.command(output, &path)))
+        }
+        Err(lost) => Failure::other(format!("{error}, but could not be kept: {lost}")),
+    }
+}
+
+/// `video.mp4.resume`, of `video.mp4`.
+fn beside(output: &Path) -> PathBuf {
+    let text = output.to_string_lossy();
+    PathBuf::from(format!("{}.resume", text.trim_end_matches(['/', '\\'])))
+}
+
+/// What was asked for on the command line, and what became of it.
+pub struct Asked {
+    /// The words of the command line, the program's name first.
+    pub words: Vec<String>,
+    /// The job that was decided on, if that was not spelled out: it might be decided otherwise the
+    /// next time.
+    pub decided: Option<(String, Request)>,
+}
+
+/// Options of `generate` that the decision took the place of, with their values if they take one.
+const DECIDED: [(&str, bool); 11] = [
+    ("--fit", false),
+    ("--fit-order", true),
+    ("--fallback-model", true),
+    ("--frames", true),
+    ("--num_frames", true),
+    ("--num-frames", true),
+    ("--height", true),
+    ("--width", true),
+    ("--model", true),
+    ("--model_path", true),
+    ("-m", true),
+];
+
+impl Asked {
+    /// The command that goes on from `state`.
+    fn command(&self, output: &Path, state: &Path) -> String {
+        let mut words = self.words.clone();
+        remove(&mut words, "--resume", true);
+        if let Some((model, request)) = &self.decided {
+            for (option, takes_value) in DECIDED {
+                remove(&mut words, option, takes_value);
+            }
+            let sizes = [
+                ("--frames", request.frames),
+                ("--height", request.height),
+                ("--width", request.width),
+            ];
+            words.extend(["--model".to_owned(), model.clone()]);
+            for (option, size) in sizes {
+                words.extend(size.into_iter().flat_map(|size| [option.into(), size.to_string()]));
+            }
+        }
+        for option in ["-o", "--output", "--output_path"] {
+            remove(&mut words, option, true);
+        }
+        words.extend(["-o".to_owned(), output.to_string_lossy().into_owned()]);
+        words.extend(["--resume".to_owned(), state.to_string_lossy().into_owned()]);
+        words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Takes an option away, as `--option value` or as `--option=value`.
+fn remove(words: &mut Vec<String>, option: &str, takes_value: bool) {
+    while let Some(place) = words.iter().position(|word| word == option) {
+        let end = (place + 1 + usize::from(takes_value)).min(words.len());
+        words.drain(place..end);
+    }
+    words.retain(|word| !word.starts_with(&format!("{option}=")));
+}
+
+/// A word as a shell reads it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vidfit_tensor::Error;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split('|').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_command_goes_on_with_the_very_job() {
+        let asked = Asked {
+            words: words("vidfit|generate|It's a panda|--resume=old|--frames|fit|--fit|--seed|7"),
+            decided: Some((
+                "zai-org/CogVideoX-2b".into(),
+                Request { frames: Some(25), ..Request::new("") },
+            )),
+        };
+        assert_eq!(
+            asked.command(Path::new("v.mp4"), Path::new("v.mp4.resume")),
+            "vidfit generate 'It'\\''s a panda' --seed 7 --model zai-org/CogVideoX-2b --frames 25 \
+             -o v.mp4 --resume v.mp4.resume"
+        );
+        let asked =
+            Asked { words: words("vidfit|generate|x|--frames|9|-o|out dir/"), decided: None };
+        assert_eq!(
+            asked.command(Path::new("out dir/"), Path::new("out dir.resume")),
+            "vidfit generate x --frames 9 -o 'out dir/' --resume 'out dir.resume'"
+        );
+    }
+
+    #[test]
+    fn a_stopped_run_leaves_its_state_and_says_how_to_go_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("v");
+        let asked = Asked { words: words("vidfit|generate|x"), decided: None };
+        let stopped = |state| EngineError::Stopped {
+            source: Error::Transfer { device: "sim".into(), what: "an upload failed".into() },
+            state,
+        };
+        let state = RunState { steps_done: 3, job: "a job".into(), ..RunState::default() };
+        let named = PathBuf::from(format!("{}/", output.display()));
+        let failure = leave(stopped(Some(Box::new(state))), &named, &asked);
+        assert_eq!(failure.code, 1);
+        assert!(failure.message.contains("3 steps are not lost"), "{}", failure.message);
+        assert!(failure.message.contains("v.resume"), "{}", failure.message);
+        assert!(folder.path().join("v.resume").is_file());
+        let failure = leave(stopped(None), &folder.path().join("w"), &asked);
+        assert!(!failure.message.contains("--resume"), "{}", failure.message);
+        assert!(!folder.path().join("w.resume").exists());
+    }
+}

@@ -1,0 +1,172 @@
+//! One job on many cards.
+
+use super::PlanArgs;
+use crate::decide::Wanted;
+use crate::device::planned_target;
+use crate::exit::Failure;
+use crate::human::{seconds, size};
+use crate::model::known;
+use crate::say::{answer, note};
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use vidfit_engine::catalogue::Gpu;
+use vidfit_engine::checkpoint::Checkpoint;
+use vidfit_engine::plan::Plan;
+use vidfit_engine::planner::{Ask, PlanReport, Planned, Refused, Target};
+
+/// A job on a card.
+pub struct OnCard {
+    /// The card.
+    pub gpu: &'static Gpu,
+    /// What of it may be used.
+    pub target: Target,
+    /// The plan, or that there is none.
+    pub answer: Result<Planned, Refused>,
+}
+
+impl OnCard {
+    /// The plan as it is reported, or the least one.
+    pub fn report(&self, ask: &Ask<'_>) -> PlanReport {
+        match &self.answer {
+            Ok(planned) => PlanReport::of(ask.checkpoint, planned, ask.offload, &self.target),
+            Err(refused) => {
+                PlanReport::of_refused(ask.checkpoint, refused, ask.offload, &self.target)
+            }
+        }
+    }
+}
+
+/// Plans what is asked for on each of these cards; its own target is left aside. Cards with the
+/// same budget share the search for a schedule, and so do those on which everything has room; the
+/// time is that of each card's own rates.
+///
+/// # Errors
+/// As planning.
+pub fn on_cards(
+    ask: &Ask<'_>,
+    targets: Vec<(&'static Gpu, Target)>,
+) -> Result<Vec<OnCard>, Failure> {
+    let mut order: Vec<usize> = (0..targets.len()).collect();
+    order.sort_by_key(|&place| targets[place].1.budget_bytes());
+    let mut known: BTreeMap<u64, Result<Planned, Refused>> = BTreeMap::new();
+    let mut found = Vec::new();
+    for (done, &place) in order.iter().enumerate() {
+        let (gpu, target) = &targets[place];
+        progress(done, targets.len());
+        let budget = target.budget_bytes();
+        let below = known.range(..=budget).next_back();
+        let shared = below.filter(|(of, answer)| **of == budget || needs_no_more(answer));
+        let answer = match shared {
+            Some((_, answer)) => timed(ask.checkpoint, answer, target)?,
+            None => Ask { target, ..*ask }.plan()?,
+        };
+        known.entry(budget).or_insert_with(|| answer.clone());
+        found.push((place, OnCard { gpu, target: target.clone(), answer }));
+    }
+    progress(targets.len(), targets.len());
+    found.sort_by_key(|(place, _)| *place);
+    Ok(found.into_iter().map(|(_, on_card)| on_card).collect())
+}
+
+/// Whether a larger budget would change nothing.
+fn needs_no_more(answer: &Result<Planned, Refused>) -> bool {
+    let Ok(Planned { job, schedule, plan, .. }) = answer else { return false };
+    let streams = plan.phases.iter().any(|phase| phase.waiting_seconds > 0.01 * phase.seconds);
+    let is_cut = job.tiling.is_some() || schedule.transformer.head_groups > 1;
+    !streams && !is_cut && schedule.decoder.paged_caches == 0
+}
+
+/// The same schedule, with the time that it takes on another card.
+fn timed(
+    checkpoint: &Checkpoint,
+    answer: &Result<Planned, Refused>,
+    target: &Target,
+) -> Result<Result<Planned, Refused>, Failure> {
+    let again = |planned: &Planned| -> Result<Planned, Failure> {
+        let Planned { job, schedule, .. } = planned;
+        let plan = Plan::timed(checkpoint, job, schedule, None, &target.profile, &target.rates)?;
+        Ok(Planned { plan, ..planned.clone() })
+    };
+    Ok(match answer {
+        Ok(planned) => Ok(again(planned)?),
+        Err(Refused { least, .. }) => {
+            let least = Box::new(again(least)?);
+            Err(Refused { least, budget_bytes: target.budget_bytes() })
+        }
+    })
+}
+
+/// How far it is, for those who wait at a terminal.
+fn progress(done: usize, all: usize) {
+    use std::io::Write;
+    let mut terminal = std::io::stderr();
+    if terminal.is_terminal() {
+        let _ = write!(terminal, "\r\x1b[K");
+        if done < all {
+            let _ = write!(terminal, "planned for {done} of {all} cards");
+        }
+        let _ = terminal.flush();
+    }
+}
+
+/// `vidfit plan --all-gpus`.
+pub fn run(args: &PlanArgs) -> Result<(), Failure> {
+    let cards = super::cards();
+    let targets = cards.into_iter().map(|gpu| {
+        let target = planned_target(&args.machine, Some(gpu))?;
+        Ok((gpu, target))
+    });
+    let targets = targets.collect::<Result<Vec<_>, Failure>>()?;
+    let Some((_, first)) = targets.first() else { return Ok(()) };
+    let wanted = Wanted::new(&args.job, &args.machine, None, first.clone(), false, known)?;
+    if wanted.fits_frames {
+        return Err(Failure::input(
+            "--frames fit is for one card: vidfit recommend --all-gpus says the frames for each",
+        ));
+    }
+    let ask = wanted.ask();
+    let found = on_cards(&ask, targets)?;
+    let reports: Vec<PlanReport> = found.iter().map(|on_card| on_card.report(&ask)).collect();
+    if args.json {
+        let json = serde_json::to_value(&reports).map_err(Failure::other)?;
+        return answer(&json.to_string());
+    }
+    answer(&table(&reports, &found))?;
+    if reports.iter().any(|report| report.fits) {
+        return Ok(());
+    }
+    note!("it fits on none of them");
+    Err(Failure::no_room(format!("{} fits on no card of the catalogue", wanted.models[0].spelled)))
+}
+
+fn table(reports: &[PlanReport], found: &[OnCard]) -> String {
+    let Some(first) = reports.first() else { return String::new() };
+    let video = &first.video;
+    let widest = found.iter().map(|on_card| on_card.gpu.name.len()).max().unwrap_or(0);
+    let mut lines = vec![format!(
+        "{}, {} frames of {}×{}, {} steps in {}; times from what makers publish",
+        first.model, video.frames, video.width, video.height, video.steps, video.dtype
+    )];
+    lines.push(format!(
+        "{:widest$}  {:>8}  {:>8}  {:10}  {:>8}  {:>9}  {:>12}",
+        "card", "memory", "budget", "strategy", "stays", "peak", "time"
+    ));
+    for (report, on_card) in reports.iter().zip(found) {
+        let (strategy, time) = match report.fits {
+            true => (report.placement.strategy.clone(), seconds(report.seconds)),
+            false => ("does not fit".into(), String::new()),
+        };
+        let tiles = if report.video.tile.is_some() { "  in tiles" } else { "" };
+        lines.push(format!(
+            "{:widest$}  {:>8}  {:>8}  {:10}  {:>7.0}%  {:>9}  {:>12}{tiles}",
+            on_card.gpu.name,
+            size(on_card.gpu.memory_bytes),
+            size(report.budget_bytes),
+            strategy,
+            report.placement.resident_percent,
+            size(report.peak_bytes),
+            time
+        ));
+    }
+    lines.join("\n")
+}
