@@ -164,7 +164,7 @@ impl Wanted {
             }
         }
         if self.order.is_empty() && !others.is_empty() {
-            lines.push("With --fit, vidfit takes the first of them by itself.".into());
+            lines.push("With --fit, vidfit changes the job by itself until it fits.".into());
         }
         Ok(NoRoom { report, message: lines.join("\n") })
     }
@@ -239,21 +239,4 @@ pub fn budget(report: &PlanReport) -> String {
         words += &format!(", {} taken by the driver", size(report.overhead_bytes));
     }
     words
-}
-
-/// What is the matter if a job that fits the device does not fit into RAM.
-pub fn short_of_ram(report: &PlanReport) -> Option<String> {
-    let ram = report.ram_bytes.filter(|_| !report.fits && report.peak_bytes <= report.budget_bytes);
-    ram.map(|ram| {
-        format!(
-            "{} at {} frames of {}×{} needs {} of RAM beside the device, and {} may be used; make \
-             the video shorter or smaller, or allow more with --ram",
-            report.model,
-            report.video.frames,
-            report.video.width,
-            report.video.height,
-            size(report.ram_peak_bytes),
-            size(ram)
-        )
-    })
 }

@@ -2,10 +2,12 @@
 
 use crate::args::{Dtype, MachineArgs};
 use crate::exit::Failure;
+use crate::say::note;
 use std::str::FromStr;
 use std::sync::Arc;
 use vidfit_cpu::{CpuDevice, SimConfig, SimDevice};
 use vidfit_engine::bytes::ByteSize;
+use vidfit_engine::calibration;
 use vidfit_engine::catalogue::{self, CatalogueError, Gpu};
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::result_bytes;
@@ -180,8 +182,10 @@ pub fn beside_results(
 
 /// How fast this machine's processor is.
 fn rates(threads: usize) -> (Rates, Certainty) {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    (Rates::of_processor(if threads == 0 { cores } else { threads }), Certainty::Guess)
+    let mut warnings = Vec::new();
+    let rates = calibration::rates(threads, &mut warnings);
+    warnings.iter().for_each(|warning| note!("warning: {warning}"));
+    rates
 }
 
 fn processor(threads: usize) -> Target {

@@ -5,7 +5,7 @@ mod output;
 mod resume;
 
 use crate::args::GenerateArgs;
-use crate::decide::{NoRoom, Wanted, short_of_ram};
+use crate::decide::{NoRoom, Wanted};
 use crate::device::{Opened, open, target};
 use crate::exit::Failure;
 use crate::human::{duration, size};
@@ -161,10 +161,6 @@ fn choose(args: &GenerateArgs, plan: &mut Option<PlanReport>) -> Result<Chosen, 
         }
     };
     let report = wanted.report(&decided);
-    if let Some(short) = short_of_ram(&report) {
-        *plan = Some(report);
-        return Err(Failure::no_room(short));
-    }
     let model = wanted.models.swap_remove(decided.model);
     let (_, mut warnings) = Job::new(&model.checkpoint, &decided.request)?;
     if let Some(what) = &decided.changed {

@@ -8,8 +8,8 @@ pub use fleet::on_cards;
 pub use text::placement;
 
 use crate::args::{FitArgs, JobArgs, MachineArgs, OutputArgs};
-use crate::decide::{Decided, NoRoom, Wanted, short_of_ram};
-use crate::device::{card, planned_target};
+use crate::decide::{Decided, NoRoom, Wanted};
+use crate::device::{DeviceChoice, card, planned_target};
 use crate::exit::Failure;
 use crate::model::known;
 use crate::say::{answer, note};
@@ -80,6 +80,9 @@ pub fn run(args: &PlanArgs) -> Result<(), Failure> {
             wanted.models[0].spelled
         );
     }
+    if wanted.target.shares_ram && args.machine.device == DeviceChoice::Auto {
+        note!("there is no NVIDIA card here, so this is for the CPU; --gpu NAME plans for a card");
+    }
     match wanted.decide()? {
         Ok(decided) => fits(args, &wanted, &decided),
         Err(refused) => {
@@ -96,9 +99,6 @@ fn fits(args: &PlanArgs, wanted: &Wanted, decided: &Decided) -> Result<(), Failu
         report.rejected.extend(alternatives::of(wanted, decided)?);
     }
     print(args, &report, wanted)?;
-    if let Some(short) = short_of_ram(&report) {
-        return Err(Failure::no_room(short));
-    }
     if let Some(path) = &args.save {
         let model = &wanted.models[decided.model];
         let (request, target) = (&decided.request, &wanted.target);

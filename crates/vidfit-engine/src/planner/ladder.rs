@@ -80,10 +80,14 @@ impl Ask<'_> {
 
     /// Plans another request in its place, if that fits.
     fn instead(&self, request: &Request) -> Result<Option<Planned>, EngineError> {
-        // What a model has no positions for is no alternative.
+        // What a model has no positions for is no alternative, nor what RAM is too small for.
         let Ok(ways) = self.ways(request) else { return Ok(None) };
         match first_that_fits(self.checkpoint, &ways, self.offload, self.target) {
-            Err(EngineError::Request(_)) => Ok(None),
+            Err(
+                EngineError::Request(_)
+                | EngineError::NotEnoughRam { .. }
+                | EngineError::DoesNotFit { .. },
+            ) => Ok(None),
             other => other,
         }
     }

@@ -2,7 +2,8 @@
 
 use crate::decide::budget;
 use crate::human::{seconds, size};
-use vidfit_engine::planner::report::{PhaseReport, Placement};
+use std::collections::BTreeMap;
+use vidfit_engine::planner::report::{Holder, PhaseReport, Placement};
 use vidfit_engine::planner::{Certainty, Offload, PlanReport};
 
 /// The plan in words and a table; `explained` with what holds the peaks, and what was not taken.
@@ -60,7 +61,7 @@ pub fn placement(placement: &Placement) -> String {
         "in place" => "used where they lie, in the memory map".to_owned(),
         "none" => "all components stay on the device throughout".to_owned(),
         _ if placement.slots == 0 => "each component is whole on the device while it works".into(),
-        _ if placement.resident_percent == 0.0 => {
+        _ if placement.resident_percent < 0.5 => {
             format!("the transformer streams through {slots}")
         }
         _ => format!(
@@ -94,16 +95,16 @@ fn picture(report: &PlanReport) -> String {
 }
 
 fn time(report: &PlanReport) -> String {
-    let sure = match report.certainty {
-        Certainty::Measured => "from rates that were measured on this machine",
-        Certainty::Catalogue => {
-            "from what the card's maker publishes; it may well be a third more or less"
-        }
-        Certainty::Guess => {
-            "a guess that may be wrong by a factor of three; `vidfit calibrate` measures"
-        }
+    let doubt = match report.certainty {
+        Certainty::Measured => "",
+        Certainty::Catalogue => "; it may well be a third more or less",
+        Certainty::Guess => "; it may be wrong by a factor of three",
     };
-    format!("{}, {sure}", seconds(report.seconds))
+    let disk = match report.streams_from_disk {
+        true => "; longer, since RAM is too small to keep the weights' files cached",
+        false => "",
+    };
+    format!("{}, {}{doubt}{disk}", seconds(report.seconds), report.certainty)
 }
 
 fn table(phases: &[PhaseReport]) -> Vec<String> {
@@ -119,21 +120,48 @@ fn table(phases: &[PhaseReport]) -> Vec<String> {
             &seconds(phase.seconds),
             &seconds(phase.waiting_seconds),
             &size(phase.uploaded_bytes),
-            &phase.peak_holder,
+            &groups(phase).first().map_or(String::new(), |group| group.label.clone()),
         ])
     };
     std::iter::once(head).chain(phases.iter().map(of)).collect()
 }
 
-/// Holders of a peak that are worth naming.
+/// Tensors of one kind that are alive when a phase is fullest.
+struct Group {
+    label: String,
+    count: usize,
+    bytes: u64,
+}
+
+/// The holders of a phase's peak, those that differ in a number alone taken together, the largest
+/// first.
+fn groups(phase: &PhaseReport) -> Vec<Group> {
+    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
+    for Holder { label, bytes } in &phase.holders {
+        let kind = label.replace(|c: char| c.is_ascii_digit(), "");
+        let new = Group { label: label.clone(), count: 0, bytes: 0 };
+        let group = groups.entry(kind).or_insert(new);
+        group.count += 1;
+        group.bytes += bytes;
+    }
+    let mut groups: Vec<Group> = groups.into_values().collect();
+    groups.sort_by_key(|group| std::cmp::Reverse(group.bytes));
+    groups
+}
+
+/// Groups of holders that are worth naming.
 const MOST_HOLDERS: usize = 8;
 
 fn holders(phase: &PhaseReport) -> Vec<String> {
     let head = format!("{}: {} at its fullest, of which", phase.name, size(phase.peak_bytes));
-    let of = |holder: &vidfit_engine::planner::report::Holder| {
-        format!("  {:>9}  {}", size(holder.bytes), holder.label)
+    let of = |group: &Group| {
+        let alike = match group.count {
+            1 => String::new(),
+            count => format!(" and {} like it", count - 1),
+        };
+        format!("  {:>9}  {}{alike}", size(group.bytes), group.label)
     };
-    std::iter::once(head).chain(phase.holders.iter().take(MOST_HOLDERS).map(of)).collect()
+    std::iter::once(head).chain(groups(phase).iter().take(MOST_HOLDERS).map(of)).collect()
 }
 
 fn rejected(report: &PlanReport) -> Vec<String> {
