@@ -187,7 +187,8 @@ impl Wanted {
             flags.push("--vae-tiling auto".into());
         }
         let planned = &other.planned;
-        let tiles = if planned.job.tiling.is_some() { ", in tiles" } else { "" };
+        let says_so = planned.job.tiling.is_none() || other.what.contains("tiles");
+        let tiles = if says_so { "" } else { ", in tiles" };
         format!(
             "  {}{tiles}: {} of memory, {}    {}",
             other.what,

@@ -308,7 +308,7 @@ mod tests {
         assert_eq!(sim("sim:123456"), (123_456, 0));
         let gpu = catalogue::find("RTX 3060 12GB").unwrap();
         assert_eq!(sim("sim:RTX 3060 12GB"), (12 << 30, gpu.overhead_bytes));
-        assert_eq!(sim("sim:4090").0, 24 << 30);
+        assert_eq!(sim("sim:rtx 4090").0, 24 << 30);
     }
 
     #[test]

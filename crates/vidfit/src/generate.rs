@@ -99,6 +99,10 @@ fn make(args: &GenerateArgs, shown: Shown, plan: &mut Option<PlanReport>) -> Res
     if let Some(path) = &args.output.save_tensors {
         save_tensors(path, &prepared.job, &generated)?;
     }
+    if let Some(path) = &args.resume {
+        // It is of no use any more; that it stays is no reason to fail.
+        let _ = std::fs::remove_file(path);
+    }
     let took = began.elapsed();
     shown.say(&format!(
         "{} ({} frames, {}) after {}",

@@ -1,6 +1,7 @@
 //! From what a user calls a model to a checkpoint.
 
 use crate::exit::Failure;
+use std::path::Path;
 use vidfit_engine::EngineError;
 use vidfit_engine::checkpoint::{Checkpoint, Variant};
 use vidfit_engine::hub::{HubConfig, HubError, resolve};
@@ -32,12 +33,20 @@ pub fn known(name: &str) -> Result<Model, Failure> {
         Ok(model) => return Ok(model),
         Err(error) => error,
     };
-    // A folder that is there, and broken, is not to be mistaken for what it should be.
+    // A folder that is there and broken, or not where it was looked for, is not to be mistaken for
+    // what it is named after.
+    let is_a_name = match name.rsplit_once('/') {
+        None => true,
+        Some((owner, _)) => PUBLISHERS.contains(&owner),
+    };
     match Variant::named(name) {
-        Some(variant) if !std::path::Path::new(name).exists() => Ok(published(variant)),
+        Some(variant) if is_a_name && !Path::new(name).exists() => Ok(published(variant)),
         _ => Err(absent.into()),
     }
 }
+
+/// Under whose names the models are published.
+const PUBLISHERS: [&str; 2] = ["zai-org", "THUDM"];
 
 /// A published model, without its files.
 pub fn published(variant: Variant) -> Model {

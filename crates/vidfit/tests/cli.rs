@@ -1,24 +1,12 @@
 //! The command line as a user meets it: exit codes, messages, files.
 #![allow(clippy::unwrap_used)] // A test may panic.
 
+mod support;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use support::{checkpoint, command, files, stderr, vidfit};
 use vidfit_engine::safetensors::{SafetensorsFile, StoredDtype};
-
-fn checkpoint(name: &str) -> PathBuf {
-    let fixtures = "../../tests/reference/fixtures/checkpoints";
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(fixtures).join(name)
-}
-
-fn vidfit(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_vidfit"))
-        .args(arguments)
-        .current_dir(folder)
-        .env("HF_HOME", folder.join("no-cache"))
-        .env_remove("HF_HUB_CACHE")
-        .output()
-        .unwrap()
-}
 
 /// `generate` of a small video with the tiny 5b.
 fn generate(folder: &Path, more: &[&str]) -> Output {
@@ -32,18 +20,6 @@ fn generate(folder: &Path, more: &[&str]) -> Output {
     }
     arguments.extend(more);
     vidfit(folder, &arguments)
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn files(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).unwrap();
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
 }
 
 #[test]
@@ -225,11 +201,10 @@ fn what_cannot_fit_is_refused_before_it_is_planned() {
 fn ctrl_c_stops_the_run_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let model = checkpoint("5b");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_vidfit"))
-        .args(["generate", "A panda", "--model", model.to_str().unwrap(), "--frames", "33"])
+    let mut child = command(folder.path(), &["generate", "A panda", "--frames", "33"])
+        .args(["--model", model.to_str().unwrap()])
         .args(["--height", "192", "--width", "256", "--steps", "1000", "-o", "v.mp4"])
         .args(["--progress", "json"])
-        .current_dir(folder.path())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

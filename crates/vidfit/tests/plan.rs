@@ -1,0 +1,332 @@
+//! What the commands that plan say, of tiny checkpoints and of published models without weights.
+#![allow(clippy::unwrap_used)] // A test may panic.
+
+mod support;
+
+use serde_json::Value;
+use support::{checkpoint, files, json, json_file, says, small, stderr, stdout, vidfit};
+
+fn anywhere(arguments: &[&str]) -> std::process::Output {
+    let folder = tempfile::tempdir().unwrap();
+    let output = vidfit(folder.path(), arguments);
+    assert_eq!(files(folder.path()), [""; 0], "{arguments:?} left a file");
+    output
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+fn bytes(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("{value} is no number of bytes"))
+}
+
+/// Holds a plan to the fields that programs rely on.
+fn has_the_schema(plan: &Value) {
+    let expected = [
+        "version",
+        "fits",
+        "peak_bytes",
+        "budget_bytes",
+        "overhead_bytes",
+        "ram_peak_bytes",
+        "seconds",
+        "placement",
+        "changes_picture",
+        "rejected",
+        "phases",
+    ];
+    let found = keys(plan);
+    assert!(expected.iter().all(|key| found.contains(key)), "{found:?}");
+    let placement = &plan["placement"];
+    assert!(placement["strategy"].is_string() && placement["slots"].is_u64(), "{placement}");
+    assert!((0.0..=100.0).contains(&placement["resident_percent"].as_f64().unwrap()));
+    assert!(plan["changes_picture"].as_array().unwrap().iter().all(Value::is_string));
+    for rejected in plan["rejected"].as_array().unwrap() {
+        let found = keys(rejected);
+        let expected = ["what", "peak_bytes", "seconds", "why"];
+        assert!(expected.iter().all(|key| found.contains(key)), "{found:?}");
+    }
+    let phases = plan["phases"].as_array().unwrap();
+    let names: Vec<&str> = phases.iter().map(|phase| phase["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["text", "denoise", "decode"]);
+    for phase in phases {
+        for key in ["peak_bytes", "uploaded_bytes", "resident_bytes", "streamed_bytes"] {
+            bytes(&phase[key]);
+        }
+        assert!(phase["seconds"].is_f64() && phase["peak_holder"].is_string(), "{phase}");
+    }
+    let fullest = phases.iter().map(|phase| bytes(&phase["peak_bytes"])).max().unwrap();
+    assert_eq!(fullest, bytes(&plan["peak_bytes"]));
+    let total: f64 = phases.iter().map(|phase| phase["seconds"].as_f64().unwrap()).sum();
+    assert!((total - plan["seconds"].as_f64().unwrap()).abs() < 1e-6 * total);
+}
+
+#[test]
+fn a_published_model_is_planned_for_a_card_without_either_being_here() {
+    let arguments = ["plan", "--model", "5b", "--gpu", "RTX 3070", "--json", "--explain"];
+    let output = anywhere(&arguments);
+    let plan = json(&output);
+    has_the_schema(&plan);
+    says(&stderr(&output), &["zai-org/CogVideoX-5b is not on this machine"]);
+    assert_eq!(plan["model"], "CogVideoX-5b");
+    assert_eq!(plan["device"], "RTX 3070");
+    assert_eq!(plan["fits"], true);
+    let (peak, budget) = (bytes(&plan["peak_bytes"]), bytes(&plan["budget_bytes"]));
+    assert_eq!(budget, (8 << 30) - bytes(&plan["overhead_bytes"]));
+    assert!(peak <= budget && peak > budget / 10 * 9, "the card is not filled: {peak} of {budget}");
+    let video = &plan["video"];
+    assert_eq!((&video["frames"], &video["dtype"]), (&49.into(), &"bf16".into()));
+    // The plain strategies were tried, too, and their numbers say why they were not taken.
+    let rejected = |what: &str| {
+        let all = plan["rejected"].as_array().unwrap();
+        let found = all.iter().find(|rejected| rejected["what"] == what);
+        found.unwrap_or_else(|| panic!("{what} is not in {all:?}")).clone()
+    };
+    for what in ["--offload none", "--offload model"] {
+        assert!(bytes(&rejected(what)["peak_bytes"]) > budget);
+        says(rejected(what)["why"].as_str().unwrap(), &["too big", "GB may be used"]);
+    }
+    let sequential = rejected("--offload sequential");
+    assert!(bytes(&sequential["peak_bytes"]) < peak);
+    assert!(sequential["seconds"].as_f64() > plan["seconds"].as_f64());
+    assert!(rejected("decode in tiles")["why"].as_str().unwrap().contains("picture"));
+}
+
+#[test]
+fn a_plan_speaks_plainly() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["--device", "sim:64MB", "--vram-budget", "13MB", "--buffer", "1MB", "--explain"];
+    let output = small(folder.path(), &["plan"], &flags);
+    assert!(output.status.success(), "{}", stderr(&output));
+    says(
+        &stdout(&output),
+        &[
+            "CogVideoX-5b fits on sim:64MB",
+            "of the 13.0 MB there are",
+            "17 frames of 128×96, 2 steps in bf16",
+            "13.0 MB allowed of 64.0 MB free",
+            "RAM  ",
+            "picture   as it was asked for",
+            "denoise",
+            "denoise: ",
+            "at its fullest, of which",
+            "Not taken:",
+            "--offload none",
+        ],
+    );
+    let flags = ["--device", "sim:10MB", "--dtype", "f32"];
+    let text = stdout(&small(folder.path(), &["plan"], &flags));
+    says(&text, &["CHANGED: decoded in tiles of"]);
+    let flags = ["--device", "cpu", "--offload", "40%"];
+    let text = stdout(&small(folder.path(), &["plan"], &flags));
+    says(&text, &["on the CPU", "in f32", "where they lie", "--offload 40% has no meaning"]);
+}
+
+#[test]
+fn what_does_not_fit_ends_in_code_3_after_the_plan_and_with_what_would() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["--device", "sim:11MB", "--dtype", "f32", "--vae-tiling", "off"];
+    let output = small(folder.path(), &["plan"], &flags);
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    says(&stdout(&output), &["does not fit on sim:11MB", "decode"]);
+    let offers =
+        ["needs at least 13.1 MB", "11.0 MB may be used", "--vae-tiling auto", "--height 64"];
+    says(&stderr(&output), &offers);
+    let output = small(folder.path(), &["plan", "--json"], &flags);
+    assert_eq!(output.status.code(), Some(3));
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    has_the_schema(&plan);
+    assert_eq!(plan["fits"], false);
+    assert!(bytes(&plan["peak_bytes"]) > bytes(&plan["budget_bytes"]));
+    // The first of them, if that is allowed.
+    let fitted = json(&small(folder.path(), &["plan", "--json", "--fit"], &flags));
+    assert_eq!(fitted["fits"], true);
+    says(&fitted["changes_picture"].to_string(), &["tiles"]);
+    let order = ["--fit", "--fit-order", "size,frames"];
+    let fitted = json(&small(folder.path(), &["plan", "--json"], &[&flags[..], &order].concat()));
+    assert_eq!(fitted["video"]["height"], 64);
+    says(&fitted["changes_picture"].to_string(), &["96×64 pixels"]);
+}
+
+#[test]
+fn the_host_must_have_room_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["--device", "sim:64MB", "--ram", "2MB"];
+    let output = small(folder.path(), &["plan"], &flags);
+    assert_eq!(output.status.code(), Some(3), "{}", stdout(&output));
+    says(&stderr(&output), &["of RAM"]);
+}
+
+#[test]
+fn all_cards_are_one_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let plans = json(&small(folder.path(), &["plan"], &["--all-gpus", "--json"]));
+    let plans = plans.as_array().unwrap();
+    assert!(plans.len() > 100, "{}", plans.len());
+    plans.iter().for_each(has_the_schema);
+    let text = stdout(&small(folder.path(), &["plan"], &["--all-gpus"]));
+    assert_eq!(text.lines().count(), plans.len() + 2);
+    let line = text.lines().find(|line| line.starts_with("RTX 3060 12GB ")).unwrap();
+    says(line, &["12.00 GB", "model", "100%"]);
+    // Cards that share a schedule have times of their own.
+    let seconds = |device: &str| {
+        let plan = plans.iter().find(|plan| plan["device"] == device).unwrap();
+        plan["seconds"].as_f64().unwrap()
+    };
+    assert!(seconds("RTX 3090") > seconds("RTX 4090"));
+}
+
+#[test]
+fn check_answers_in_one_sentence_and_its_exit_code() {
+    let check = |flags: &[&str]| {
+        let output = small(tempfile::tempdir().unwrap().path(), &["check"], flags);
+        assert_eq!(stdout(&output).lines().count(), 1, "{}", stdout(&output));
+        (output.status.code(), stdout(&output))
+    };
+    let f32_whole = ["--dtype", "f32", "--vae-tiling", "off", "--device"];
+    let (code, sentence) = check(&[&f32_whole[..], &["sim:16MB"]].concat());
+    assert_eq!(code, Some(0), "{sentence}");
+    says(&sentence, &["enough: 16.0 MB (16,777,216 bytes) available on sim:16MB", "required"]);
+    let (code, sentence) = check(&[&f32_whole[..], &["sim:16MB", "--buffer", "3MB"]].concat());
+    assert_eq!(code, Some(1), "{sentence}");
+    says(&sentence, &["not enough: 13.0 MB (13,631,488 bytes) available", "required"]);
+    // In tiles there would be.
+    let (code, _) = check(&["--dtype", "f32", "--device", "sim:13MB"]);
+    assert_eq!(code, Some(0));
+    assert_eq!(anywhere(&["check", "--model", "2b", "--gpu", "RTX 3070"]).status.code(), Some(0));
+    assert_eq!(anywhere(&["check", "--model", "2b", "--buffer", "2"]).status.code(), Some(0));
+    assert_eq!(anywhere(&["check", "--model", "7b"]).status.code(), Some(2));
+}
+
+#[test]
+fn the_most_frames_are_found() {
+    let frames = |flags: &[&str]| {
+        let flags = [&["--json", "--frames", "49", "--vae-tiling", "off"][..], flags].concat();
+        small(tempfile::tempdir().unwrap().path(), &["frames"], &flags)
+    };
+    let all = json(&frames(&["--device", "sim:1GB"]));
+    assert_eq!(all["frames"], 49);
+    has_the_schema(&all["plan"]);
+    let tight = ["--dtype", "f32", "--height", "96", "--width", "128", "--device"];
+    let found = |memory: &str| {
+        let found = json(&frames(&[&tight[..], &[memory]].concat()));
+        assert_eq!(found["plan"]["fits"], true);
+        found["frames"].as_u64().unwrap()
+    };
+    // More memory, never fewer frames; and just not enough for the next.
+    let counts = ["sim:13500KB", "sim:14MB", "sim:16MB"].map(found);
+    assert!(counts.is_sorted() && counts[0] >= 9, "{counts:?}");
+    let none = frames(&[&tight[..], &["sim:9MB"]].concat());
+    assert_eq!(none.status.code(), Some(3));
+    says(&stderr(&none), &["at 9 frames of 128×96 needs at least"]);
+}
+
+#[test]
+fn requirements_have_the_tables_of_the_guide() {
+    let all = json(&anywhere(&["requirements", "--json"]));
+    let models = all["models"].as_array().unwrap();
+    assert_eq!(models.len(), 5);
+    for row in models {
+        let needs = |what: &str| bytes(&row[what]["peak_bytes"]);
+        assert!(needs("nothing_on") > 4 * needs("everything_on"), "{row}");
+        assert!(bytes(&row["everything_on"]["ram_bytes"]) > 0);
+    }
+    for row in all["composites"].as_array().unwrap() {
+        assert_eq!(row["idle_bytes"], 0);
+        assert!(bytes(&row["nothing_on_bytes"]) > bytes(&row["everything_on_bytes"]));
+    }
+}
+
+#[test]
+fn a_card_is_recommended_a_model_by_the_rule() {
+    let recommend = |within: &str| {
+        let arguments = ["recommend", "--gpu", "RTX 4090", "--json", "--within", within];
+        json(&anywhere(&arguments))[0].clone()
+    };
+    let row = recommend("60");
+    assert_eq!(row["gpu"], "RTX 4090");
+    let cells = row["models"].as_array().unwrap();
+    assert_eq!(cells.len(), 3);
+    for cell in cells {
+        assert_eq!(cell["all_frames"], true, "{cell}");
+        assert!(bytes(&cell["peak_bytes"]) <= bytes(&cell["budget_bytes"]));
+    }
+    // As patience goes, so does the size of the model.
+    assert_eq!(row["recommended"], "CogVideoX1.5-5B");
+    let minutes = |model: usize| cells[model]["seconds"].as_f64().unwrap() / 60.0;
+    let between = format!("{}", (minutes(0) + minutes(1)) / 2.0);
+    assert_eq!(recommend(&between)["recommended"], "CogVideoX-5b");
+}
+
+#[test]
+fn a_saved_plan_runs_exactly_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = ["--device", "sim:64MB"];
+    let save = ["--offload", "40%", "--save", "plan.json", "--fps", "8", "--crf", "20"];
+    let output = small(folder.path(), &["plan"], &[&device[..], &save].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    let saved = json_file(folder.path().join("plan.json"));
+    has_the_schema(&saved);
+    let run = |flags: &[&str]| {
+        let start = ["generate", "A panda", "--plan", "plan.json", "--threads", "2", "-o", "v/"];
+        vidfit(folder.path(), &[&start[..], &["--report", "r.json"], flags].concat())
+    };
+    let output = run(&device);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report = json_file(folder.path().join("r.json"));
+    assert_eq!(report["measured_peak_bytes"], saved["peak_bytes"]);
+    assert_eq!(report["plan"]["placement"]["slots"], saved["placement"]["slots"]);
+    // Nothing but the plan says what is run; and it is never planned again.
+    for (flags, code, words) in [
+        (&["--frames", "9"][..], 2, &["--frames", "--plan"][..]),
+        (&["--vram-budget", "8MB"], 2, &["--vram-budget", "--plan"]),
+        (&["--device", "cpu"], 2, &["vidfit plan --save"]),
+        (&["--device", "sim:9MB"], 3, &["memory"]),
+    ] {
+        let output = run(flags);
+        assert_eq!(output.status.code(), Some(code), "{flags:?}: {}", stderr(&output));
+        says(&stderr(&output), words);
+    }
+    assert_eq!(json_file(folder.path().join("r.json"))["outcome"], "refused");
+    std::fs::write(folder.path().join("plan.json"), "{}").unwrap();
+    assert_eq!(run(&device).status.code(), Some(2));
+}
+
+/// Arguments that end in exit code 2, with a message that has all of the words.
+#[test]
+fn bad_input_is_explained() {
+    let here = checkpoint("5b");
+    let model = here.to_str().unwrap();
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["plan"], &["no model", "zai-org/CogVideoX-2b", "5b"]),
+        (&["plan", "--model", "somewhere/5b"], &["somewhere/5b"]),
+        (&["plan", "--model", "2b", "--gpu", "RTX 3060"], &["RTX 3060 12GB", "RTX 3060 8GB"]),
+        (&["plan", "--model", "2b", "--gpu", "toaster"], &["toaster", "vidfit gpus"]),
+        (&["plan", "--model", "2b", "--device", "sim:RTX 3060"], &["RTX 3060 Laptop"]),
+        (&["plan", "--model", "2b", "--device", "cuda:7"], &["card"]),
+        (&["plan", "--model", "2b", "--vram-budget", "8 GB"], &["8 GB", "7.5GB"]),
+        (&["plan", "--model", "2b", "--ram", "much"], &["much", "512MB"]),
+        (&["plan", "--model", "2b", "--offload", "140%"], &["140%", "sequential"]),
+        (&["plan", "--model", "2b", "--fit-order", "colour"], &["colour", "tiling"]),
+        (&["plan", "--model", "2b", "--frames", "many"], &["many", "fit"]),
+        (&["plan", "--model", "2b", "--frames", "10"], &["9 or 17"]),
+        (&["plan", "--model", "2b", "--gpu", "T4", "--device", "cpu"], &["--gpu", "--device"]),
+        (&["plan", "--model", "2b", "--threads", "100000"], &["cores"]),
+        (&["plan", "--model", model, "--all-gpus", "--frames", "fit"], &["recommend"]),
+        (&["plan", "--model", "2b", "--fallback-model", "nope"], &["nope"]),
+        (&["frames", "--model", "nope"], &["nope"]),
+        (&["recommend", "--gpu", "RTX 9999"], &["RTX 9999"]),
+        (&["recommend", "--within", "0"], &["--within"]),
+        (&["generate", "x", "--model", "5b"], &["models pull zai-org/CogVideoX-5b"]),
+        (&["generate", "x", "--model", model, "--device", "cuda"], &["CUDA"]),
+        (&["generate", "x", "--plan", "nowhere.json"], &["nowhere.json"]),
+        (&["generate", "x", "--model", model, "--report", "no/r.json"], &["mkdir -p"]),
+    ];
+    for (arguments, words) in cases {
+        let output = anywhere(arguments);
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
+        says(&message, words);
+    }
+}
