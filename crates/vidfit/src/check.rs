@@ -66,7 +66,8 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
     if report.fits { Ok(()) } else { Err(Failure::no()) }
 }
 
-/// The least that the job takes: in the reference's tiles, or smaller ones if those are too large.
+/// The least that the job takes: as a plan for little memory goes, in the reference's tiles; or as the
+/// search finds it, which tries smaller ones as well.
 fn least(wanted: &Wanted) -> Result<Planned, Failure> {
     let (checkpoint, request) = (wanted.checkpoint(), &wanted.request);
     let (job, _) = Job::new(checkpoint, request)?;
@@ -75,8 +76,7 @@ fn least(wanted: &Wanted) -> Result<Planned, Failure> {
         _ => job.with_tiles(tiles(checkpoint, request)?),
     };
     let least = plan_least(checkpoint, &job, wanted.offload, &wanted.target)?;
-    let is_last = request.tiling != TilingChoice::Auto;
-    if is_last || least.plan.device_bytes() <= wanted.target.budget_bytes() {
+    if least.plan.device_bytes() <= wanted.target.budget_bytes() {
         return Ok(least);
     }
     Ok(match wanted.ask().plan()? {

@@ -150,6 +150,17 @@ fn what_does_not_fit_ends_in_code_3_after_the_plan_and_with_what_would() {
 }
 
 #[test]
+fn a_smaller_model_takes_the_place_of_one_that_does_not_fit() {
+    let flags = ["--device", "sim:800MB", "--fallback-model", "2b", "--json"];
+    let plan = json(&anywhere(&[&["plan", "--model", "1.5"][..], &flags].concat()));
+    assert_eq!((&plan["model"], &plan["fits"]), (&"CogVideoX-2b".into(), &true.into()));
+    says(&plan["changes_picture"][0].to_string(), &["tiles"]);
+    says(&plan["changes_picture"][1].to_string(), &["CogVideoX-2b"]);
+    // The frames and the type are those that the other model was made for.
+    assert_eq!((&plan["video"]["frames"], &plan["video"]["dtype"]), (&49.into(), &"f16".into()));
+}
+
+#[test]
 fn the_host_must_have_room_too() {
     let folder = tempfile::tempdir().unwrap();
     let flags = ["--device", "sim:64MB", "--ram", "2MB"];
