@@ -6,6 +6,8 @@ use crate::device::{beside_results, dtype};
 use crate::exit::Failure;
 use crate::human::{seconds, size};
 use crate::model::{Model, names, published, smaller_than};
+use crate::say::note;
+use std::io::IsTerminal;
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::planner::{
     Alternative, Ask, Offload, PlanReport, Planned, Refused, Step, Target, fit, nearest,
@@ -153,6 +155,9 @@ impl Wanted {
             smaller_than(checkpoint.variant).into_iter().map(published).collect();
         let offered: Vec<&Model> = self.models[..1].iter().chain(&smaller).collect();
         let models: Vec<&Checkpoint> = offered.iter().map(|model| &model.checkpoint).collect();
+        if std::io::stderr().is_terminal() {
+            note!("it does not fit; looking for what would");
+        }
         let is_near = report.peak_bytes / NEAR <= report.budget_bytes;
         let others = if is_near { nearest(self.ask(), &models)? } else { Vec::new() };
         let mut lines = vec![needs(&report)];

@@ -36,16 +36,14 @@ const NO_PROMPT: &str =
 pub fn run(args: GenerateArgs) -> Result<(), Failure> {
     let shown = Shown::from(args.progress);
     let mut plan = None;
-    make(&args, shown, &mut plan).map_err(|failure| {
-        let Failure { code, message } = &failure;
+    make(&args, shown, &mut plan).inspect_err(|failure| {
+        let Failure { code, message } = failure;
         shown.event(json!({ "event": "error", "code": code, "message": message }));
-        if let Some(path) = &args.report {
-            let report = RunReport::of_plan(failure.outcome(), Some(message.clone()), plan.take());
-            if let Err(error) = report.save(path) {
-                shown.warn(&error.to_string());
-            }
+        let Some(path) = &args.report else { return };
+        let report = RunReport::of_plan(failure.outcome(), Some(message.clone()), plan.take());
+        if let Err(error) = report.save(path) {
+            shown.warn(&error.to_string());
         }
-        failure
     })
 }
 

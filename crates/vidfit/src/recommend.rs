@@ -56,13 +56,13 @@ struct Cell {
 
 /// Says which model suits which card.
 pub fn run(args: &RecommendArgs) -> Result<(), Failure> {
-    if !(args.within > 0.0) {
+    if args.within.is_nan() || args.within <= 0.0 {
         return Err(Failure::input("--within takes minutes, more than 0"));
     }
     let cards = cards(args)?;
     let mut rows: Vec<Vec<Cell>> = cards.iter().map(|_| Vec::new()).collect();
     for model in MODELS {
-        note!("planning {model} on {} cards", cards.len());
+        note!("planning {model}");
         let cells = on_all(model, &cards)?;
         rows.iter_mut().zip(cells).for_each(|(row, cell)| row.extend(cell));
     }
