@@ -43,6 +43,12 @@ impl Draw {
         self.below(10_001) as f64 / 10_000.0
     }
 
+    /// Nothing, everything, or some of it, rather less than more.
+    pub fn part(&mut self) -> f64 {
+        let some = self.share().powi(2);
+        self.of(&[0.0, 1.0, some, some])
+    }
+
     /// Whether something that happens once in `times` does.
     pub fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
