@@ -8,18 +8,20 @@ mod support;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-use support::card::{Bits, Draw, Extra, assert_as_planned, config, run, target};
+use support::card::{Bits, Draw, Extra, assert_as_planned, config, profile, run, target};
 use support::job_bed::Bed;
 use vidfit_cogvideox::scheduler::SchedulerKind;
 use vidfit_cpu::{Direction, Faults, SimDevice};
 use vidfit_engine::EngineError;
-use vidfit_engine::generate::Prepared;
+use vidfit_engine::generate::{self, Prepared, RunOptions};
+use vidfit_engine::placement::Streaming;
 use vidfit_engine::planner::{Offload, Target, replan};
 use vidfit_engine::progress::{Listener, Progress};
+use vidfit_engine::schedule::Schedule;
 use vidfit_engine::state::RunState;
-use vidfit_tensor::DType;
+use vidfit_tensor::{DType, Device};
 
 /// Trials of each variant: 500 in all.
 const TRIALS: usize = 125;
@@ -204,4 +206,62 @@ fn memory_shrinks_and_uploads_fail_in_bf16() {
 #[test]
 fn memory_shrinks_and_uploads_fail_with_1_5_in_f16() {
     memory_shrinks_and_uploads_fail(4, "1.5-dpm", SchedulerKind::Dpm, DType::F16);
+}
+
+/// Runs `prepared` until so much news of progress has come, and then stops it.
+fn interrupt(bed: &Bed, prepared: &Prepared, sim: &Arc<SimDevice>, news: usize) -> bool {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (setter, mut heard) = (stop.clone(), 0);
+    let listener = Box::new(move |progress| {
+        if matches!(progress, Progress::Advanced { .. }) {
+            heard += 1;
+            setter.fetch_or(heard == news, Ordering::Relaxed);
+        }
+    });
+    let device: Arc<dyn Device> = sim.clone();
+    let options = RunOptions {
+        stop: &stop,
+        listener,
+        keep_tensors: true,
+        capacity_bytes: u64::MAX,
+        poison: true,
+        state: None,
+        replan: None,
+    };
+    match generate::run(&bed.checkpoint, prepared, &device, options) {
+        Err(EngineError::Interrupted) => true,
+        Err(other) => panic!("{other}"),
+        Ok(_) => false,
+    }
+}
+
+/// Copies are ahead of the computing when it is stopped, and nobody asks for what they bring.
+#[test]
+fn a_run_that_is_stopped_leaves_no_copy_under_way() {
+    let bed = Bed::new("5b-dpm", SchedulerKind::Dpm, DType::F16);
+    for (slots, keeps_components) in [(3, false), (2, true), (1, false)] {
+        let streaming = Streaming::through(slots);
+        let resident = Streaming::RESIDENT;
+        let schedule = Schedule {
+            text: streaming,
+            conditioning: streaming,
+            denoise: if slots == 1 { resident } else { streaming },
+            decode: if slots == 1 { resident } else { streaming },
+            keeps_components,
+            ..Schedule::resident()
+        };
+        let prepared = bed.plan(schedule, None, &profile(1));
+        let mut config = config(prepared.plan.device_bytes(), 1, slots as u64);
+        config.copy_delay = Duration::from_micros(300)..=Duration::from_micros(600);
+        let sim = Arc::new(SimDevice::new(config).unwrap());
+        let mut stopped = 0;
+        while interrupt(&bed, &prepared, &sim, 1 + 2 * stopped) {
+            let name = format!("{slots} slots, stopped at {}", 1 + 2 * stopped);
+            assert_eq!((sim.violations(), sim.held_bytes()), (vec![], 0), "{name}");
+            stopped += 1;
+        }
+        assert!(stopped > 10, "{stopped} places to stop at");
+        let generated = run(&bed.checkpoint, &prepared, &sim, Extra::default()).unwrap();
+        Bits::of(&generated).assert_same(&bed.bits, "after many that were stopped");
+    }
 }
