@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::error::EngineError;
 use crate::request::Job;
 use crate::safetensors::{SafetensorsFile, StoredDtype, write_safetensors};
+use vidfit_cogvideox::scheduler::Update;
 
 /// A run after some of its steps. Values are widened to f32, which loses nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -94,7 +95,12 @@ impl RunState {
         let whole = state.steps_done <= job.steps.len()
             && state.embeds.len() == embeds
             && state.latents.len() == latents
-            && (state.previous.is_empty() || state.previous.len() == latents);
+            && state.previous.len() == if looks_back(job) { latents } else { 0 };
         if whole { Ok(state) } else { Err(wrong("it is damaged")) }
     }
+}
+
+/// Whether a job's scheduler needs its estimate of the step before.
+pub(crate) fn looks_back(job: &Job) -> bool {
+    job.steps.iter().any(|step| matches!(step.update, Update::Dpm(_)))
 }

@@ -3,6 +3,7 @@
 
 use super::CheckpointError;
 use crate::safetensors::{MappedBytes, ShardedTensors, StoredBytes, StoredDtype};
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 use std::collections::HashSet;
 use std::path::Path;
@@ -237,13 +238,26 @@ fn random_bytes(spec: &WeightSpec, dtype: DType) -> Vec<u8> {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         ((state >> 8) as f32 / (1 << 23) as f32 - 1.0) * scale
     };
-    let count = spec.shape.elements();
-    let mut bytes = Vec::with_capacity(count * dtype.bytes() as usize);
-    for _ in 0..count {
+    // In large pieces, so that even a build for tests spends its time in few loops.
+    let width = dtype.bytes() as usize;
+    let mut bytes = vec![0; spec.shape.elements() * width];
+    let (mut values, mut bits) = ([0.0_f32; 4096], [0_u16; 4096]);
+    for out in bytes.chunks_mut(values.len() * width) {
+        let count = out.len() / width;
+        let (values, bits) = (&mut values[..count], &mut bits[..count]);
+        values.iter_mut().for_each(|value| *value = next());
         match dtype {
-            DType::F32 => bytes.extend(next().to_le_bytes()),
-            DType::F16 => bytes.extend(f16::from_f32(next()).to_le_bytes()),
-            DType::BF16 => bytes.extend(bf16::from_f32(next()).to_le_bytes()),
+            DType::F32 => {
+                for (out, value) in out.chunks_exact_mut(4).zip(values) {
+                    out.copy_from_slice(&value.to_le_bytes());
+                }
+                continue;
+            }
+            DType::F16 => bits.reinterpret_cast_mut::<f16>().convert_from_f32_slice(values),
+            DType::BF16 => bits.reinterpret_cast_mut::<bf16>().convert_from_f32_slice(values),
+        }
+        for (out, bits) in out.chunks_exact_mut(2).zip(bits) {
+            out.copy_from_slice(&bits.to_le_bytes());
         }
     }
     bytes

@@ -5,10 +5,9 @@ use crate::checkpoint::Checkpoint;
 use crate::plan::{PHASES, Plan};
 use crate::progress::Watch;
 use crate::request::Job;
-use crate::state::RunState;
+use crate::state::{RunState, looks_back};
 use crate::text_to_video::Outputs;
 use std::time::Instant;
-use vidfit_cogvideox::scheduler::Update;
 use vidfit_cogvideox::vae::Piece;
 use vidfit_tensor::{Context, Copied, Device, Error, Tensor};
 
@@ -158,7 +157,7 @@ impl Outputs for Collecting<'_> {
             rest = after;
         }
         self.state.latents.resize(self.job.latent_elements(), 0.0);
-        if self.job.steps.iter().any(|step| matches!(step.update, Update::Dpm(_))) {
+        if looks_back(self.job) {
             self.state.previous.resize(self.job.latent_elements(), 0.0);
         }
         if let (Some(kept), Some(embeds)) = (&mut self.tensors, embeds.last()) {

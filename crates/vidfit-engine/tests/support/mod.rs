@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 pub mod bed;
+pub mod card;
+pub mod job_bed;
 pub mod published;
 pub mod saboteur;
 pub mod sparse;
