@@ -114,7 +114,7 @@ pub struct Job {
     pub tiling: Option<Tiling>,
     /// Latent channels of the image that the video starts from; 0 without one.
     pub image_channels: usize,
-    /// The model's name.
+    /// The folder of the model.
     pub model: String,
 }
 
@@ -136,7 +136,6 @@ impl Job {
     /// [`EngineError::Request`] if the checkpoint cannot make that, saying what it could make.
     pub fn new(checkpoint: &Checkpoint, request: &Request) -> Result<(Job, Warnings), EngineError> {
         let mut warnings = Vec::new();
-        let variant = checkpoint.variant;
         let (frames, height, width) = size(checkpoint, request, &mut warnings)?;
         let config = &checkpoint.transformer.config;
         let vae = &checkpoint.vae.config;
@@ -188,7 +187,7 @@ impl Job {
             dtype: request.dtype,
             tiling: None,
             image_channels: config.in_channels - config.out_channels,
-            model: variant.name().to_owned(),
+            model: checkpoint.dir.display().to_string(),
         };
         let tiles = tiles(checkpoint, request)?;
         let names_tiles = request.tile_height.is_some() || request.tile_width.is_some();

@@ -114,7 +114,7 @@ pub(super) fn first_that_fits(
     let memo = Memo::default();
     for way in ways {
         let trials = Trials { checkpoint, job: way, target };
-        let search = Search { trials, offload, memo: &memo };
+        let search = Search { trials, offload, memo: &memo, state: None };
         let least = search.least_of_phases()?;
         // What a phase takes by itself and in the whole differs by the layout alone.
         let may = |bytes: u64| bytes / 16 * 15 <= budget;
@@ -148,7 +148,7 @@ fn least_of_each(
 ) -> Result<Vec<LeastOfPhases>, EngineError> {
     let least = |job: &Job| {
         let trials = Trials { checkpoint, job, target };
-        Ok(Search { trials, offload, memo: &Memo::default() }.least_of_phases()?)
+        Ok(Search { trials, offload, memo: &Memo::default(), state: None }.least_of_phases()?)
     };
     ways.iter().map(least).collect()
 }
@@ -165,9 +165,9 @@ pub fn plan_least(
 ) -> Result<Planned, EngineError> {
     let offload = if offload == Offload::Auto { Offload::Sequential } else { offload };
     let trials = Trials { checkpoint, job, target };
-    let search = Search { trials, offload, memo: &Memo::default() };
+    let search = Search { trials, offload, memo: &Memo::default(), state: None };
     let schedule = search.least();
-    let plan = search.whole(&schedule, None)?;
+    let plan = search.whole(&schedule)?;
     Ok(Planned { job: job.clone(), schedule, plan, rejected: Vec::new() })
 }
 
@@ -198,13 +198,12 @@ pub fn replan(
     state: Option<&RunState>,
 ) -> Result<Result<Planned, Refused>, EngineError> {
     let trials = Trials { checkpoint, job, target };
-    let search = Search { trials, offload, memo: &Memo::default() };
+    let search = Search { trials, offload, memo: &Memo::default(), state };
     let budget_bytes = target.budget_bytes();
-    let Found::Fits(schedule, _) = search.within(budget_bytes)? else {
+    let Found::Fits(schedule, plan) = search.within(budget_bytes)? else {
         let least = plan_least(checkpoint, job, offload, target)?;
         return Ok(Err(Refused { least: Box::new(least), budget_bytes }));
     };
-    let plan = search.whole(&schedule, state)?;
     let planned = Planned { job: job.clone(), schedule, plan, rejected: Vec::new() };
     check_ram(checkpoint, &planned, target)?;
     Ok(Ok(planned))

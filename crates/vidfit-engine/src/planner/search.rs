@@ -29,6 +29,8 @@ pub(super) struct Search<'a> {
     pub trials: Trials<'a>,
     pub offload: Offload,
     pub memo: &'a Memo,
+    /// Where the run goes on from.
+    pub state: Option<&'a RunState>,
 }
 
 /// What a search comes to.
@@ -85,13 +87,9 @@ impl Search<'_> {
     }
 
     /// The whole job with this schedule.
-    pub fn whole(
-        &self,
-        schedule: &Schedule,
-        state: Option<&RunState>,
-    ) -> Result<Plan, EngineError> {
+    pub fn whole(&self, schedule: &Schedule) -> Result<Plan, EngineError> {
         let Trials { checkpoint, job, target } = self.trials;
-        Plan::timed(checkpoint, job, schedule, state, &target.profile, &target.rates)
+        Plan::timed(checkpoint, job, schedule, self.state, &target.profile, &target.rates)
     }
 
     /// The fastest schedule within `budget`. Each phase is searched by itself; what the whole takes
@@ -100,7 +98,7 @@ impl Search<'_> {
         let mut budgets = [budget; 3];
         for correction in 0..MOST_CORRECTIONS {
             let Some(schedule) = self.schedule(budgets)? else { break };
-            let plan = self.whole(&schedule, None)?;
+            let plan = self.whole(&schedule)?;
             if plan.device_bytes() <= budget {
                 return Ok(Found::Fits(schedule, plan));
             }
@@ -115,7 +113,7 @@ impl Search<'_> {
         // Phases by themselves are laid out a little better or worse than in the whole: whether the
         // least fits, only the whole can tell.
         let schedule = self.least();
-        let plan = self.whole(&schedule, None)?;
+        let plan = self.whole(&schedule)?;
         if plan.device_bytes() <= budget {
             return Ok(Found::Fits(schedule, plan));
         }
