@@ -5,7 +5,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use support::{checkpoint, command, files, stderr, vidfit};
+use support::{checkpoint, command, files, json_file, stderr, vidfit};
 use vidfit_engine::safetensors::{SafetensorsFile, StoredDtype};
 
 /// `generate` of a small video with the tiny 5b.
@@ -195,7 +195,7 @@ fn what_cannot_fit_is_refused_before_it_is_planned() {
     assert_eq!(files(folder.path()), [""; 0]);
 }
 
-/// Ctrl-C during the run: exit code 130, nothing left behind.
+/// Ctrl-C during the run: exit code 130, nothing left behind but the report that was asked for.
 #[cfg(unix)]
 #[test]
 fn ctrl_c_stops_the_run_and_leaves_nothing() {
@@ -204,7 +204,7 @@ fn ctrl_c_stops_the_run_and_leaves_nothing() {
     let mut child = command(folder.path(), &["generate", "A panda", "--frames", "33"])
         .args(["--model", model.to_str().unwrap()])
         .args(["--height", "192", "--width", "256", "--steps", "1000", "-o", "v.mp4"])
-        .args(["--progress", "json"])
+        .args(["--progress", "json", "--report", "r.json"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -216,7 +216,8 @@ fn ctrl_c_stops_the_run_and_leaves_nothing() {
     assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     lines.for_each(drop);
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert_eq!(files(folder.path()), [""; 0]);
+    assert_eq!(files(folder.path()), ["r.json"]);
+    assert_eq!(json_file(folder.path().join("r.json"))["outcome"], "interrupted");
 }
 
 /// A copy of a checkpoint that a test may damage.

@@ -4,7 +4,7 @@
 mod support;
 
 use serde_json::Value;
-use support::{checkpoint, files, json, json_file, says, small, stderr, stdout, vidfit};
+use support::{checkpoint, command, files, json, json_file, says, small, stderr, stdout, vidfit};
 
 fn anywhere(arguments: &[&str]) -> std::process::Output {
     let folder = tempfile::tempdir().unwrap();
@@ -158,6 +158,25 @@ fn a_smaller_model_takes_the_place_of_one_that_does_not_fit() {
     says(&plan["changes_picture"][1].to_string(), &["CogVideoX-2b"]);
     // The frames and the type are those that the other model was made for.
     assert_eq!((&plan["video"]["frames"], &plan["video"]["dtype"]), (&49.into(), &"f16".into()));
+}
+
+/// `vram_buffer` is the standing form of `--buffer`, for cards.
+#[test]
+fn the_settings_leave_memory_to_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = folder.path().join("config.toml");
+    std::fs::write(&settings, "vram_buffer = \"24MB\"").unwrap();
+    let model = checkpoint("5b");
+    let budget = |flags: &[&str]| {
+        let plan = ["plan", "--model", model.to_str().unwrap(), "--json"];
+        let mut command = command(folder.path(), &[&plan[..], flags].concat());
+        bytes(&json(&command.env("VIDFIT_CONFIG", &settings).output().unwrap())["budget_bytes"])
+    };
+    assert_eq!(budget(&["--device", "sim:64MB"]), 40 << 20);
+    assert_eq!(budget(&["--device", "sim:64MB", "--vram-budget", "50MB"]), 40 << 20);
+    assert_eq!(budget(&["--device", "sim:64MB", "--vram-budget", "30MB"]), 30 << 20);
+    assert_eq!(budget(&["--device", "sim:64MB", "--buffer", "1MB"]), 63 << 20);
+    assert!(budget(&["--device", "cpu", "--ram", "64MB"]) > 60 << 20);
 }
 
 #[test]
