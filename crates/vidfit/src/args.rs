@@ -332,6 +332,9 @@ pub enum BenchCommand {
         #[arg(long, value_name = "DIR", default_value = "tests/reference/fixtures")]
         fixtures: PathBuf,
     },
+    /// Execute phases of the published models, at their real widths with random weights, on
+    /// simulated cards of just the planned size. Takes about half an hour.
+    Execute(crate::bench::execute::ExecuteArgs),
     /// Time one case of this program and print one JSON object.
     #[command(hide = true)]
     Case {

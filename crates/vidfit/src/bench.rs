@@ -2,6 +2,8 @@
 
 mod cases;
 mod predict;
+pub mod execute;
+mod holders;
 
 use crate::args::{BenchArgs, BenchCommand};
 use crate::exit::Failure;
@@ -21,6 +23,7 @@ pub fn run(args: BenchArgs) -> Result<(), Failure> {
         BenchCommand::Reference { python, script, threads, repeat, only } => {
             reference(&python, &script, threads, repeat, only.as_deref())
         }
+        BenchCommand::Execute(args) => execute::run(&args),
     }
 }
 

@@ -1,0 +1,213 @@
+//! `vidfit bench execute`: phases of the published models, with random weights, on simulated cards
+//! of just the planned size.
+
+mod cases;
+mod phase;
+mod results;
+
+use super::holders::Held;
+use crate::exit::Failure;
+use crate::human::{grouped, size};
+use crate::say::line;
+use cases::{CASES, Case};
+use phase::{Executed, Kind, Phase, PhasePlan, card_of};
+use vidfit_cpu::SimDevice;
+use vidfit_engine::checkpoint::Checkpoint;
+use vidfit_engine::plan::Plan;
+use vidfit_engine::planner::Target;
+use vidfit_engine::schedule::Schedule;
+
+/// `vidfit bench execute`.
+#[derive(clap::Args)]
+pub struct ExecuteArgs {
+    /// Just this case.
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+    /// Threads that compute.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    threads: usize,
+}
+
+/// Executes the cases, and fails if anything is not as planned.
+pub fn run(args: &ExecuteArgs) -> Result<(), Failure> {
+    let is_chosen = |case: &&Case| args.only.as_ref().is_none_or(|name| name == case.name);
+    let chosen: Vec<&Case> = CASES.iter().filter(is_chosen).collect();
+    if chosen.is_empty() {
+        let names = CASES.map(|case| case.name).join(", ");
+        return Err(Failure::input(format!("there is no such case. There are: {names}")));
+    }
+    let mut broken = Vec::new();
+    for case in chosen {
+        broken.extend(execute(case, args.threads)?);
+    }
+    match broken.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::other(format!("this does not hold: {}", broken.join("; ")))),
+    }
+}
+
+/// Executes a case and tells of it. Returns what does not hold.
+fn execute(case: &Case, threads: usize) -> Result<Vec<String>, Failure> {
+    let published = Checkpoint::published(case.variant);
+    let whole = case.whole_job(&published)?;
+    let target = Target::of_device(&SimDevice::new(card_of(0, threads))?, u64::MAX);
+    let schedule = case.schedule(&published, &whole, &target)?;
+    let checkpoint = case.checkpoint();
+    let job = case.job(&checkpoint)?;
+    line!("{}: {}", case.name, describe(case, &checkpoint, &published));
+
+    let phase = Phase { kind: case.kind, checkpoint: &checkpoint, job: &job, schedule: &schedule };
+    let plan = phase.plan(&target.profile)?;
+    let refused = plan.is_refused_with_less(target.profile.alignment, threads)?;
+    let executed = phase.execute(&plan, threads)?;
+    tell_execution(&plan, &executed, threads);
+    let mut broken = differences(&plan, &executed);
+    if refused {
+        line!("  refused    on a card with {} bytes less", target.profile.alignment);
+    } else {
+        broken.push("a card with less memory was accepted".into());
+    }
+
+    let layout = Plan::new(&published, &whole, &schedule, None, &target.profile)?.layout;
+    let of_whole = layout.phases.iter().find(|phase| phase.name == case.kind.name());
+    let whole_bytes = of_whole.map_or(0, |phase| phase.peak_bytes);
+    let held = super::holders::held_at_fullest(&layout.trace, case.kind.name());
+    line!(
+        "  whole job  {} in this phase's arena with all blocks, steps and frames; {}",
+        size(whole_bytes),
+        compare(&plan.held(case.kind), &held)
+    );
+
+    broken.extend(compare_placements(case, &checkpoint, &schedule, &target, threads)?);
+    for what in &broken {
+        line!("  DOES NOT HOLD: {what}");
+    }
+    line!("");
+    Ok(broken.into_iter().map(|what| format!("{}: {what}", case.name)).collect())
+}
+
+fn describe(case: &Case, checkpoint: &Checkpoint, published: &Checkpoint) -> String {
+    let [frames, rows, columns] = case.latents;
+    let work = match case.kind {
+        Kind::Denoise => {
+            let config = &checkpoint.transformer.config;
+            let video = config.grid(frames, rows, columns).map_or(0, |grid| grid.tokens());
+            format!(
+                "{} of {} blocks, {} tokens, both halves of guidance, {} steps",
+                case.layers,
+                published.transformer.config.num_layers,
+                grouped((video + config.max_text_seq_length) as u64),
+                case.steps
+            )
+        }
+        Kind::Decode => {
+            let tiles = if case.is_tiled { "the reference's tiles" } else { "one piece" };
+            let caches = if case.pages_caches { "paged to the host" } else { "on the card" };
+            format!(
+                "the published VAE, {frames} latent frames of {rows}×{columns} in {tiles}, caches \
+                 {caches}"
+            )
+        }
+    };
+    let slots = if case.slots == 1 { "one slot" } else { "two slots" };
+    let dtype = case.variant.published_dtype();
+    format!("{}, {work}, {dtype}, weights streamed through {slots}", case.variant)
+}
+
+fn tell_execution(plan: &PhasePlan, executed: &Executed, threads: usize) {
+    let bytes = |bytes: u64| grouped(bytes);
+    line!(
+        "  planned    {} bytes: {} of arena and {} of scratch ({})",
+        bytes(plan.device_bytes()),
+        bytes(plan.arena_bytes()),
+        bytes(plan.device_bytes() - plan.arena_bytes()),
+        size(plan.device_bytes())
+    );
+    line!(
+        "  measured   {} at the peak, highest byte touched {}; the card held {}",
+        bytes(executed.peak_bytes),
+        bytes(executed.highest_byte),
+        bytes(executed.held_bytes)
+    );
+    line!(
+        "  copied in  {} planned, {} counted; out {} planned, {} counted",
+        bytes(plan.copied().uploaded_bytes),
+        bytes(executed.copied.uploaded_bytes),
+        bytes(plan.copied().downloaded_bytes),
+        bytes(executed.copied.downloaded_bytes)
+    );
+    line!("  host       {} waited there for the card at most", size(executed.host_peak_bytes));
+    line!(
+        "  results    {} values, {} not finite, digest {:016x}; {} violations found by the checker",
+        grouped(executed.results.values as u64),
+        executed.results.not_finite,
+        executed.results.digest,
+        executed.violations.len()
+    );
+    line!("  time       {:.1} s on {threads} threads", executed.seconds);
+}
+
+/// What was executed otherwise than planned.
+fn differences(plan: &PhasePlan, executed: &Executed) -> Vec<String> {
+    let mut broken = executed.violations.clone();
+    let mut hold = |holds: bool, what: &str| {
+        if !holds {
+            broken.push(what.to_owned());
+        }
+    };
+    hold(executed.peak_bytes == plan.arena_bytes(), "the measured peak is not the planned one");
+    hold(executed.highest_byte <= plan.arena_bytes(), "a byte beyond the plan was touched");
+    hold(executed.held_bytes == plan.device_bytes(), "the card held something else than planned");
+    hold(executed.copied == plan.copied(), "not as much was copied as planned");
+    hold(executed.results.values > 0, "nothing came out");
+    hold(executed.results.not_finite == 0, "not everything that came out is finite");
+    broken
+}
+
+/// How what the whole job holds at its fullest differs from what the case holds.
+fn compare(case: &[Held], whole: &[Held]) -> String {
+    let bytes_of = |held: &[Held], what: &str| {
+        held.iter().find(|held| held.what == what).map_or(0, |held| held.bytes)
+    };
+    let kinds = whole.iter().chain(case.iter().filter(|held| bytes_of(whole, &held.what) == 0));
+    let differences: Vec<String> = kinds
+        .filter_map(|held| {
+            let (here, there) = (bytes_of(case, &held.what), bytes_of(whole, &held.what));
+            (here != there)
+                .then(|| format!("{}: {} and not {}", held.what, size(there), size(here)))
+        })
+        .collect();
+    match differences.is_empty() {
+        true => "it holds the same tensors at its fullest".into(),
+        false => format!("it holds more or less of {}", differences.join(", ")),
+    }
+}
+
+/// Executes a small job of the case's in several placements, each on a card of its planned size.
+fn compare_placements(
+    case: &Case,
+    checkpoint: &Checkpoint,
+    own: &Schedule,
+    target: &Target,
+    threads: usize,
+) -> Result<Vec<String>, Failure> {
+    let job = case.small_job(checkpoint)?;
+    let (mut told, mut broken, mut first) = (Vec::new(), Vec::new(), None);
+    for (name, schedule) in Case::placements(*own) {
+        let phase = Phase { kind: case.kind, checkpoint, job: &job, schedule: &schedule };
+        let plan = phase.plan(&target.profile)?;
+        let executed = phase.execute(&plan, threads)?;
+        told.push(format!("{name} {}", size(plan.arena_bytes())));
+        broken.extend(differences(&plan, &executed));
+        let results = first.get_or_insert_with(|| executed.results.clone());
+        if *results != executed.results {
+            broken.push(format!("placement {name:?} changes the bits"));
+        }
+    }
+    let [frames, rows, columns] = case.small;
+    if broken.is_empty() {
+        let told = told.join(", ");
+        line!("  same bits  from {frames}×{rows}×{columns} latents in three placements: {told}");
+    }
+    Ok(broken)
+}
