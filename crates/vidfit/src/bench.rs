@@ -4,6 +4,8 @@ mod cases;
 mod predict;
 pub mod execute;
 mod holders;
+pub mod memory;
+mod table;
 
 use crate::args::{BenchArgs, BenchCommand};
 use crate::exit::Failure;
@@ -23,6 +25,7 @@ pub fn run(args: BenchArgs) -> Result<(), Failure> {
         BenchCommand::Reference { python, script, threads, repeat, only } => {
             reference(&python, &script, threads, repeat, only.as_deref())
         }
+        BenchCommand::Memory(args) => memory::run(&args),
         BenchCommand::Execute(args) => execute::run(&args),
     }
 }

@@ -73,9 +73,9 @@ fn execute(case: &Case, threads: usize) -> Result<Vec<String>, Failure> {
     let whole_bytes = of_whole.map_or(0, |phase| phase.peak_bytes);
     let held = super::holders::held_at_fullest(&layout.trace, case.kind.name());
     line!(
-        "  whole job  {} in this phase's arena with all blocks, steps and frames; {}",
-        size(whole_bytes),
-        compare(&plan.held(case.kind), &held)
+        "  whole job  {} bytes of arena in this phase, with all blocks, steps and frames{}",
+        grouped(whole_bytes),
+        compare((plan.arena_bytes(), &plan.held(case.kind)), (whole_bytes, &held))
     );
 
     broken.extend(compare_placements(case, &checkpoint, &schedule, &target, threads)?);
@@ -164,22 +164,28 @@ fn differences(plan: &PhasePlan, executed: &Executed) -> Vec<String> {
     broken
 }
 
-/// How what the whole job holds at its fullest differs from what the case holds.
-fn compare(case: &[Held], whole: &[Held]) -> String {
+/// How much more the whole job takes than the case, and what that is.
+fn compare((case_bytes, case): (u64, &[Held]), (whole_bytes, whole): (u64, &[Held])) -> String {
     let bytes_of = |held: &[Held], what: &str| {
-        held.iter().find(|held| held.what == what).map_or(0, |held| held.bytes)
+        held.iter().find(|held| held.what == what).map_or(0, |held| held.bytes as i64)
     };
     let kinds = whole.iter().chain(case.iter().filter(|held| bytes_of(whole, &held.what) == 0));
-    let differences: Vec<String> = kinds
-        .filter_map(|held| {
-            let (here, there) = (bytes_of(case, &held.what), bytes_of(whole, &held.what));
-            (here != there)
-                .then(|| format!("{}: {} and not {}", held.what, size(there), size(here)))
-        })
+    let mut differences: Vec<(&str, i64)> = kinds
+        .map(|held| (&*held.what, bytes_of(whole, &held.what) - bytes_of(case, &held.what)))
         .collect();
-    match differences.is_empty() {
-        true => "it holds the same tensors at its fullest".into(),
-        false => format!("it holds more or less of {}", differences.join(", ")),
+    let difference = whole_bytes as i64 - case_bytes as i64;
+    let known: i64 = differences.iter().map(|(_, bytes)| bytes).sum();
+    differences.push(("gaps between tensors", difference - known));
+    let signed =
+        |bytes: i64| format!("{}{}", if bytes < 0 { "-" } else { "+" }, size(bytes.unsigned_abs()));
+    let told: Vec<String> = differences
+        .iter()
+        .filter(|(_, bytes)| *bytes != 0)
+        .map(|(what, bytes)| format!("{what} {}", signed(*bytes)))
+        .collect();
+    match told.is_empty() {
+        true => ": just as much".into(),
+        false => format!(": {} ({})", signed(difference), told.join(", ")),
     }
 }
 
