@@ -55,3 +55,48 @@ pub fn held_at_fullest(trace: &Trace, phase: &str) -> Vec<Held> {
     held.sort_by_key(|held| std::cmp::Reverse(held.bytes));
     held
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vidfit_tensor::Request;
+
+    #[test]
+    fn the_fullest_moment_of_a_phase_is_found() {
+        let request = |label: &str, bytes| Request { label: label.into(), bytes };
+        let phase = |name: &str| Event::Phase(name.into());
+        let trace = Trace {
+            alignment: 1,
+            host_peak_bytes: 0,
+            requests: vec![
+                request("embeds", 5),
+                request("weight slot 0", 7),
+                request("a.0/conv1", 20),
+                request("a.1/conv1", 30),
+                request("b/conv2", 100),
+            ],
+            events: vec![
+                phase("text"),
+                Event::Birth(0),
+                phase("denoise"),
+                Event::Birth(1),
+                Event::Birth(2),
+                Event::Birth(3),
+                Event::Death(2),
+                phase("decode"),
+                Event::Birth(4),
+            ],
+        };
+        let held = |phase| -> Vec<(String, usize, u64)> {
+            let held = held_at_fullest(&trace, phase).into_iter();
+            held.map(|held| (held.what, held.count, held.bytes)).collect()
+        };
+        assert_eq!(held("text"), [("embeds".into(), 1, 5)]);
+        let expected =
+            [("conv1".into(), 2, 50), ("weight slot 0".into(), 1, 7), ("embeds".into(), 1, 5)];
+        assert_eq!(held("denoise"), expected);
+        assert_eq!(held("decode")[0], ("conv2".into(), 1, 100));
+        let weights = held_at_fullest(&trace, "denoise").into_iter().filter(Held::is_weights);
+        assert_eq!(weights.map(|held| held.bytes).sum::<u64>(), 7);
+    }
+}

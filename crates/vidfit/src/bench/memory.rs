@@ -8,6 +8,7 @@ use super::holders::Held;
 use super::table::Table;
 use crate::exit::Failure;
 use crate::human::size;
+use crate::say::answer;
 use plans::{CARD, Model, PhaseMemory, Video, gigabytes, video_of};
 use vidfit_engine::checkpoint::Variant;
 use vidfit_engine::generate::result_bytes;
@@ -35,14 +36,17 @@ struct Least {
     planned: Planned,
 }
 
-/// Prints all tables, and fails if a limit does not hold.
-pub fn run(args: &MemoryArgs) -> Result<(), Failure> {
-    let mut all = Vec::new();
-    for variant in Variant::ALL {
+impl Least {
+    fn new(variant: Variant) -> Result<Least, Failure> {
         let model = Model::new(variant)?;
         let planned = model.least(TILED)?;
-        all.push(Least { variant, model, planned });
+        Ok(Least { variant, model, planned })
     }
+}
+
+/// Prints all tables, and fails if a limit does not hold.
+pub fn run(args: &MemoryArgs) -> Result<(), Failure> {
+    let all = Variant::ALL.into_iter().map(Least::new).collect::<Result<Vec<_>, _>>()?;
     let mut limits = Limits::default();
     let mut tables = vec![
         least_budgets(&all, &mut limits),
@@ -52,7 +56,8 @@ pub fn run(args: &MemoryArgs) -> Result<(), Failure> {
     ];
     tables.extend(growth::tables()?);
     tables.push(host_memory(&all)?);
-    tables.iter().for_each(|table| table.print(args.markdown));
+    let texts: Vec<String> = tables.iter().map(|table| table.text(args.markdown)).collect();
+    answer(&texts.join("\n"))?;
     match limits.exceeded.is_empty() {
         true => Ok(()),
         false => Err(Failure::other(format!("over its limit: {}", limits.exceeded.join("; ")))),
@@ -105,10 +110,11 @@ fn least_budgets(all: &[Least], limits: &mut Limits) -> Table {
         title: "The least possible budgets".into(),
         note: format!(
             "The whole pipeline from the prompt to the frames, 16 bits, guidance on, decoded in \
-             the reference's tiles. *Arena* is all tensors, weights included; *scratch* is the \
-             workspace of matrix products; both together are reserved, once. *Outside* is what \
-             the catalogue puts down to driver, context and kernels of an {CARD}. *Reference* is \
-             the larger of its step and its decoding in tiles, without any weights. GB."
+             the reference's tiles; for the I2V models without the encoding of the image. The \
+             arena is all tensors, weights included; scratch is the workspace of matrix products; \
+             both together are reserved, once. Outside of that is what the catalogue puts down to \
+             driver, context and kernels of an {CARD}. The reference is the larger of its step \
+             and its decoding in tiles, without any weights. GB."
         ),
         columns: vec![
             "model",
@@ -200,16 +206,17 @@ fn strategies(all: &[Least]) -> Result<Table, Failure> {
         for (n, (name, planned)) in ways.iter().enumerate() {
             let mut row = vec![if n == 0 { variant.name().to_owned() } else { String::new() }];
             row.push((*name).to_owned());
-            row.extend(PHASES.map(|phase| gigabytes(PhaseMemory::of(planned, phase).arena_bytes)));
+            row.extend(PHASES.map(|phase| gigabytes(PhaseMemory::of(planned, phase).live_bytes())));
             row.push(gigabytes(planned.plan.device_bytes()));
             rows.push(row);
         }
     }
     Ok(Table {
         title: "Strategies".into(),
-        note: "The arena of each phase, and what is reserved, at the published sizes. The first \
-               three are the fastest of their kind, with large chunks and all caches on the card; \
-               *streamed* is the least. Between them lies whatever a budget allows. GB."
+        note: "What is alive when each phase is fullest, and what is reserved, at the published \
+               sizes. The first three are the fastest of their kind, with large chunks and all \
+               caches on the card; streamed is the least. Between them lies whatever a budget \
+               allows. GB."
             .into(),
         columns: vec!["model", "weights; decoding", "text", "denoise", "decode", "reserved"],
         words: 2,
@@ -232,7 +239,7 @@ fn holders(all: &[Least]) -> Table {
                 if n == 0 { variant.name().to_owned() } else { String::new() },
                 phase.to_owned(),
                 largest.join(", "),
-                size(memory.held.iter().map(|held| held.bytes).sum()),
+                size(memory.live_bytes()),
                 size(memory.arena_bytes),
             ]);
         }
@@ -273,11 +280,41 @@ fn host_memory(all: &[Least]) -> Result<Table, Failure> {
         note: "What a job holds in RAM, decoding in tiles: staging for copies; what waits for the \
                card (modulations of all steps, weights that had to be converted, paged caches); \
                frames and what the run could go on from. Weights are read from the memory map: \
-               *page cache* is the largest component's file, which the system keeps if it has \
+               page cache is the largest component's file, which the system keeps if it has \
                room and reads again if not. GB."
             .into(),
         columns: vec!["model", "weights", "staging", "waiting", "results", "held", "page cache"],
         words: 2,
         rows,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The document has these rows, to the digit.
+    #[test]
+    fn the_document_says_what_the_plans_say() {
+        let document = include_str!("../../../../docs/memory.md");
+        let all: Vec<Least> =
+            Variant::ALL.into_iter().map(|variant| Least::new(variant).unwrap()).collect();
+        let mut limits = Limits::default();
+        let table = least_budgets(&all, &mut limits).text(true);
+        assert!(
+            document.contains(&table),
+            "docs/memory.md is out of date (vidfit bench memory --markdown): {table}"
+        );
+        assert!(limits.exceeded.is_empty(), "{:?}", limits.exceeded);
+    }
+
+    #[test]
+    fn what_exceeds_its_limit_is_named() {
+        let mut limits = Limits::default();
+        assert_eq!(limits.cell("a", 1 << 30, Some(1.0)), "≤ 1.00");
+        assert_eq!(limits.cell("b", 1 << 40, None), "");
+        assert!(limits.exceeded.is_empty());
+        assert_eq!(limits.cell("c", (1 << 30) + 1, Some(1.0)), "exceeds 1.00");
+        assert_eq!(limits.exceeded, ["c takes 1.00 GB, not 1"]);
+    }
 }

@@ -1,7 +1,5 @@
 //! Tables of results, for a terminal or for a document.
 
-use crate::say::line;
-
 /// A table with a title and a few sentences.
 pub struct Table {
     /// What it shows.
@@ -17,33 +15,31 @@ pub struct Table {
 }
 
 impl Table {
-    /// Prints it, as Markdown or in columns.
-    pub fn print(&self, markdown: bool) {
+    /// The table as Markdown, or in columns.
+    pub fn text(&self, markdown: bool) -> String {
         let title = if markdown { format!("### {}", self.title) } else { self.title.clone() };
-        line!("{title}\n\n{}\n", self.note);
+        let mut lines = vec![title, String::new(), self.note.clone(), String::new()];
         let widths = self.widths();
         let header: Vec<String> = self.columns.iter().map(|name| (*name).to_owned()).collect();
-        self.print_row(&header, &widths, markdown);
+        lines.push(self.row(&header, &widths, markdown));
         if markdown {
             let rule = |n: usize| if n < self.words { "---" } else { "---:" };
             let rules: Vec<&str> = (0..self.columns.len()).map(rule).collect();
-            line!("|{}|", rules.join("|"));
+            lines.push(format!("|{}|", rules.join("|")));
         }
-        for row in &self.rows {
-            self.print_row(row, &widths, markdown);
-        }
-        line!("");
+        lines.extend(self.rows.iter().map(|row| self.row(row, &widths, markdown)));
+        lines.push(String::new());
+        lines.join("\n")
     }
 
-    fn print_row(&self, cells: &[String], widths: &[usize], markdown: bool) {
+    fn row(&self, cells: &[String], widths: &[usize], markdown: bool) -> String {
         if markdown {
-            line!("| {} |", cells.join(" | "));
-            return;
+            return format!("| {} |", cells.join(" | "));
         }
         let padded = cells.iter().zip(widths).enumerate().map(|(n, (cell, width))| {
             if n < self.words { format!("{cell:width$}") } else { format!("{cell:>width$}") }
         });
-        line!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     }
 
     fn widths(&self) -> Vec<usize> {

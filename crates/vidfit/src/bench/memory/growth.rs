@@ -21,8 +21,8 @@ struct Point {
     /// them for n tokens of width D (four D × D matrices and a feed-forward layer of 8·D², two
     /// operations each), attention 4·n²·D.
     block_flops: f64,
-    latent_frames: f64,
-    latent_pixels: f64,
+    frames: f64,
+    pixels: f64,
     denoise_bytes: u64,
     decode_bytes: u64,
     tiled_bytes: u64,
@@ -52,7 +52,7 @@ pub fn tables() -> Result<[Table; 2], Failure> {
                 ratio(&|point| point.tokens),
                 gigabytes(now.decode_bytes),
                 ratio(&|point| point.decode_bytes as f64),
-                ratio(&|point| point.latent_pixels),
+                ratio(&|point| point.pixels),
                 gigabytes(now.tiled_bytes),
                 ratio(&|point| point.tiled_bytes as f64),
             ]);
@@ -67,7 +67,7 @@ pub fn tables() -> Result<[Table; 2], Failure> {
                 ratio(&|point| point.tokens * point.tokens),
                 format!("{:.1} s", now.decode_seconds),
                 ratio(&|point| point.decode_seconds),
-                ratio(&|point| point.latent_pixels * point.latent_frames),
+                ratio(&|point| point.pixels * point.frames),
             ]);
             before = Some(now);
         }
@@ -83,7 +83,7 @@ fn point(model: &Model, (frames, height, width): (usize, usize, usize)) -> Resul
     let inner = config.inner_dim() as f64;
     let (least, tiled) = (model.least(video)?, model.least(Video { is_tiled: true, ..video })?);
     let whole = model.fastest(video, Offload::Model)?;
-    let activations = |planned, phase| PhaseMemory::of(planned, phase).activation_bytes();
+    let activations = |planned, phase| PhaseMemory::of(planned, phase).live_activation_bytes();
     let seconds = |phase: &str| {
         whole.plan.phases.iter().find(|work| work.name == phase).map_or(0.0, |work| work.seconds)
     };
@@ -91,8 +91,8 @@ fn point(model: &Model, (frames, height, width): (usize, usize, usize)) -> Resul
         video: video_of(&job),
         tokens,
         block_flops: 24.0 * tokens * inner * inner + 4.0 * tokens * tokens * inner,
-        latent_frames: (job.latent_frames - job.padding_frames) as f64,
-        latent_pixels: (job.latent_height * job.latent_width) as f64,
+        frames: job.frames as f64,
+        pixels: (job.height * job.width) as f64,
         denoise_bytes: activations(&least, "denoise"),
         decode_bytes: activations(&least, "decode"),
         tiled_bytes: activations(&tiled, "decode"),
@@ -104,11 +104,11 @@ fn point(model: &Model, (frames, height, width): (usize, usize, usize)) -> Resul
 fn memory_table(rows: Vec<Vec<String>>) -> Table {
     Table {
         title: "Growth of memory".into(),
-        note: "Arena without weights, in GB, of the plan that takes the least. × is the ratio to \
-               the row before. Denoising grows with the tokens; decoding as a whole with the \
-               pixels of a frame, and not with the frames, which go through it by eights; in \
-               tiles with neither, but for the edges that are kept for blending, all frames of \
-               them."
+        note: "What is alive when a phase of the least plan is fullest, without weights, in GB; × \
+               is the ratio to the row before. Denoising grows with the tokens. Decoding as a \
+               whole grows with the pixels of a frame, and not with the number of frames, of \
+               which there are nine at a time at most; in tiles with neither, but for the edges \
+               that are kept for blending, those of all frames."
             .into(),
         columns: vec![
             "model",
@@ -118,7 +118,7 @@ fn memory_table(rows: Vec<Vec<String>>) -> Table {
             "tokens ×",
             "decode",
             "×",
-            "pixels ×",
+            "pixels of one ×",
             "decode in tiles",
             "×",
         ],
@@ -131,10 +131,12 @@ fn time_table(rows: Vec<Vec<String>>) -> Table {
     Table {
         title: "Growth of time".into(),
         note: format!(
-            "Predicted seconds of 50 steps and of decoding as a whole on the {CARD} of the \
+            "Predicted seconds of 50 steps, and of decoding as a whole, on the {CARD} of the \
              catalogue, if its memory held each component whole. A block's arithmetic is \
-             24·n·D² for its linear layers and 4·n²·D for attention (n tokens of width D): its \
-             ratio lies between that of the tokens and that of their square."
+             24·n·D² for its linear layers and 4·n²·D for attention (n tokens of width D), so its \
+             ratio lies between that of the tokens and that of their square; attention is taken \
+             to reach less of a card's rate than products do, so it weighs more in time than in \
+             arithmetic. Decoding takes time by the pixels of all frames."
         ),
         columns: vec![
             "model",
@@ -147,7 +149,7 @@ fn time_table(rows: Vec<Vec<String>>) -> Table {
             "tokens² ×",
             "decode",
             "×",
-            "latent pixels ×",
+            "pixels of all ×",
         ],
         words: 2,
         rows,

@@ -68,7 +68,8 @@ impl Model {
     }
 }
 
-/// What a phase holds in its plan.
+/// What a phase holds in its plan. Offsets are chosen for the fullest phase of a job: in others the
+/// arena may be in use higher up than it would have to be.
 pub struct PhaseMemory {
     /// The highest byte of the arena in use.
     pub arena_bytes: u64,
@@ -91,9 +92,19 @@ impl PhaseMemory {
         }
     }
 
-    /// What is left without the weights: activations, inputs, results, and gaps between them.
+    /// All that is alive at its fullest moment.
+    pub fn live_bytes(&self) -> u64 {
+        self.held.iter().map(|held| held.bytes).sum()
+    }
+
+    /// The arena without the weights: activations, inputs, results, and gaps between them.
     pub fn activation_bytes(&self) -> u64 {
         self.arena_bytes - self.weight_bytes
+    }
+
+    /// What is alive at its fullest moment without the weights.
+    pub fn live_activation_bytes(&self) -> u64 {
+        self.live_bytes() - self.weight_bytes
     }
 }
 
