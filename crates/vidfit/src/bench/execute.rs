@@ -59,6 +59,7 @@ fn execute(case: &Case, threads: usize) -> Result<Vec<String>, Failure> {
     let phase = Phase { kind: case.kind, checkpoint: &checkpoint, job: &job, schedule: &schedule };
     let plan = phase.plan(&target.profile)?;
     let refused = plan.is_refused_with_less(target.profile.alignment, threads)?;
+    tell_plan(&plan);
     let executed = phase.execute(&plan, threads)?;
     tell_execution(&plan, &executed, threads);
     let mut broken = differences(&plan, &executed);
@@ -114,27 +115,29 @@ fn describe(case: &Case, checkpoint: &Checkpoint, published: &Checkpoint) -> Str
     format!("{}, {work}, {dtype}, weights streamed through {slots}", case.variant)
 }
 
-fn tell_execution(plan: &PhasePlan, executed: &Executed, threads: usize) {
-    let bytes = |bytes: u64| grouped(bytes);
+fn tell_plan(plan: &PhasePlan) {
     line!(
         "  planned    {} bytes: {} of arena and {} of scratch ({})",
-        bytes(plan.device_bytes()),
-        bytes(plan.arena_bytes()),
-        bytes(plan.device_bytes() - plan.arena_bytes()),
+        grouped(plan.device_bytes()),
+        grouped(plan.arena_bytes()),
+        grouped(plan.device_bytes() - plan.arena_bytes()),
         size(plan.device_bytes())
     );
+}
+
+fn tell_execution(plan: &PhasePlan, executed: &Executed, threads: usize) {
     line!(
         "  measured   {} at the peak, highest byte touched {}; the card held {}",
-        bytes(executed.peak_bytes),
-        bytes(executed.highest_byte),
-        bytes(executed.held_bytes)
+        grouped(executed.peak_bytes),
+        grouped(executed.highest_byte),
+        grouped(executed.held_bytes)
     );
     line!(
         "  copied in  {} planned, {} counted; out {} planned, {} counted",
-        bytes(plan.copied().uploaded_bytes),
-        bytes(executed.copied.uploaded_bytes),
-        bytes(plan.copied().downloaded_bytes),
-        bytes(executed.copied.downloaded_bytes)
+        grouped(plan.copied().uploaded_bytes),
+        grouped(executed.copied.uploaded_bytes),
+        grouped(plan.copied().downloaded_bytes),
+        grouped(executed.copied.downloaded_bytes)
     );
     line!("  host       {} waited there for the card at most", size(executed.host_peak_bytes));
     line!(

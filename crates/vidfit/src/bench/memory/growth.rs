@@ -6,11 +6,12 @@ use crate::exit::Failure;
 use vidfit_engine::checkpoint::Variant;
 use vidfit_engine::planner::Offload;
 
-/// Videos of which each is twice as long or twice as high and wide as the one before.
-const SERIES: [(Variant, [(usize, usize, usize); 3]); 3] = [
-    (Variant::FiveB, [(25, 480, 720), (49, 480, 720), (97, 480, 720)]),
-    (Variant::FiveB, [(49, 240, 368), (49, 480, 720), (49, 960, 1440)]),
-    (Variant::OneFive, [(41, 768, 1360), (81, 768, 1360), (161, 768, 1360)]),
+/// Frames, height and width of videos, each about twice as long, or twice as high and wide, as the
+/// one before.
+const SERIES: [(Variant, [[usize; 3]; 3]); 3] = [
+    (Variant::FiveB, [[25, 480, 720], [49, 480, 720], [97, 480, 720]]),
+    (Variant::FiveB, [[49, 240, 368], [49, 480, 720], [49, 960, 1440]]),
+    (Variant::OneFive, [[41, 768, 1360], [81, 768, 1360], [161, 768, 1360]]),
 ];
 
 /// What a video takes, and what it takes it for.
@@ -36,8 +37,8 @@ pub fn tables() -> Result<[Table; 2], Failure> {
     for (variant, videos) in SERIES {
         let model = Model::new(variant)?;
         let mut before: Option<Point> = None;
-        for (frames, height, width) in videos {
-            let now = point(&model, (frames, height, width))?;
+        for [frames, height, width] in videos {
+            let now = point(&model, [frames, height, width])?;
             let name = |n: usize| if n == 0 { variant.name().to_owned() } else { String::new() };
             let row = usize::from(before.is_some());
             let ratio = |of: &dyn Fn(&Point) -> f64| match &before {
@@ -75,7 +76,7 @@ pub fn tables() -> Result<[Table; 2], Failure> {
     Ok([memory_table(memory), time_table(time)])
 }
 
-fn point(model: &Model, (frames, height, width): (usize, usize, usize)) -> Result<Point, Failure> {
+fn point(model: &Model, [frames, height, width]: [usize; 3]) -> Result<Point, Failure> {
     let video = Video { frames: Some(frames), size: Some((height, width)), is_tiled: false };
     let job = model.job(video)?;
     let config = &model.checkpoint.transformer.config;
