@@ -1,10 +1,10 @@
 //! `vidfit bench`: this program and the reference, side by side.
 
 mod cases;
-mod predict;
 pub mod execute;
 mod holders;
 pub mod memory;
+mod predict;
 mod table;
 
 use crate::args::{BenchArgs, BenchCommand};

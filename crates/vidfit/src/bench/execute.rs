@@ -5,7 +5,7 @@ mod cases;
 mod phase;
 mod results;
 
-use super::holders::Held;
+use super::holders::{Held, held_at_fullest};
 use crate::exit::Failure;
 use crate::human::{grouped, size};
 use crate::say::line;
@@ -15,6 +15,7 @@ use vidfit_cpu::SimDevice;
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::plan::Plan;
 use vidfit_engine::planner::Target;
+use vidfit_engine::request::Job;
 use vidfit_engine::schedule::Schedule;
 
 /// `vidfit bench execute`.
@@ -23,6 +24,9 @@ pub struct ExecuteArgs {
     /// Just this case.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
+    /// Just the small jobs that several placements are compared by.
+    #[arg(long)]
+    small: bool,
     /// Threads that compute.
     #[arg(long, value_name = "N", default_value_t = 2)]
     threads: usize,
@@ -38,7 +42,7 @@ pub fn run(args: &ExecuteArgs) -> Result<(), Failure> {
     }
     let mut broken = Vec::new();
     for case in chosen {
-        broken.extend(execute(case, args.threads)?);
+        broken.extend(execute(case, args)?);
     }
     match broken.is_empty() {
         true => Ok(()),
@@ -47,7 +51,8 @@ pub fn run(args: &ExecuteArgs) -> Result<(), Failure> {
 }
 
 /// Executes a case and tells of it. Returns what does not hold.
-fn execute(case: &Case, threads: usize) -> Result<Vec<String>, Failure> {
+fn execute(case: &Case, args: &ExecuteArgs) -> Result<Vec<String>, Failure> {
+    let threads = args.threads;
     let published = Checkpoint::published(case.variant);
     let whole = case.whole_job(&published)?;
     let target = Target::of_device(&SimDevice::new(card_of(0, threads))?, u64::MAX);
@@ -56,7 +61,27 @@ fn execute(case: &Case, threads: usize) -> Result<Vec<String>, Failure> {
     let job = case.job(&checkpoint)?;
     line!("{}: {}", case.name, describe(case, &checkpoint, &published));
 
-    let phase = Phase { kind: case.kind, checkpoint: &checkpoint, job: &job, schedule: &schedule };
+    let mut broken = Vec::new();
+    if !args.small {
+        let phase =
+            Phase { kind: case.kind, checkpoint: &checkpoint, job: &job, schedule: &schedule };
+        broken = execute_at_size(&phase, &target, threads)?;
+        tell_whole(case, &phase, (&published, &whole), &target)?;
+    }
+    broken.extend(compare_placements(case, &checkpoint, &schedule, &target, threads)?);
+    for what in &broken {
+        line!("  DOES NOT HOLD: {what}");
+    }
+    line!("");
+    Ok(broken.into_iter().map(|what| format!("{}: {what}", case.name)).collect())
+}
+
+/// Executes a phase in what was planned. Returns what does not hold.
+fn execute_at_size(
+    phase: &Phase<'_>,
+    target: &Target,
+    threads: usize,
+) -> Result<Vec<String>, Failure> {
     let plan = phase.plan(&target.profile)?;
     let refused = plan.is_refused_with_less(target.profile.alignment, threads)?;
     tell_plan(&plan);
@@ -68,23 +93,27 @@ fn execute(case: &Case, threads: usize) -> Result<Vec<String>, Failure> {
     } else {
         broken.push("a card with less memory was accepted".into());
     }
+    Ok(broken)
+}
 
-    let layout = Plan::new(&published, &whole, &schedule, None, &target.profile)?.layout;
+/// Tells what the phase takes in the whole job that the case is cut from.
+fn tell_whole(
+    case: &Case,
+    phase: &Phase<'_>,
+    (published, whole): (&Checkpoint, &Job),
+    target: &Target,
+) -> Result<(), Failure> {
+    let plan = phase.plan(&target.profile)?;
+    let layout = Plan::new(published, whole, phase.schedule, None, &target.profile)?.layout;
     let of_whole = layout.phases.iter().find(|phase| phase.name == case.kind.name());
     let whole_bytes = of_whole.map_or(0, |phase| phase.peak_bytes);
-    let held = super::holders::held_at_fullest(&layout.trace, case.kind.name());
+    let held = held_at_fullest(&layout.trace, case.kind.name());
     line!(
         "  whole job  {} bytes of arena in this phase, with all blocks, steps and frames{}",
         grouped(whole_bytes),
         compare((plan.arena_bytes(), &plan.held(case.kind)), (whole_bytes, &held))
     );
-
-    broken.extend(compare_placements(case, &checkpoint, &schedule, &target, threads)?);
-    for what in &broken {
-        line!("  DOES NOT HOLD: {what}");
-    }
-    line!("");
-    Ok(broken.into_iter().map(|what| format!("{}: {what}", case.name)).collect())
+    Ok(())
 }
 
 fn describe(case: &Case, checkpoint: &Checkpoint, published: &Checkpoint) -> String {
