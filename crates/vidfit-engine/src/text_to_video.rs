@@ -90,15 +90,22 @@ pub fn run(
 }
 
 /// Where each component's weights are.
-pub(crate) struct ComponentWeights<'a> {
+pub struct ComponentWeights<'a> {
+    /// Where they are brought.
     pub cx: &'a Context<'a>,
+    /// What they are.
     pub checkpoint: &'a Checkpoint,
+    /// What they are for.
     pub job: &'a Job,
+    /// What of them stays, and what is streamed.
     pub schedule: &'a Schedule,
 }
 
 impl<'a> ComponentWeights<'a> {
-    /// Each layer is used once.
+    /// The text encoder's. Each layer is used once.
+    ///
+    /// # Errors
+    /// As [`Placed::new`].
     pub fn text_encoder(&self) -> Result<Placed<'a>, Error> {
         let component = &self.checkpoint.text_encoder;
         let usage = Use { blocks: component.config.encoder_blocks(), passes: 1 };
@@ -113,8 +120,11 @@ impl<'a> ComponentWeights<'a> {
         Placed::new(*self.cx, &component.weights, self.job.dtype, usage, streaming)
     }
 
-    /// Each block is used once in every step that is left. A dry run makes fewer of them, and brings
-    /// nothing for those that it does not make.
+    /// The transformer's. Each block is used once in every step that is left. A dry run makes fewer
+    /// of them, and brings nothing for those that it does not make.
+    ///
+    /// # Errors
+    /// As [`Placed::new`].
     pub fn transformer(&self, state: Option<&RunState>) -> Result<Placed<'a>, Error> {
         let component = &self.checkpoint.transformer;
         let left = self.job.steps.len() - state.map_or(0, |state| state.steps_done);
@@ -123,7 +133,10 @@ impl<'a> ComponentWeights<'a> {
         Placed::new(*self.cx, &component.weights, self.job.dtype, usage, self.schedule.denoise)
     }
 
-    /// Each block is used once in every chunk of every tile.
+    /// The decoder's. Each block is used once in every chunk of every tile.
+    ///
+    /// # Errors
+    /// As [`Placed::new`].
     pub fn decoder(&self) -> Result<Placed<'a>, Error> {
         let (component, job) = (&self.checkpoint.vae, self.job);
         let size = (job.latent_height, job.latent_width);
@@ -135,7 +148,10 @@ impl<'a> ComponentWeights<'a> {
 }
 
 /// The text phase: embeddings of all halves of guidance, `[tokens, width]` each.
-pub(crate) fn encode_prompts(
+///
+/// # Errors
+/// As [`t5::encode`].
+pub fn encode_prompts(
     cx: &Context<'_>,
     weights: &Placed<'_>,
     checkpoint: &Checkpoint,
@@ -161,8 +177,12 @@ fn restore_prompts(
     job.prompts.iter().map(&mut restore).collect()
 }
 
-/// The denoise phase: `[F, C, h, w]`.
-pub(crate) fn denoise<'a>(
+/// The denoise phase, by itself what `run` makes of the prompts' embeddings: `[F, C, h, w]`. The
+/// transformer's weights are `placed` already, or are for this phase alone.
+///
+/// # Errors
+/// As the model's functions and `outputs`.
+pub fn denoise<'a>(
     cx: &Context<'_>,
     weights: &ComponentWeights<'a>,
     placed: Option<Placed<'a>>,
@@ -237,8 +257,12 @@ pub(crate) fn denoise<'a>(
     Ok(latents)
 }
 
-/// The decode phase.
-pub(crate) fn decode<'a>(
+/// The decode phase, by itself what `run` makes of `latents`, `[F, C, h, w]`. The decoder's weights
+/// are `placed` already, or are for this phase alone.
+///
+/// # Errors
+/// As [`vae::decode`] and `outputs`.
+pub fn decode<'a>(
     cx: &Context<'_>,
     weights: &ComponentWeights<'a>,
     placed: Option<Placed<'a>>,

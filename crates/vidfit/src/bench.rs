@@ -1,7 +1,11 @@
 //! `vidfit bench`: this program and the reference, side by side.
 
 mod cases;
+pub mod execute;
+mod holders;
+pub mod memory;
 mod predict;
+mod table;
 
 use crate::args::{BenchArgs, BenchCommand};
 use crate::exit::Failure;
@@ -21,6 +25,8 @@ pub fn run(args: BenchArgs) -> Result<(), Failure> {
         BenchCommand::Reference { python, script, threads, repeat, only } => {
             reference(&python, &script, threads, repeat, only.as_deref())
         }
+        BenchCommand::Memory(args) => memory::run(&args),
+        BenchCommand::Execute(args) => execute::run(&args),
     }
 }
 
