@@ -49,6 +49,13 @@ impl Schedule {
         }
     }
 
+    /// This schedule with what `least` does in the decode phase, and with what it does before.
+    pub(crate) fn with_less(&self, least: &Schedule) -> [Schedule; 2] {
+        let decode_less = Schedule { decode: least.decode, decoder: least.decoder, ..*self };
+        let before_less = Schedule { decode: self.decode, decoder: self.decoder, ..*least };
+        [decode_less, before_less]
+    }
+
     /// What a device can do without having searched: [`Schedule::in_place`] or
     /// [`Schedule::resident`].
     pub fn plain(profile: &Profile) -> Schedule {

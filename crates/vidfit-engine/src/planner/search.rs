@@ -96,12 +96,14 @@ impl Search<'_> {
     /// beyond that is then taken from the budgets of the phases that go beyond it.
     pub fn within(&self, budget: u64) -> Result<Found, EngineError> {
         let mut budgets = [budget; 3];
+        let mut last = None;
         for correction in 0..MOST_CORRECTIONS {
             let Some(schedule) = self.schedule(budgets)? else { break };
             let plan = self.whole(&schedule)?;
             if plan.device_bytes() <= budget {
                 return Ok(Found::Fits(schedule, plan));
             }
+            last = Some(schedule);
             if schedule.keeps_components {
                 break;
             }
@@ -110,12 +112,30 @@ impl Search<'_> {
                 *allowed = allowed.saturating_sub(excess << correction);
             }
         }
-        // Phases by themselves are laid out a little better or worse than in the whole: whether the
-        // least fits, only the whole can tell.
-        let schedule = self.least();
-        let plan = self.whole(&schedule)?;
-        if plan.device_bytes() <= budget {
+        // Phases by themselves are laid out a little better or worse than in the whole, and where
+        // there is hardly room, corrections go too far. Whether one phase's least, everything
+        // streamed, or the least of all fits, only the whole can tell.
+        let least = self.least();
+        let mut rest: Vec<Schedule> = last.iter().flat_map(|last| last.with_less(&least)).collect();
+        if self.offload == Offload::Auto {
+            let memo = &Memo::default();
+            let streamed = Search { offload: Offload::Sequential, memo, ..*self };
+            rest.extend(streamed.schedule([budget; 3])?);
+        }
+        let mut best: Option<(Schedule, Plan)> = None;
+        for schedule in rest {
+            let plan = self.whole(&schedule)?;
+            let is_faster = best.as_ref().is_none_or(|(_, best)| plan.seconds() < best.seconds());
+            if plan.device_bytes() <= budget && is_faster {
+                best = Some((schedule, plan));
+            }
+        }
+        if let Some((schedule, plan)) = best {
             return Ok(Found::Fits(schedule, plan));
+        }
+        let plan = self.whole(&least)?;
+        if plan.device_bytes() <= budget {
+            return Ok(Found::Fits(least, plan));
         }
         let decode = plan.layout.phases.iter().find(|phase| phase.name == "decode");
         let decode_bytes = decode.map_or(0, |phase| phase.peak_bytes) + plan.scratch_bytes;
