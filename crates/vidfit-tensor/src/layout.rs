@@ -29,8 +29,11 @@ pub struct Layout {
 pub struct PhasePeak {
     /// The phase's name.
     pub name: String,
-    /// The highest offset in use during the phase.
+    /// The highest offset in use during the phase. In a phase that is not the fullest it may lie
+    /// above what the phase needs: the layout makes the whole small.
     pub peak_bytes: u64,
+    /// The most bytes alive at once during the phase: what it needs.
+    pub live_bytes: u64,
     /// The tensors alive when the phase holds the most bytes, largest first: who holds the peak.
     pub holders: Vec<Request>,
 }
@@ -195,7 +198,12 @@ fn phases(trace: &Trace, lives: &[(usize, usize)], offsets: &[u64]) -> Vec<Phase
                 continue;
             }
             Event::Phase(name) => {
-                let phase = PhasePeak { name: name.clone(), peak_bytes: 0, holders: Vec::new() };
+                let phase = PhasePeak {
+                    name: name.clone(),
+                    peak_bytes: 0,
+                    live_bytes,
+                    holders: Vec::new(),
+                };
                 phases.push((phase, when));
                 fullest = 0;
                 alive_after(when).map(end).max().unwrap_or(0)
@@ -206,6 +214,7 @@ fn phases(trace: &Trace, lives: &[(usize, usize)], offsets: &[u64]) -> Vec<Phase
         phase.peak_bytes = phase.peak_bytes.max(top);
         if live_bytes > fullest {
             (fullest, *fullest_when) = (live_bytes, when);
+            phase.live_bytes = live_bytes;
         }
     }
     let with_holders = phases.into_iter().map(|(mut phase, fullest)| {

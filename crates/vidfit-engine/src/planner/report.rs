@@ -97,8 +97,10 @@ pub struct Placement {
 pub struct PhaseReport {
     /// `text`, `encode`, `denoise` or `decode`.
     pub name: String,
-    /// Device memory at its fullest, scratch included.
+    /// Device memory at its fullest, scratch included: as far up as tensors lie.
     pub peak_bytes: u64,
+    /// The most that is alive at once, scratch included: what the phase needs, were it alone.
+    pub live_bytes: u64,
     /// Its time.
     pub seconds: f64,
     /// Of that, the time that the arithmetic waits for copies.
@@ -229,6 +231,7 @@ fn phases(checkpoint: &Checkpoint, planned: &Planned, target: &Target) -> Vec<Ph
         PhaseReport {
             name: work.name.clone(),
             peak_bytes: peak.map_or(0, |peak| peak.peak_bytes) + planned.plan.scratch_bytes,
+            live_bytes: peak.map_or(0, |peak| peak.live_bytes) + planned.plan.scratch_bytes,
             seconds: work.seconds,
             waiting_seconds: work.waiting_seconds,
             uploaded_bytes: work.uploaded_bytes,

@@ -31,7 +31,7 @@ pub fn announce(shown: Shown, prepared: &Prepared, report: &PlanReport, output: 
     let phases: Vec<String> = report
         .phases
         .iter()
-        .map(|phase| format!("{} {}", phase.name, size(phase.peak_bytes)))
+        .map(|phase| format!("{} {}", phase.name, size(phase.live_bytes)))
         .collect();
     shown.say(&format!(
         "memory: {} of {}, reserved once ({})",

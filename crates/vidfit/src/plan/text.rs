@@ -112,11 +112,11 @@ fn table(phases: &[PhaseReport]) -> Vec<String> {
         let [name, peak, time, waiting, uploads, holder] = cells;
         format!("{name:9} {peak:>9}  {time:>12}  {waiting:>12}  {uploads:>9}  {holder}")
     };
-    let head = row(["phase", "peak", "time", "of it waits", "uploads", "most of the peak is"]);
+    let head = row(["phase", "needs", "time", "of it waits", "uploads", "most of the peak is"]);
     let of = |phase: &PhaseReport| {
         row([
             &phase.name,
-            &size(phase.peak_bytes),
+            &size(phase.live_bytes),
             &seconds(phase.seconds),
             &seconds(phase.waiting_seconds),
             &size(phase.uploaded_bytes),
@@ -153,7 +153,7 @@ fn groups(phase: &PhaseReport) -> Vec<Group> {
 const MOST_HOLDERS: usize = 8;
 
 fn holders(phase: &PhaseReport) -> Vec<String> {
-    let head = format!("{}: {} at its fullest, of which", phase.name, size(phase.peak_bytes));
+    let head = format!("{}: {} at its fullest, of which", phase.name, size(phase.live_bytes));
     let of = |group: &Group| {
         let alike = match group.count {
             1 => String::new(),
