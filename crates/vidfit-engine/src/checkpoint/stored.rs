@@ -7,7 +7,7 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use vidfit_cogvideox::weights::{Form, Manifest, WeightSpec};
 use vidfit_tensor::{DType, HostBytes, Tensor};
 
@@ -92,12 +92,16 @@ impl StoredWeights {
                 WeightSource::File(stored.expect("checked when opened"))
             }
             Store::Nowhere(_) => WeightSource::Nowhere,
-            Store::Random(dtype) => WeightSource::Memory(random_bytes(spec, *dtype)),
+            Store::Random(dtype) => WeightSource::Random(RandomBytes {
+                spec: spec.clone(),
+                dtype: *dtype,
+                bytes: OnceLock::new(),
+            }),
         }
     }
 
     /// The bytes of a weight, as stored; none for a plan's weights, which are nowhere.
-    pub fn bytes(&self, spec: &WeightSpec) -> Arc<dyn HostBytes> {
+    fn bytes(&self, spec: &WeightSpec) -> Arc<dyn HostBytes> {
         match &self.store {
             Store::Files(files) => {
                 let bytes = files.mapped(stored_name(files, &spec.key));
@@ -141,10 +145,17 @@ impl StoredWeights {
 pub enum WeightSource {
     /// In a file.
     File(StoredBytes),
-    /// In memory.
-    Memory(Vec<u8>),
+    /// Made up when they are first read.
+    Random(RandomBytes),
     /// Nowhere: in a plan.
     Nowhere,
+}
+
+/// A weight that is made up, see [`StoredWeights`].
+pub struct RandomBytes {
+    spec: WeightSpec,
+    dtype: DType,
+    bytes: OnceLock<Vec<u8>>,
 }
 
 impl WeightSource {
@@ -155,7 +166,8 @@ impl WeightSource {
     pub fn read(&self, first: u64, out: &mut [u8]) -> Result<(), String> {
         match self {
             WeightSource::File(stored) => stored.read(first, out),
-            WeightSource::Memory(bytes) => {
+            WeightSource::Random(random) => {
+                let bytes = random.bytes.get_or_init(|| random_bytes(&random.spec, random.dtype));
                 out.copy_from_slice(&bytes[first as usize..][..out.len()]);
                 Ok(())
             }
