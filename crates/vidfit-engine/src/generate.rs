@@ -159,32 +159,30 @@ fn reserve(
     options: &mut RunOptions<'_>,
 ) -> Result<Prepared, EngineError> {
     prepared.job.check_runnable(checkpoint)?;
+    let buffer_bytes = options.replan.as_ref().map_or(0, |(_, target)| target.buffer_bytes);
     let mut prepared = prepared.clone();
-    let mut last = None;
-    for _ in 0..MOST_PLANS {
+    for plans in 0.. {
         let needed = prepared.plan.device_bytes();
-        let free = device.free_bytes().unwrap_or(u64::MAX);
-        if needed <= free.min(options.capacity_bytes) {
+        let free = device.free_bytes().map_or(u64::MAX, |free| free.saturating_sub(buffer_bytes));
+        let available_bytes = free.min(options.capacity_bytes);
+        let refused = if needed <= available_bytes {
             match device.reserve(prepared.plan.layout.peak_bytes) {
                 Ok(()) => return Ok(prepared),
-                Err(source) => last = Some(source),
+                Err(source) => EngineError::CannotReserve { source },
             }
-        }
-        let Some((offload, target)) = &options.replan else {
-            return match last {
-                Some(source) => Err(EngineError::CannotReserve { source }),
-                None => Err(EngineError::DoesNotFit {
-                    required_bytes: needed,
-                    available_bytes: free.min(options.capacity_bytes),
-                    tiled: prepared.job.tiling.is_some(),
-                }),
-            };
+        } else {
+            let tiled = prepared.job.tiling.is_some();
+            EngineError::DoesNotFit { required_bytes: needed, available_bytes, tiled }
         };
-        // Fragments make what is free more than what can be had at once: a little less each time.
-        let free = device.free_bytes().unwrap_or(u64::MAX).min(options.capacity_bytes);
-        let free = if last.is_some() && needed <= free { needed / 16 * 15 } else { free };
+        let Some((offload, target)) = options.replan.as_ref().filter(|_| plans < MOST_PLANS) else {
+            return Err(refused);
+        };
+        // What is free need not be in one piece: where that was refused, clearly less.
+        let free =
+            available_bytes.min(if needed <= available_bytes { needed / 4 * 3 } else { free });
         let target = Target {
             free_bytes: free.saturating_add(target.overhead_bytes),
+            limit_bytes: None,
             buffer_bytes: 0,
             ..target.clone()
         };
@@ -196,8 +194,7 @@ fn reserve(
         let Planned { job, schedule, plan, .. } = planned;
         prepared = Prepared { job, schedule, plan, ..prepared };
     }
-    let never = Error::Device { device: device.profile().name.clone(), what: "no memory".into() };
-    Err(EngineError::CannotReserve { source: last.unwrap_or(never) })
+    unreachable!("the last plan is reserved or refused")
 }
 
 fn run_reserved(

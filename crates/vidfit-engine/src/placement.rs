@@ -121,12 +121,13 @@ impl<'a> Placed<'a> {
         let places = specs.iter().enumerate().map(|(place, spec)| (spec.name.clone(), place));
         let places = places.collect();
         let born = cx.device.fence();
-        bring_ahead(&cx, &resident, 0, born);
         let streamed = specs.iter().zip(&share.splits).map(|(spec, split)| {
             let packed = Packed::new(weights, dtype, spec, &split.streamed);
             (spec.name.clone(), packed)
         });
+        // From here on nothing fails: copies that are begun are waited for by whoever drops this.
         let ring = Ring::new(cx, streamed.collect(), usage.passes, streaming)?;
+        bring_ahead(&cx, &resident, 0, born);
         Ok(Placed { cx, weights, dtype, resident, places, born, ring: RefCell::new(ring) })
     }
 

@@ -7,6 +7,12 @@ use vidfit_cogvideox::transformer::TransformerSchedule;
 use vidfit_cogvideox::vae::DecodeSchedule;
 use vidfit_tensor::Profile;
 
+/// More tokens than any job has.
+const MOST_ROWS: usize = 1 << 24;
+
+/// More slots than are of use.
+const MOST_SLOTS: usize = 64;
+
 /// The schedule of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Schedule {
@@ -47,6 +53,21 @@ impl Schedule {
             conditioning: Streaming::through(2),
             ..Schedule::in_place()
         }
+    }
+
+    /// Why a model with so many heads cannot be run so, if it cannot. Schedules from files may be
+    /// anything.
+    pub fn problem(&self, heads: usize) -> Option<String> {
+        let TransformerSchedule { rows, head_groups } = self.transformer;
+        if !(1..=MOST_ROWS).contains(&rows) {
+            return Some(format!("{rows} tokens at a time"));
+        }
+        if head_groups == 0 || !heads.is_multiple_of(head_groups) {
+            return Some(format!("{heads} heads in {head_groups} groups"));
+        }
+        let phases = [self.text, self.conditioning, self.denoise, self.decode];
+        let slots = phases.iter().map(|phase| phase.slots).find(|n| !(1..=MOST_SLOTS).contains(n));
+        slots.map(|slots| format!("{slots} slots"))
     }
 
     /// This schedule with what `least` does in the decode phase, and with what it does before.

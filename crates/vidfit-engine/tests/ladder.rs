@@ -57,6 +57,11 @@ fn the_ladder_takes_the_first_step_of_the_users_order() {
     let size = plan(1024 * MIB, &[Step::Size]).unwrap();
     assert!(size.planned.job.width < 720 && size.planned.job.tiling.is_none(), "{}", size.what);
 
+    // Tiles have their turn like everything else.
+    let frames_first = plan(1400 * MIB, &[Step::Size, Step::Tiling]).unwrap();
+    assert!(frames_first.planned.job.tiling.is_none(), "{}", frames_first.what);
+    assert!(frames_first.what.ends_with("pixels"), "{}", frames_first.what);
+
     // Smaller than any single change makes it: changes on top of one another, or nothing.
     let both = plan(480 * MIB, &[Step::Tiling, Step::Frames, Step::Size]).unwrap();
     assert!(both.planned.plan.device_bytes() <= 480 * MIB, "{}", both.what);

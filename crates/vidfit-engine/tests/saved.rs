@@ -11,6 +11,7 @@ use vidfit_cpu::{SimConfig, SimDevice};
 use vidfit_engine::EngineError;
 use vidfit_engine::planner::{Ask, Offload, SavedPlan, Target};
 use vidfit_engine::request::Request;
+use vidfit_engine::schedule::Schedule;
 use vidfit_tensor::{DType, Device};
 
 fn saved(case: &Case, offload: Offload) -> (SavedPlan, Arc<SimDevice>) {
@@ -64,6 +65,25 @@ fn a_plan_that_leads_elsewhere_is_refused() {
     let mut other = plan.clone();
     other.run.digest = "0".into();
     refused(&other);
+    // What a schedule must not hold.
+    let heads = checkpoint.transformer.config.num_attention_heads;
+    for change in [
+        (|schedule| schedule.transformer.rows = 0) as fn(&mut Schedule),
+        |schedule| schedule.transformer.rows = usize::MAX,
+        |schedule| schedule.transformer.head_groups = 0,
+        |schedule| schedule.transformer.head_groups = 7919,
+        |schedule| schedule.denoise.slots = 0,
+        |schedule| schedule.text.slots = usize::MAX,
+    ] {
+        let mut other = plan.clone();
+        change(&mut other.run.schedule);
+        assert!(other.run.schedule.problem(heads).is_some());
+        refused(&other);
+    }
+    let mut boundless = plan.clone();
+    let request = &mut boundless.run.request;
+    (request.frames, request.height, request.width) = (Some(4097), Some(16_384), Some(16_384));
+    refused(&boundless);
     // Another device, with another alignment.
     let cpu = vidfit_cpu::CpuDevice::profile_of(2);
     assert!(plan.prepare(&checkpoint, &cpu).is_err());

@@ -211,7 +211,7 @@ pub fn replan(
 
 /// Refuses a job that is beyond all measure without planning it: the plan alone could take more
 /// memory than there is.
-fn check_planable(
+pub(super) fn check_planable(
     checkpoint: &Checkpoint,
     ways: &[Job],
     available_bytes: u64,

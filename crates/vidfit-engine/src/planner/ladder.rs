@@ -148,24 +148,13 @@ pub fn fit(
     order: &[Step],
     models: &[&Checkpoint],
 ) -> Result<Option<Alternative>, EngineError> {
-    let mut request = ask.request.clone();
-    let mut words: Vec<String> = Vec::new();
-    if order.contains(&Step::Tiling) && request.tiling == TilingChoice::Off {
-        request.tiling = TilingChoice::Auto;
-        words.push("tiles".into());
-        if let Some(planned) = ask.instead(&request)? {
-            return Ok(Some(Alternative { what: "tiles".into(), request, model: 0, planned }));
-        }
-    }
     for is_cumulative in [false, true] {
-        let mut base = request.clone();
+        let mut base = ask.request.clone();
         for step in order {
             let from = Ask { request: &base, ..ask };
-            if let Some(mut other) = changes(from, *step, models)? {
-                if !words.is_empty() {
-                    other.what = format!("{}, {}", words.join(", "), other.what);
-                }
-                return Ok(Some(other));
+            if let Some(other) = changes(from, *step, models)? {
+                let what = differences(ask, &other, models);
+                return Ok(Some(Alternative { what, ..other }));
             }
             if is_cumulative {
                 base = smallest(from, *step);
@@ -173,6 +162,27 @@ pub fn fit(
         }
     }
     Ok(None)
+}
+
+/// In what an alternative differs from what was asked for, in words.
+fn differences(ask: Ask<'_>, other: &Alternative, models: &[&Checkpoint]) -> String {
+    let mut words = Vec::new();
+    let job = &other.planned.job;
+    if other.model > 0 {
+        words.push(models[other.model].variant.name().to_owned());
+    }
+    if let Ok((asked, _)) = Job::new(ask.checkpoint, ask.request) {
+        if asked.frames != job.frames {
+            words.push(format!("{} frames", job.frames));
+        }
+        if (asked.height, asked.width) != (job.height, job.width) {
+            words.push(format!("{}×{} pixels", job.width, job.height));
+        }
+    }
+    if job.tiling.is_some() && ask.request.tiling == TilingChoice::Off {
+        words.push("tiles".into());
+    }
+    words.join(", ")
 }
 
 /// The three nearest jobs that fit, each with one change.

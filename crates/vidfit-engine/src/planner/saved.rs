@@ -1,6 +1,6 @@
 //! A plan in a file: executed exactly, or refused.
 
-use super::decide::Planned;
+use super::decide::{Planned, check_planable};
 use super::report::{PlanReport, SCHEMA_VERSION};
 use super::target::{Offload, Target};
 use crate::checkpoint::Checkpoint;
@@ -123,6 +123,11 @@ impl SavedPlan {
         if let Some(problem) = tiling.and_then(|t| t.problem(&checkpoint.vae.config)) {
             return Err(EngineError::Request(problem));
         }
+        let heads = checkpoint.transformer.config.num_attention_heads;
+        if let Some(problem) = schedule.problem(heads) {
+            return Err(EngineError::Request(format!("the saved plan asks for {problem}")));
+        }
+        check_planable(checkpoint, std::slice::from_ref(&job), u64::MAX)?;
         let plan = Plan::new(checkpoint, &job, schedule, None, profile)?;
         let found = format!("{:016x}", plan.digest());
         if found != *digest || plan.device_bytes() != self.report.peak_bytes {
