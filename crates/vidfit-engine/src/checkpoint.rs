@@ -136,6 +136,15 @@ impl Checkpoint {
 }
 
 impl Checkpoint {
+    /// What tells this checkpoint from others and from itself before a change: its folder, and names,
+    /// lengths and times of its files.
+    pub fn identity(&self) -> String {
+        let dir = self.dir.canonicalize().unwrap_or_else(|_| self.dir.clone());
+        let weights = [&self.text_encoder.weights, &self.transformer.weights, &self.vae.weights];
+        let identities = weights.map(StoredWeights::identity);
+        format!("{} {}", dir.display(), identities.join(" "))
+    }
+
     /// Videos have a multiple of so many frames, and one.
     pub fn frame_step(&self) -> usize {
         2 * self.vae.config.temporal_compression_ratio

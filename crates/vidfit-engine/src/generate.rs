@@ -122,7 +122,7 @@ impl Prepared {
 impl From<Refused> for EngineError {
     fn from(refused: Refused) -> EngineError {
         EngineError::DoesNotFit {
-            required_bytes: refused.least.plan.device_bytes(),
+            required_bytes: refused.required_bytes,
             available_bytes: refused.budget_bytes,
             tiled: refused.least.job.tiling.is_some(),
         }
@@ -177,16 +177,29 @@ fn reserve(
         let Some((offload, target)) = options.replan.as_ref().filter(|_| plans < MOST_PLANS) else {
             return Err(refused);
         };
-        // What is free need not be in one piece: where that was refused, clearly less.
-        let free =
-            available_bytes.min(if needed <= available_bytes { needed / 4 * 3 } else { free });
-        let target = Target {
-            free_bytes: free.saturating_add(target.overhead_bytes),
-            limit_bytes: None,
-            buffer_bytes: 0,
-            ..target.clone()
+        // Somebody may have taken some since it was asked for. If not, what is free is not in one
+        // piece: then clearly less, or the least.
+        let free = device.free_bytes().map_or(u64::MAX, |free| free.saturating_sub(buffer_bytes));
+        let available_bytes = free.min(options.capacity_bytes);
+        let again = |offload: Offload, budget_bytes: u64| {
+            let target = Target {
+                free_bytes: budget_bytes.saturating_add(target.overhead_bytes),
+                limit_bytes: None,
+                buffer_bytes: 0,
+                ..target.clone()
+            };
+            replan(checkpoint, &prepared.job, offload, &target, options.state)
         };
-        let planned = replan(checkpoint, &prepared.job, *offload, &target, options.state)??;
+        let planned = if available_bytes < needed {
+            again(*offload, available_bytes)??
+        } else {
+            match again(*offload, needed / 4 * 3)? {
+                Err(_) if *offload == Offload::Auto => {
+                    again(Offload::Sequential, available_bytes)??
+                }
+                other => other?,
+            }
+        };
         (options.listener)(Progress::PlannedAgain {
             planned_bytes: needed,
             device_bytes: planned.plan.device_bytes(),

@@ -114,7 +114,7 @@ pub struct Job {
     pub tiling: Option<Tiling>,
     /// Latent channels of the image that the video starts from; 0 without one.
     pub image_channels: usize,
-    /// The folder of the model.
+    /// [`Checkpoint::identity`].
     pub model: String,
 }
 
@@ -187,7 +187,7 @@ impl Job {
             dtype: request.dtype,
             tiling: None,
             image_channels: config.in_channels - config.out_channels,
-            model: checkpoint.dir.display().to_string(),
+            model: checkpoint.identity(),
         };
         let tiles = tiles(checkpoint, request)?;
         let names_tiles = request.tile_height.is_some() || request.tile_width.is_some();

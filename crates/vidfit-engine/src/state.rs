@@ -23,18 +23,12 @@ pub struct RunState {
 }
 
 impl RunState {
-    /// Everything that decides a job's numbers, in one line: a state of another job is refused.
+    /// What decides a job's numbers, in one line: a state of another job is refused.
     pub fn key(job: &Job) -> String {
         format!(
             "{} {} {:?} {:?} {} {:?} {:?}",
-            job.model,
-            job.dtype,
-            job.prompts,
-            job.grid,
-            job.seed,
-            job.guidance,
-            job.steps.iter().map(|step| step.timestep).collect::<Vec<_>>(),
-        ) + &format!(" {:?}", job.steps.first().map(|step| &step.update))
+            job.model, job.dtype, job.prompts, job.grid, job.seed, job.guidance, job.steps
+        )
     }
 
     /// Writes the state to a file, whole or not at all.
@@ -87,8 +81,8 @@ impl RunState {
         };
         if state.job != RunState::key(job) {
             return Err(wrong(
-                "it belongs to another video; the prompt, model, size, steps, guidance, seed and \
-                 type must be the same",
+                "it belongs to another video; the prompt, model and its files, size, steps, \
+                 scheduler, guidance, seed and type must be the same",
             ));
         }
         let latents = job.latent_elements();

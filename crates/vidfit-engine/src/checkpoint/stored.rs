@@ -2,7 +2,7 @@
 //! or random, to measure without them.
 
 use super::CheckpointError;
-use crate::safetensors::{MappedBytes, ShardedTensors, StoredBytes, StoredDtype};
+use crate::safetensors::{MappedBytes, SafetensorsFile, ShardedTensors, StoredBytes, StoredDtype};
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 use std::collections::HashSet;
@@ -61,6 +61,19 @@ impl StoredWeights {
     /// Whether there are no weights behind the names.
     pub fn is_nowhere(&self) -> bool {
         matches!(self.store, Store::Nowhere(_))
+    }
+
+    /// Names, lengths and times of the files, in one line: what changes when they do.
+    pub fn identity(&self) -> String {
+        let files = self.files().map_or(&[][..], |files| files.files());
+        let of = |file: &SafetensorsFile| {
+            let changed = std::fs::metadata(file.path()).and_then(|about| about.modified()).ok();
+            let since = changed.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+            let nanoseconds = since.map_or(0, |since| since.as_nanos());
+            let name = file.path().file_name().unwrap_or_default().to_string_lossy();
+            format!("{name} {} {nanoseconds}", file.file_bytes())
+        };
+        files.iter().map(of).collect::<Vec<_>>().join(" ")
     }
 
     /// The type that a weight is stored in.

@@ -29,7 +29,8 @@ pub fn result_bytes(checkpoint: &Checkpoint, job: &Job, keep_tensors: bool) -> u
     let frames = job.frames as u64;
     // Written as bytes, they are there twice.
     let kept = if keep_tensors { 2 * kept_bytes(checkpoint, job) } else { 0 };
-    frames * frame + 4 * frame + state_bytes(checkpoint, job) + kept
+    // A run that goes on holds the state that it came from, too.
+    frames * frame + 4 * frame + 2 * state_bytes(checkpoint, job) + kept
 }
 
 /// Bytes of [`RunState`].

@@ -45,6 +45,19 @@ pub struct Refused {
     pub least: Box<Planned>,
     /// What may be used.
     pub budget_bytes: u64,
+    /// What the least plan takes of that.
+    pub required_bytes: u64,
+}
+
+impl Refused {
+    fn new(least: Planned, target: &Target) -> Refused {
+        let Plan { layout, scratch_bytes, .. } = &least.plan;
+        Refused {
+            required_bytes: target.reserved_bytes(layout, *scratch_bytes),
+            budget_bytes: target.budget_bytes(),
+            least: Box::new(least),
+        }
+    }
 }
 
 /// Chunks of tiles that a video may be decoded in. The longest and largest that a published model
@@ -79,7 +92,7 @@ pub fn plan(
     let way = candidates.find(|&index| least[index].decode <= besides).unwrap_or(ways.len() - 1);
     let mut least = plan_least(checkpoint, &ways[way], offload, target)?;
     least.rejected = Vec::new();
-    Ok(Err(Refused { least: Box::new(least), budget_bytes: target.budget_bytes() }))
+    Ok(Err(Refused::new(least, target)))
 }
 
 /// The jobs that `tiling` allows, the best picture first.
@@ -110,25 +123,28 @@ pub(super) fn first_that_fits(
 ) -> Result<Option<Planned>, EngineError> {
     let budget = target.budget_bytes();
     check_planable(checkpoint, ways, budget)?;
-    let mut rejected = Vec::new();
+    let (mut rejected, mut not_enough_ram) = (Vec::new(), None);
     let memo = Memo::default();
     for way in ways {
         let trials = Trials { checkpoint, job: way, target };
-        let search = Search { trials, offload, memo: &memo, state: None };
+        let search = Search { trials, offload, memo: &memo, spares_ram: false, state: None };
         let least = search.least_of_phases()?;
         // What a phase takes by itself and in the whole differs by the layout alone.
         let may = |bytes: u64| bytes / 16 * 15 <= budget;
         if !may(least.besides_decode) {
-            return Ok(None);
+            break;
         }
         if may(least.decode) {
             match search.within(budget)? {
                 Found::Fits(schedule, plan) => {
+                    let rejected = rejected.clone();
                     let planned = Planned { job: way.clone(), schedule, plan, rejected };
-                    check_ram(checkpoint, &planned, target)?;
-                    return Ok(Some(planned));
+                    match within_ram(checkpoint, planned, &search)? {
+                        Ok(planned) => return Ok(Some(planned)),
+                        Err(shortage) => not_enough_ram = Some(shortage),
+                    }
                 }
-                Found::Nothing { for_decode: false } => return Ok(None),
+                Found::Nothing { for_decode: false } => break,
                 Found::Nothing { for_decode: true } => {}
             }
         }
@@ -136,7 +152,29 @@ pub(super) fn first_that_fits(
             rejected.push(search.why_not_whole(budget)?);
         }
     }
-    Ok(None)
+    match not_enough_ram {
+        Some(shortage) => Err(shortage),
+        None => Ok(None),
+    }
+}
+
+/// The plan, if host memory has room for it; or one that spares host memory, if that has.
+fn within_ram(
+    checkpoint: &Checkpoint,
+    planned: Planned,
+    search: &Search<'_>,
+) -> Result<Result<Planned, EngineError>, EngineError> {
+    let target = search.trials.target;
+    let Err(shortage) = check_ram(checkpoint, &planned, target) else { return Ok(Ok(planned)) };
+    let memo = &Memo::default();
+    let sparing = Search { spares_ram: true, memo, ..*search };
+    if let Found::Fits(schedule, plan) = sparing.within(target.budget_bytes())? {
+        let planned = Planned { schedule, plan, ..planned };
+        if check_ram(checkpoint, &planned, target).is_ok() {
+            return Ok(Ok(planned));
+        }
+    }
+    Ok(Err(shortage))
 }
 
 /// What each of `ways` takes at least, phase by phase.
@@ -148,7 +186,8 @@ fn least_of_each(
 ) -> Result<Vec<LeastOfPhases>, EngineError> {
     let least = |job: &Job| {
         let trials = Trials { checkpoint, job, target };
-        Ok(Search { trials, offload, memo: &Memo::default(), state: None }.least_of_phases()?)
+        Ok(Search { trials, offload, memo: &Memo::default(), spares_ram: false, state: None }
+            .least_of_phases()?)
     };
     ways.iter().map(least).collect()
 }
@@ -165,8 +204,8 @@ pub fn plan_least(
 ) -> Result<Planned, EngineError> {
     let offload = if offload == Offload::Auto { Offload::Sequential } else { offload };
     let trials = Trials { checkpoint, job, target };
-    let search = Search { trials, offload, memo: &Memo::default(), state: None };
-    let schedule = search.least();
+    let search = Search { trials, offload, memo: &Memo::default(), spares_ram: false, state: None };
+    let schedule = search.least()?;
     let plan = search.whole(&schedule)?;
     Ok(Planned { job: job.clone(), schedule, plan, rejected: Vec::new() })
 }
@@ -198,11 +237,11 @@ pub fn replan(
     state: Option<&RunState>,
 ) -> Result<Result<Planned, Refused>, EngineError> {
     let trials = Trials { checkpoint, job, target };
-    let search = Search { trials, offload, memo: &Memo::default(), state };
+    let search = Search { trials, offload, memo: &Memo::default(), spares_ram: false, state };
     let budget_bytes = target.budget_bytes();
     let Found::Fits(schedule, plan) = search.within(budget_bytes)? else {
         let least = plan_least(checkpoint, job, offload, target)?;
-        return Ok(Err(Refused { least: Box::new(least), budget_bytes }));
+        return Ok(Err(Refused::new(least, target)));
     };
     let planned = Planned { job: job.clone(), schedule, plan, rejected: Vec::new() };
     check_ram(checkpoint, &planned, target)?;

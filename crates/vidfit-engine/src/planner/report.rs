@@ -9,6 +9,7 @@ use crate::placement;
 use crate::plan::{PHASES, PhaseWork};
 use crate::request::Job;
 use serde::{Deserialize, Serialize};
+use vidfit_cogvideox::weights::Form;
 
 /// The version of the schema: it changes when a field changes its meaning or goes.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -281,10 +282,20 @@ fn weights_of(
 /// Host memory that a job holds: what waits for the device, staging, what the run could go on from,
 /// and the frames. On a device that is the host, the reservation as well.
 pub fn ram_peak_bytes(checkpoint: &Checkpoint, planned: &Planned, target: &Target) -> u64 {
-    let device = if target.shares_ram { planned.plan.device_bytes() } else { STAGING_BYTES };
+    let device = match target.shares_ram {
+        true => planned.plan.device_bytes(),
+        false => STAGING_BYTES + laid_out_bytes(checkpoint),
+    };
     device
         + planned.plan.layout.trace.host_peak_bytes
         + result_bytes(checkpoint, &planned.job, false)
+}
+
+/// Bytes of the largest convolution as it is stored: it is read whole while it is laid out.
+fn laid_out_bytes(checkpoint: &Checkpoint) -> u64 {
+    let weights = &checkpoint.vae.weights;
+    let laid_out = weights.manifest.weights().filter(|spec| spec.form == Form::TapsFirst);
+    laid_out.map(|spec| weights.stored_bytes(spec)).max().unwrap_or(0)
 }
 
 /// Bytes of the largest component's files: what the system keeps in its page cache if it can.

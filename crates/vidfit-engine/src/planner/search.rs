@@ -29,6 +29,8 @@ pub(super) struct Search<'a> {
     pub trials: Trials<'a>,
     pub offload: Offload,
     pub memo: &'a Memo,
+    /// Whether host memory is to be spared: nothing is kept converted, and no cache paged.
+    pub spares_ram: bool,
     /// Where the run goes on from.
     pub state: Option<&'a RunState>,
 }
@@ -92,6 +94,11 @@ impl Search<'_> {
         Plan::timed(checkpoint, job, schedule, self.state, &target.profile, &target.rates)
     }
 
+    /// What a plan takes of the budget.
+    pub fn taken(&self, plan: &Plan) -> u64 {
+        self.trials.target.reserved_bytes(&plan.layout, plan.scratch_bytes)
+    }
+
     /// The fastest schedule within `budget`. Each phase is searched by itself; what the whole takes
     /// beyond that is then taken from the budgets of the phases that go beyond it.
     pub fn within(&self, budget: u64) -> Result<Found, EngineError> {
@@ -100,7 +107,7 @@ impl Search<'_> {
         for correction in 0..MOST_CORRECTIONS {
             let Some(schedule) = self.schedule(budgets)? else { break };
             let plan = self.whole(&schedule)?;
-            if plan.device_bytes() <= budget {
+            if self.taken(&plan) <= budget {
                 return Ok(Found::Fits(schedule, plan));
             }
             last = Some(schedule);
@@ -108,14 +115,15 @@ impl Search<'_> {
                 break;
             }
             for (phase, allowed) in plan.layout.phases.iter().zip(&mut budgets) {
-                let excess = (phase.peak_bytes + plan.scratch_bytes).saturating_sub(budget);
+                let besides = self.taken(&plan) - plan.layout.peak_bytes;
+                let excess = (phase.peak_bytes + besides).saturating_sub(budget);
                 *allowed = allowed.saturating_sub(excess << correction);
             }
         }
         // Phases by themselves are laid out a little better or worse than in the whole, and where
         // there is hardly room, corrections go too far. Whether one phase's least, everything
         // streamed, or the least of all fits, only the whole can tell.
-        let least = self.least();
+        let least = self.least()?;
         let mut rest: Vec<Schedule> = last.iter().flat_map(|last| last.with_less(&least)).collect();
         if self.offload == Offload::Auto {
             let memo = &Memo::default();
@@ -126,7 +134,7 @@ impl Search<'_> {
         for schedule in rest {
             let plan = self.whole(&schedule)?;
             let is_faster = best.as_ref().is_none_or(|(_, best)| plan.seconds() < best.seconds());
-            if plan.device_bytes() <= budget && is_faster {
+            if self.taken(&plan) <= budget && is_faster {
                 best = Some((schedule, plan));
             }
         }
@@ -134,11 +142,12 @@ impl Search<'_> {
             return Ok(Found::Fits(schedule, plan));
         }
         let plan = self.whole(&least)?;
-        if plan.device_bytes() <= budget {
+        if self.taken(&plan) <= budget {
             return Ok(Found::Fits(least, plan));
         }
         let decode = plan.layout.phases.iter().find(|phase| phase.name == "decode");
-        let decode_bytes = decode.map_or(0, |phase| phase.peak_bytes) + plan.scratch_bytes;
+        let besides = self.taken(&plan) - plan.layout.peak_bytes;
+        let decode_bytes = decode.map_or(0, |phase| phase.peak_bytes) + besides;
         Ok(Found::Nothing { for_decode: decode_bytes > budget })
     }
 
@@ -248,7 +257,7 @@ impl Search<'_> {
         let ladder = self.ladder(placement::ladder(&component.weights, dtype, &blocks)?);
         let caches = component.config.decoder_caches();
         let mut pages: Vec<usize> = (0..=4).map(|quarters| caches * quarters / 4).collect();
-        if self.trials.target.shares_ram {
+        if self.trials.target.shares_ram || self.spares_ram {
             // What is paged out would lie in the same memory.
             pages.truncate(1);
         } else if self.offload == Offload::Sequential {
@@ -263,7 +272,9 @@ impl Search<'_> {
                 if trial.device_bytes <= budget {
                     keep_faster(&mut best, with, trial);
                 }
-            } else if let Some((decode, trial)) = self.fastest(&ladder, true, budget, &trial)? {
+            } else if let Some((decode, trial)) =
+                self.fastest(&ladder, !self.spares_ram, budget, &trial)?
+            {
                 with.decode = decode;
                 keep_faster(&mut best, with, trial);
                 if ladder.last().is_some_and(|all| decode.resident_bytes >= all.resident_bytes) {
@@ -319,7 +330,7 @@ impl Search<'_> {
 
     /// What the phases take at least, each by itself.
     pub fn least_of_phases(&self) -> Result<LeastOfPhases, Error> {
-        let schedule = self.least();
+        let schedule = self.least()?;
         let text = if self.in_place() { 0 } else { self.trials.text(&schedule)?.device_bytes };
         let denoise = self.trials.denoise(&schedule)?.device_bytes;
         let decode = self.trials.decode(&schedule)?.device_bytes;
@@ -327,30 +338,36 @@ impl Search<'_> {
     }
 
     /// The schedule that takes the least memory that the strategy allows.
-    pub fn least(&self) -> Schedule {
+    pub fn least(&self) -> Result<Schedule, Error> {
         let groups = self.head_groups().last().copied().unwrap_or(1);
         let transformer = TransformerSchedule { rows: ROWS[1], head_groups: groups };
         if self.in_place() {
-            return Schedule { transformer, ..Schedule::in_place() };
+            return Ok(Schedule { transformer, ..Schedule::in_place() });
         }
-        let paged_caches = match self.trials.target.shares_ram {
+        let Checkpoint { text_encoder, transformer: denoiser, vae, .. } = self.checkpoint();
+        let paged_caches = match self.trials.target.shares_ram || self.spares_ram {
             true => 0,
-            false => self.checkpoint().vae.config.decoder_caches(),
+            false => vae.config.decoder_caches(),
         };
-        let decoder = DecodeSchedule { paged_caches };
-        let streaming = match self.offload {
-            Offload::None | Offload::Model => Streaming::RESIDENT,
-            _ => Streaming::through(1),
+        let dtype = self.trials.job.dtype;
+        let streaming = |ladder: Vec<Rung>| {
+            let ladder = self.ladder(ladder);
+            let resident_bytes = ladder.first().map_or(0, |rung| rung.resident_bytes);
+            Streaming { resident_bytes, slots: 1, keeps_converted: false }
         };
-        Schedule {
-            text: streaming,
+        let text =
+            placement::ladder(&text_encoder.weights, dtype, &text_encoder.config.encoder_blocks())?;
+        let denoise = placement::ladder(&denoiser.weights, dtype, &denoiser.config.step_blocks())?;
+        let decode = placement::ladder(&vae.weights, dtype, &vae.config.decoder_blocks())?;
+        Ok(Schedule {
+            text: streaming(text),
             conditioning: Streaming::through(1),
-            denoise: streaming,
+            denoise: streaming(denoise),
             transformer,
-            decode: Streaming { keeps_converted: true, ..streaming },
-            decoder,
+            decode: Streaming { keeps_converted: !self.spares_ram, ..streaming(decode) },
+            decoder: DecodeSchedule { paged_caches },
             keeps_components: self.offload == Offload::None,
-        }
+        })
     }
 
     /// Numbers of groups of heads to be tried, from one.
@@ -371,12 +388,12 @@ impl Search<'_> {
 
     /// Whether RAM has room to keep so many converted bytes.
     fn may_keep(&self, bytes: u64) -> bool {
-        self.trials.target.ram_bytes.is_some_and(|ram| bytes <= ram / 2)
+        !self.spares_ram && self.trials.target.ram_bytes.is_some_and(|ram| bytes <= ram / 2)
     }
 
     /// What decoding as a whole would take.
     pub fn why_not_whole(&self, budget: u64) -> Result<Rejected, EngineError> {
-        let trial = self.trials.decode(&self.least())?;
+        let trial = self.trials.decode(&self.least()?)?;
         Ok(Rejected {
             what: "decode without tiles".into(),
             peak_bytes: trial.device_bytes,

@@ -2,7 +2,7 @@
 
 use crate::catalogue::Gpu;
 use serde::{Deserialize, Serialize};
-use vidfit_tensor::{Device, Profile, Rates};
+use vidfit_tensor::{Device, Layout, Profile, Rates};
 
 pub use crate::calibration::Certainty;
 
@@ -127,6 +127,13 @@ impl Target {
             buffer_bytes: 0,
             ram_bytes: None,
         }
+    }
+
+    /// What a job takes of the budget: the arena and the scratch; where the device's memory is the
+    /// machine's, also what waits in host memory.
+    pub(crate) fn reserved_bytes(&self, layout: &Layout, scratch_bytes: u64) -> u64 {
+        let host_bytes = if self.shares_ram { layout.trace.host_peak_bytes } else { 0 };
+        layout.peak_bytes + scratch_bytes + host_bytes
     }
 
     /// The budget: what the user allows or what is free, whichever is less, without the device's

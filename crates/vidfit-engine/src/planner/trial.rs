@@ -11,7 +11,7 @@ use vidfit_tensor::{Arena, Context, DryDevice, Error, Monitor, Unwatched, solve}
 /// What a phase takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Trial {
-    /// The device memory to reserve, scratch included.
+    /// What it takes of the budget.
     pub device_bytes: u64,
     /// Its time.
     pub seconds: f64,
@@ -108,7 +108,7 @@ impl Trials<'_> {
         phase(&cx, &weights)?;
         let layout = solve(&arena.into_trace()?);
         Ok(Trial {
-            device_bytes: layout.peak_bytes + profile.scratch_bytes,
+            device_bytes: self.target.reserved_bytes(&layout, profile.scratch_bytes),
             seconds: device.tally().seconds,
         })
     }

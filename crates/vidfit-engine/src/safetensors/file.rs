@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use memmap2::Mmap;
@@ -41,7 +41,7 @@ impl TensorInfo {
 
 /// A memory-mapped safetensors file with a checked header.
 pub struct SafetensorsFile {
-    path: PathBuf,
+    path: Arc<Path>,
     file: Arc<File>,
     map: Arc<Mmap>,
     tensors: Vec<TensorInfo>,
@@ -77,7 +77,7 @@ impl SafetensorsFile {
         let by_name =
             header.tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), i)).collect();
         Ok(Self {
-            path: path.to_owned(),
+            path: Arc::from(path),
             file: Arc::new(file),
             map,
             tensors: header.tensors,
@@ -97,7 +97,7 @@ impl SafetensorsFile {
             Some(&i) => Ok(&self.tensors[i]),
             None => Err(SafetensorsError::NoSuchTensor {
                 tensor: name.to_owned(),
-                path: self.path.clone(),
+                path: self.path.to_path_buf(),
             }),
         }
     }
@@ -144,7 +144,7 @@ impl SafetensorsFile {
 #[derive(Clone)]
 pub struct StoredBytes {
     file: Arc<File>,
-    path: PathBuf,
+    path: Arc<Path>,
     range: Range<u64>,
 }
 
