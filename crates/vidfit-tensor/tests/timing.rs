@@ -247,15 +247,13 @@ fn a_product_costs_its_terms() {
 }
 
 #[test]
-fn a_million_operations_are_dry_run_in_a_moment() {
+fn a_million_operations_add_up() {
     let device = device(1e-6, 1e-6);
     let (x, mut dst) = (block(), block());
-    let began = std::time::Instant::now();
     for _ in 0..500_000 {
         device.silu(&x, &mut dst);
         device.fence();
     }
-    assert!(began.elapsed().as_secs_f64() < 1.0, "{:?}", began.elapsed());
     assert_near(device.tally().seconds, 0.5);
 }
 
