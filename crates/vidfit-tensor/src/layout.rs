@@ -220,7 +220,6 @@ fn phases(trace: &Trace, lives: &[(usize, usize)], offsets: &[u64]) -> Vec<Phase
     let with_holders = phases.into_iter().map(|(mut phase, fullest)| {
         let mut holders: Vec<usize> = alive_after(fullest).collect();
         holders.sort_by_key(|&n| std::cmp::Reverse(trace.requests[n].bytes));
-        holders.truncate(16);
         phase.holders = holders.into_iter().map(|n| trace.requests[n].clone()).collect();
         phase
     });

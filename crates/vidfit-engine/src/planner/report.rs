@@ -9,6 +9,7 @@ use crate::placement;
 use crate::plan::{PHASES, PhaseWork};
 use crate::request::Job;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use vidfit_cogvideox::weights::Form;
 
 /// The version of the schema: it changes when a field changes its meaning or goes.
@@ -114,18 +115,20 @@ pub struct PhaseReport {
     pub resident_bytes: u64,
     /// Bytes of weights that are streamed in each pass.
     pub streamed_bytes: u64,
-    /// The largest tensor that is alive when the phase is fullest.
+    /// Who holds most when the phase is fullest.
     pub peak_holder: String,
-    /// The tensors that are alive then, largest first.
+    /// Everybody who holds something then, the largest first: together `live_bytes`.
     pub holders: Vec<Holder>,
 }
 
-/// A tensor at a phase's fullest moment.
+/// Tensors of one kind at a phase's fullest moment: their labels differ in numbers alone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Holder {
-    /// What it is.
+    /// What one of them is.
     pub label: String,
-    /// Its bytes.
+    /// How many there are.
+    pub count: usize,
+    /// Bytes of all of them.
     pub bytes: u64,
 }
 
@@ -222,13 +225,8 @@ fn phases(checkpoint: &Checkpoint, planned: &Planned, target: &Target) -> Vec<Ph
     let of = |(index, work): (usize, &PhaseWork)| {
         let peak = layout.phases.iter().find(|phase| phase.name == work.name);
         let (resident_bytes, streamed_bytes) = weights_of(checkpoint, planned, target, index);
-        let holders: Vec<Holder> = peak.map_or(Vec::new(), |peak| {
-            let holder = |request: &vidfit_tensor::Request| Holder {
-                label: request.label.clone(),
-                bytes: request.bytes,
-            };
-            peak.holders.iter().map(holder).collect()
-        });
+        let tensors = peak.map_or(&[][..], |peak| &peak.holders);
+        let holders = holders(tensors, planned.plan.scratch_bytes);
         PhaseReport {
             name: work.name.clone(),
             peak_bytes: peak.map_or(0, |peak| peak.peak_bytes) + planned.plan.scratch_bytes,
@@ -244,6 +242,25 @@ fn phases(checkpoint: &Checkpoint, planned: &Planned, target: &Target) -> Vec<Ph
         }
     };
     planned.plan.phases.iter().enumerate().map(of).collect()
+}
+
+/// Tensors by their kinds, and the operations' scratch, the largest first.
+fn holders(tensors: &[vidfit_tensor::Request], scratch_bytes: u64) -> Vec<Holder> {
+    let mut kinds: BTreeMap<String, Holder> = BTreeMap::new();
+    for tensor in tensors {
+        let kind = tensor.label.replace(|c: char| c.is_ascii_digit(), "");
+        let none = Holder { label: tensor.label.clone(), count: 0, bytes: 0 };
+        let holder = kinds.entry(kind).or_insert(none);
+        holder.count += 1;
+        holder.bytes += tensor.bytes;
+    }
+    let mut holders: Vec<Holder> = kinds.into_values().collect();
+    if scratch_bytes > 0 {
+        let label = "scratch of the operations".to_owned();
+        holders.push(Holder { label, count: 1, bytes: scratch_bytes });
+    }
+    holders.sort_by_key(|holder| std::cmp::Reverse(holder.bytes));
+    holders
 }
 
 /// Resident and streamed bytes of the weights of phase number `phase`.

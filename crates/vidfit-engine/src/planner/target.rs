@@ -2,6 +2,7 @@
 
 use crate::catalogue::Gpu;
 use serde::{Deserialize, Serialize};
+use vidfit_tensor::rates::Class;
 use vidfit_tensor::{Device, Layout, Profile, Rates};
 
 pub use crate::calibration::Certainty;
@@ -88,6 +89,19 @@ pub const CARD_ALIGNMENT: u64 = 256;
 impl Target {
     /// A card that one need not have.
     pub fn of_card(gpu: &Gpu) -> Target {
+        let mut rates = Rates::of_card(
+            gpu.tensor_flops,
+            gpu.f32_flops,
+            gpu.memory_bytes_per_second,
+            gpu.bus.bytes_per_second(),
+        );
+        if !gpu.native_bf16 {
+            // Computed in f32, after widening.
+            for class in Class::ALL {
+                let costs = rates.class_mut(class);
+                costs.bf16.seconds_per_flop = costs.f32.seconds_per_flop;
+            }
+        }
         Target {
             name: gpu.name.clone(),
             profile: Profile {
@@ -96,12 +110,7 @@ impl Target {
                 scratch_bytes: CARD_SCRATCH_BYTES,
                 reads_host_memory: false,
             },
-            rates: Rates::of_card(
-                gpu.tensor_flops,
-                gpu.f32_flops,
-                gpu.memory_bytes_per_second,
-                gpu.bus.bytes_per_second(),
-            ),
+            rates,
             certainty: Certainty::Catalogue,
             free_bytes: gpu.memory_bytes,
             overhead_bytes: gpu.overhead_bytes,

@@ -120,48 +120,25 @@ fn table(phases: &[PhaseReport]) -> Vec<String> {
             &seconds(phase.seconds),
             &seconds(phase.waiting_seconds),
             &size(phase.uploaded_bytes),
-            &groups(phase).first().map_or(String::new(), |group| group.label.clone()),
+            &phase.peak_holder,
         ])
     };
     std::iter::once(head).chain(phases.iter().map(of)).collect()
 }
 
-/// Tensors of one kind that are alive when a phase is fullest.
-struct Group {
-    label: String,
-    count: usize,
-    bytes: u64,
-}
-
-/// The holders of a phase's peak, those that differ in a number alone taken together, the largest
-/// first.
-fn groups(phase: &PhaseReport) -> Vec<Group> {
-    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
-    for Holder { label, bytes } in &phase.holders {
-        let kind = label.replace(|c: char| c.is_ascii_digit(), "");
-        let new = Group { label: label.clone(), count: 0, bytes: 0 };
-        let group = groups.entry(kind).or_insert(new);
-        group.count += 1;
-        group.bytes += bytes;
-    }
-    let mut groups: Vec<Group> = groups.into_values().collect();
-    groups.sort_by_key(|group| std::cmp::Reverse(group.bytes));
-    groups
-}
-
-/// Groups of holders that are worth naming.
+/// Holders that are worth naming.
 const MOST_HOLDERS: usize = 8;
 
 fn holders(phase: &PhaseReport) -> Vec<String> {
     let head = format!("{}: {} at its fullest, of which", phase.name, size(phase.live_bytes));
-    let of = |group: &Group| {
+    let of = |group: &Holder| {
         let alike = match group.count {
             1 => String::new(),
             count => format!(" and {} like it", count - 1),
         };
         format!("  {:>9}  {}{alike}", size(group.bytes), group.label)
     };
-    std::iter::once(head).chain(groups(phase).iter().take(MOST_HOLDERS).map(of)).collect()
+    std::iter::once(head).chain(phase.holders.iter().take(MOST_HOLDERS).map(of)).collect()
 }
 
 fn rejected(report: &PlanReport) -> Vec<String> {
