@@ -127,27 +127,33 @@ pub fn open(args: &MachineArgs) -> Result<Opened, Failure> {
     }
 }
 
-/// What a run on the device that was named is planned for.
+/// What a run on the device that was named is planned for: no more RAM than is available now,
+/// whatever `--ram` says.
 pub fn target(args: &MachineArgs) -> Result<Target, Failure> {
+    let ram = args.ram.map(|ram| ram.min(ByteSize(available_ram_bytes().unwrap_or(u64::MAX))));
+    allowed(named(args)?, &MachineArgs { ram, ..args.clone() })
+}
+
+/// The device that was named, all of it.
+fn named(args: &MachineArgs) -> Result<Target, Failure> {
     check_threads(args.threads)?;
-    let target = match &args.device {
+    Ok(match &args.device {
         DeviceChoice::Auto | DeviceChoice::Cpu => processor(args.threads),
         DeviceChoice::Sim(card) => simulated(card, args.threads),
         DeviceChoice::Cuda(number) => installed(Some(*number))?,
-    };
-    allowed(target, args)
+    })
 }
 
 /// What a plan is made for: the card of the catalogue if one is named; else, if it is left open,
-/// this machine's card, or its processor if it has none.
+/// this machine's card, or its processor if it has none. `--ram` may be that of another machine.
 pub fn planned_target(args: &MachineArgs, gpu: Option<&'static Gpu>) -> Result<Target, Failure> {
     match (gpu, &args.device) {
         (Some(gpu), _) => allowed(Target::of_card(gpu), args),
         (None, DeviceChoice::Auto) => match installed(None) {
             Ok(card) => allowed(card, args),
-            Err(_) => target(args),
+            Err(_) => allowed(named(args)?, args),
         },
-        _ => target(args),
+        _ => allowed(named(args)?, args),
     }
 }
 
