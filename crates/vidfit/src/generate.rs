@@ -14,12 +14,12 @@ use crate::model::{Model, downloaded};
 use crate::progress::Shown;
 use log::{MemoryLog, announce, listener};
 use output::{Output, save_tensors};
-use resume::{Asked, go_on, leave};
+use resume::{Asked, go_on, leave, spelled_out};
 use serde_json::json;
 use std::time::Instant;
 use vidfit_engine::generate::{Generated, Prepared, RunOptions, run as run_job};
 use vidfit_engine::planner::{Offload, PlanReport, Planned, RunReport, SavedPlan, Target};
-use vidfit_engine::request::{Job, Request};
+use vidfit_engine::request::{Job, Request, TilingChoice};
 use vidfit_engine::running::{Running, RunningJob};
 use vidfit_media::check_file;
 
@@ -174,8 +174,11 @@ fn choose(args: &GenerateArgs, plan: &mut Option<PlanReport>) -> Result<Chosen, 
             "--offload {offload} has no meaning on the CPU, which uses weights where they lie"
         ));
     }
-    let is_spelled_out = decided.changed.is_none() && !wanted.fits_frames;
-    let decision = (model.spelled.clone(), decided.request);
+    let is_spelled_out = decided.changed.is_none()
+        && !wanted.fits_frames
+        && decided.request.tiling != TilingChoice::Auto;
+    let request = spelled_out(&decided.request, &decided.planned.job);
+    let decision = (model.spelled.clone(), request);
     let asked = asked((!is_spelled_out).then_some(decision));
     let prepared = Prepared::new(decided.planned, warnings);
     Ok(Chosen { model, prepared, report, target: wanted.target, replan: Some(offload), asked })
