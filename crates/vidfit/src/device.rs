@@ -14,7 +14,7 @@ use vidfit_engine::generate::result_bytes;
 use vidfit_engine::gpus::{GpuStatus, Gpus};
 use vidfit_engine::machine::available_ram_bytes;
 use vidfit_engine::planner::{Certainty, Target};
-use vidfit_engine::request::{Job, Request};
+use vidfit_engine::request::Job;
 use vidfit_engine::settings::Settings;
 use vidfit_tensor::{DType, Device, Rates};
 
@@ -168,22 +168,20 @@ pub fn dtype(choice: Dtype, checkpoint: &Checkpoint, target: &Target) -> DType {
     }
 }
 
-/// Takes the room of a run's results from a device whose memory is the RAM they lie in.
-///
-/// # Errors
-/// Bad input if the checkpoint cannot make that.
+/// Takes the room of a run's results from the RAM that they lie in: from the device's memory, if
+/// that is RAM; else what plans do not count, the tensors that are kept.
 pub fn beside_results(
     target: Target,
     checkpoint: &Checkpoint,
-    request: &Request,
+    job: &Job,
     keeps_tensors: bool,
-) -> Result<Target, Failure> {
-    if !target.shares_ram {
-        return Ok(target);
+) -> Target {
+    let results = result_bytes(checkpoint, job, keeps_tensors);
+    if target.shares_ram {
+        return Target { free_bytes: target.free_bytes.saturating_sub(results), ..target };
     }
-    let (job, _) = Job::new(checkpoint, request)?;
-    let results = result_bytes(checkpoint, &job, keeps_tensors);
-    Ok(Target { free_bytes: target.free_bytes.saturating_sub(results), ..target })
+    let kept = results - result_bytes(checkpoint, job, false);
+    Target { ram_bytes: target.ram_bytes.map(|ram| ram.saturating_sub(kept)), ..target }
 }
 
 /// How fast this machine's processor is.
