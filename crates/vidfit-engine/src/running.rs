@@ -12,7 +12,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// What a job is. Does not change while it runs.
+/// What a job is. Nothing of it changes while it runs but what it has reserved, if it is planned again.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct RunningJob {
     /// The model, as people name it.
@@ -60,11 +60,13 @@ pub struct Running {
     record: RunningRecord,
     path: PathBuf,
     written: Instant,
+    /// The least time between two writes within a phase.
+    between_writes: Duration,
     /// Held, not read: see above.
     _lock: File,
 }
 
-/// The least time between two writes within a phase.
+/// [`Running::between_writes`], of every job outside of tests.
 const BETWEEN_WRITES: Duration = Duration::from_millis(500);
 
 /// How long a lock without a record is left alone: its job may be about to write the record.
@@ -88,7 +90,8 @@ impl Running {
         let started_unix_seconds = since_1970.as_secs();
         let state = RunningState::default();
         let record = RunningRecord { pid, started_unix_seconds, job, state };
-        let running = Running { record, path, written: Instant::now(), _lock: lock };
+        let (written, between_writes) = (Instant::now(), BETWEEN_WRITES);
+        let running = Running { record, path, written, between_writes, _lock: lock };
         // From here on, dropping takes away what is there.
         // A reader may hold the lock for the moment of its look.
         running._lock.lock().ok()?;
@@ -113,7 +116,11 @@ impl Running {
                 fraction: *fraction,
                 seconds_left: time_left.map(|time| time.as_secs_f64()),
             },
-            Progress::PhaseEnded { .. } | Progress::PlannedAgain { .. } => return,
+            Progress::PlannedAgain { device_bytes, .. } => {
+                self.record.job.arena_bytes = *device_bytes;
+                return self.write_now();
+            }
+            Progress::PhaseEnded { .. } => return,
         };
         self.update(state);
     }
@@ -122,9 +129,12 @@ impl Running {
     pub fn update(&mut self, state: RunningState) {
         let same_phase = state.phase == self.record.state.phase;
         self.record.state = state;
-        if same_phase && self.written.elapsed() < BETWEEN_WRITES {
-            return;
+        if !same_phase || self.written.elapsed() >= self.between_writes {
+            self.write_now();
         }
+    }
+
+    fn write_now(&mut self) {
         self.written = Instant::now();
         // A full disk is no reason to end a job; the next write may succeed.
         let _ = self.write();
@@ -246,6 +256,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut running = Running::start_in(folder.path(), job()).unwrap();
         let state = || list_in(folder.path()).remove(0).state;
+        // However slow this machine is: too soon, until the test says otherwise.
+        assert_eq!(running.between_writes, Duration::from_millis(500));
+        running.between_writes = Duration::MAX;
         running.hear(&Progress::PhaseBegan { phase: "denoise", steps: Some(50) });
         assert_eq!(
             (state().phase.as_str(), state().step, state().steps),
@@ -253,7 +266,7 @@ mod tests {
         );
         running.hear(&advanced(1));
         assert_eq!(state().step, Some(0), "too soon after the phase");
-        running.written -= BETWEEN_WRITES;
+        running.between_writes = Duration::ZERO;
         running.hear(&advanced(2));
         let expected = RunningState {
             phase: "denoise".into(),
@@ -265,6 +278,17 @@ mod tests {
         assert_eq!(state(), expected);
         running.hear(&Progress::PhaseBegan { phase: "decode", steps: None });
         assert_eq!(state(), RunningState { phase: "decode".into(), ..RunningState::default() });
+    }
+
+    #[test]
+    fn what_a_job_reserves_is_told_again_if_it_is_planned_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut running = Running::start_in(folder.path(), job()).unwrap();
+        running.between_writes = Duration::MAX;
+        running.hear(&Progress::PlannedAgain { planned_bytes: 1 << 30, device_bytes: 3 << 28 });
+        let record = list_in(folder.path()).remove(0);
+        assert_eq!(record.job, RunningJob { arena_bytes: 3 << 28, ..job() });
+        assert_eq!(record.state, RunningState::default());
     }
 
     /// A record with a process id that is alive, but whose job is gone.

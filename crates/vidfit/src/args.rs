@@ -7,7 +7,7 @@ mod job;
 mod machine;
 
 pub use calibrate::CalibrateArgs;
-pub use choices::{Dtype, ProgressStyle};
+pub use choices::{Dtype, Frames, ProgressStyle};
 pub use generate::GenerateArgs;
 pub use job::{JobArgs, OutputArgs};
 pub use machine::{FitArgs, MachineArgs};

@@ -1,15 +1,14 @@
 //! `vidfit check`.
 
 use crate::args::{JobArgs, MachineArgs};
-use crate::decide::Wanted;
+use crate::decide::{self, Wanted};
 use crate::device::{card, planned_target};
 use crate::exit::Failure;
-use crate::human::{grouped, size};
+use crate::human::{frames, grouped, size};
 use crate::model::known;
 use crate::say::answer;
 use vidfit_engine::catalogue::Gpu;
-use vidfit_engine::planner::{Planned, plan_least};
-use vidfit_engine::request::{Job, TilingChoice, tiles};
+use vidfit_engine::planner::Planned;
 
 /// `vidfit check`.
 #[derive(clap::Args)]
@@ -45,7 +44,7 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
     let (available, required) = (report.budget_bytes, report.peak_bytes);
     let video = &report.video;
     let job =
-        format!("{}, {} frames of {}×{}", report.model, video.frames, video.width, video.height);
+        format!("{}, {} of {}×{}", report.model, frames(video.frames), video.width, video.height);
     let verdict = if report.fits { "enough" } else { "not enough" };
     let ram = match (report.ram_bytes, report.fits, required <= available) {
         (Some(ram), false, true) => format!(
@@ -69,13 +68,7 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
 /// The least that the job takes: as a plan for little memory goes, in the reference's tiles; or as the
 /// search finds it, which tries smaller ones as well.
 fn least(wanted: &Wanted) -> Result<Planned, Failure> {
-    let (checkpoint, request) = (wanted.checkpoint(), &wanted.request);
-    let (job, _) = Job::new(checkpoint, request)?;
-    let job = match request.tiling {
-        TilingChoice::Off => job,
-        _ => job.with_tiles(tiles(checkpoint, request)?),
-    };
-    let least = plan_least(checkpoint, &job, wanted.offload, &wanted.target)?;
+    let least = decide::least(&wanted.ask())?;
     if least.plan.device_bytes() <= wanted.target.budget_bytes() {
         return Ok(least);
     }

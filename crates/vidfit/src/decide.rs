@@ -4,15 +4,16 @@
 use crate::args::{FitArgs, JobArgs, MachineArgs};
 use crate::device::{beside_results, dtype};
 use crate::exit::Failure;
-use crate::human::{seconds, size};
+use crate::human::{frames, seconds, size};
 use crate::model::{Model, names, published, smaller_than};
 use crate::say::note;
 use std::io::IsTerminal;
+use vidfit_engine::EngineError;
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::planner::{
-    Alternative, Ask, Offload, PlanReport, Planned, Refused, Step, Target, fit, nearest,
+    Alternative, Ask, Offload, PlanReport, Planned, Refused, Step, Target, fit, nearest, plan_least,
 };
-use vidfit_engine::request::{Request, TilingChoice};
+use vidfit_engine::request::{Job, Request, TilingChoice, tiles};
 
 /// What is wanted, of which models, on what.
 pub struct Wanted {
@@ -71,7 +72,8 @@ impl Wanted {
         let mut models = vec![open(name)?];
         let checkpoint = &models[0].checkpoint;
         let request = job.request(dtype(machine.dtype, checkpoint, &target));
-        let target = beside_results(target, checkpoint, &request, keeps_tensors)?;
+        let largest = largest(checkpoint, &request, job.fits_frames())?;
+        let target = beside_results(target, checkpoint, &largest, keeps_tensors);
         let order = change.map(|change| change.order().to_vec()).unwrap_or_default();
         if let Some(name) = change.and_then(|change| change.fallback_model.as_ref()) {
             models.push(open(name)?);
@@ -204,6 +206,37 @@ impl Wanted {
     }
 }
 
+/// The plan for as little memory as the job takes in the reference's tiles, if those are allowed.
+///
+/// # Errors
+/// As [`Wanted::decide`].
+pub fn least(ask: &Ask<'_>) -> Result<Planned, EngineError> {
+    let Ask { checkpoint, request, offload, target } = *ask;
+    let (job, _) = Job::new(checkpoint, request)?;
+    let job = match request.tiling {
+        TilingChoice::Off => job,
+        TilingChoice::On | TilingChoice::Auto => job.with_tiles(tiles(checkpoint, request)?),
+    };
+    plan_least(checkpoint, &job, offload, target)
+}
+
+/// The job with the most results that may come of a request: of all the frames that are looked for,
+/// if their number is left to what fits.
+fn largest(
+    checkpoint: &Checkpoint,
+    request: &Request,
+    fits_frames: bool,
+) -> Result<Job, EngineError> {
+    if fits_frames {
+        let request = Request { frames: Some(most_frames(checkpoint)), ..request.clone() };
+        // A model may have no positions for so many at this size; then they are not tried either.
+        if let Ok((job, _)) = Job::new(checkpoint, &request) {
+            return Ok(job);
+        }
+    }
+    Job::new(checkpoint, request).map(|(job, _)| job)
+}
+
 /// The most frames that are worth trying: what the model was made for.
 pub fn most_frames(checkpoint: &Checkpoint) -> usize {
     checkpoint.variant.most_frames().max(checkpoint.transformer.config.sample_frames)
@@ -217,9 +250,9 @@ pub fn needs(report: &PlanReport) -> String {
         None => String::new(),
     };
     format!(
-        "{} at {} frames of {}×{} needs at least {} of memory{tiles}; {} may be used on {} ({})",
+        "{} at {} of {}×{} needs at least {} of memory{tiles}; {} may be used on {} ({})",
         report.model,
-        video.frames,
+        frames(video.frames),
         video.width,
         video.height,
         size(report.peak_bytes),

@@ -14,7 +14,7 @@ use vidfit_engine::generate::result_bytes;
 use vidfit_engine::gpus::{GpuStatus, Gpus};
 use vidfit_engine::machine::available_ram_bytes;
 use vidfit_engine::planner::{Certainty, Target};
-use vidfit_engine::request::{Job, Request};
+use vidfit_engine::request::Job;
 use vidfit_engine::settings::Settings;
 use vidfit_tensor::{DType, Device, Rates};
 
@@ -127,27 +127,33 @@ pub fn open(args: &MachineArgs) -> Result<Opened, Failure> {
     }
 }
 
-/// What a run on the device that was named is planned for.
+/// What a run on the device that was named is planned for: no more RAM than is available now,
+/// whatever `--ram` says.
 pub fn target(args: &MachineArgs) -> Result<Target, Failure> {
+    let ram = args.ram.map(|ram| ram.min(ByteSize(available_ram_bytes().unwrap_or(u64::MAX))));
+    allowed(named(args)?, &MachineArgs { ram, ..args.clone() })
+}
+
+/// The device that was named, all of it.
+fn named(args: &MachineArgs) -> Result<Target, Failure> {
     check_threads(args.threads)?;
-    let target = match &args.device {
+    Ok(match &args.device {
         DeviceChoice::Auto | DeviceChoice::Cpu => processor(args.threads),
         DeviceChoice::Sim(card) => simulated(card, args.threads),
         DeviceChoice::Cuda(number) => installed(Some(*number))?,
-    };
-    allowed(target, args)
+    })
 }
 
 /// What a plan is made for: the card of the catalogue if one is named; else, if it is left open,
-/// this machine's card, or its processor if it has none.
+/// this machine's card, or its processor if it has none. `--ram` may be that of another machine.
 pub fn planned_target(args: &MachineArgs, gpu: Option<&'static Gpu>) -> Result<Target, Failure> {
     match (gpu, &args.device) {
         (Some(gpu), _) => allowed(Target::of_card(gpu), args),
         (None, DeviceChoice::Auto) => match installed(None) {
             Ok(card) => allowed(card, args),
-            Err(_) => target(args),
+            Err(_) => allowed(named(args)?, args),
         },
-        _ => target(args),
+        _ => allowed(named(args)?, args),
     }
 }
 
@@ -162,22 +168,20 @@ pub fn dtype(choice: Dtype, checkpoint: &Checkpoint, target: &Target) -> DType {
     }
 }
 
-/// Takes the room of a run's results from a device whose memory is the RAM they lie in.
-///
-/// # Errors
-/// Bad input if the checkpoint cannot make that.
+/// Takes the room of a run's results from the RAM that they lie in: from the device's memory, if
+/// that is RAM; else what plans do not count, the tensors that are kept.
 pub fn beside_results(
     target: Target,
     checkpoint: &Checkpoint,
-    request: &Request,
+    job: &Job,
     keeps_tensors: bool,
-) -> Result<Target, Failure> {
-    if !target.shares_ram {
-        return Ok(target);
+) -> Target {
+    let results = result_bytes(checkpoint, job, keeps_tensors);
+    if target.shares_ram {
+        return Target { free_bytes: target.free_bytes.saturating_sub(results), ..target };
     }
-    let (job, _) = Job::new(checkpoint, request)?;
-    let results = result_bytes(checkpoint, &job, keeps_tensors);
-    Ok(Target { free_bytes: target.free_bytes.saturating_sub(results), ..target })
+    let kept = results - result_bytes(checkpoint, job, false);
+    Target { ram_bytes: target.ram_bytes.map(|ram| ram.saturating_sub(kept)), ..target }
 }
 
 /// How fast this machine's processor is.

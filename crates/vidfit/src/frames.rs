@@ -1,16 +1,16 @@
 //! `vidfit frames`.
 
-use crate::args::{JobArgs, MachineArgs};
+use crate::args::{Frames, JobArgs, MachineArgs};
 use crate::decide::{Wanted, most_frames, needs};
 use crate::device::{card, planned_target};
 use crate::exit::Failure;
-use crate::human::{seconds, size};
+use crate::human::{frames, seconds, size};
 use crate::model::known;
 use crate::plan::placement;
 use crate::say::answer;
 use serde_json::json;
 use vidfit_engine::catalogue::Gpu;
-use vidfit_engine::planner::PlanReport;
+use vidfit_engine::planner::{PlanReport, Planned};
 use vidfit_engine::request::Request;
 
 /// `vidfit frames`.
@@ -44,30 +44,38 @@ pub struct FramesArgs {
 /// Says the most frames that fit.
 pub fn run(args: &FramesArgs) -> Result<(), Failure> {
     let target = planned_target(&args.machine, args.gpu)?;
-    let wanted = Wanted::new(&args.job, &args.machine, None, target, false, known)?;
+    let looked_for = Some(args.job.frames.unwrap_or(Frames::Fit));
+    let job = JobArgs { frames: looked_for, ..args.job.clone() };
+    let wanted = Wanted::new(&job, &args.machine, None, target, false, known)?;
     let asked = wanted.request.frames.filter(|&frames| frames > 0);
     let most = asked.unwrap_or(most_frames(wanted.checkpoint()));
-    match wanted.ask().most_frames(most)? {
-        Some((_, planned)) => {
-            let report = wanted.report_of(&planned);
-            match args.json {
-                true => print_json(planned.job.frames, &report),
-                false => answer(&text(&report, most)),
-            }
-        }
-        None => {
-            let step = wanted.checkpoint().frame_step();
-            let request = Request { frames: Some(step + 1), ..wanted.request.clone() };
-            let fewest = Wanted { request, ..wanted };
-            let report = match fewest.ask().plan()? {
-                Ok(planned) => fewest.report_of(&planned),
-                Err(refused) => fewest.report_of(&refused.least),
-            };
-            if args.json {
-                print_json(0, &report)?;
-            }
-            Err(Failure::no_room(needs(&report)))
-        }
+    if let Some((_, planned)) = wanted.ask().most_frames(most)? {
+        return found(args, &wanted, &planned, most);
+    }
+    let request = Request { frames: Some(1), ..wanted.request.clone() };
+    let fewest = Wanted { request, ..wanted };
+    let refused = match fewest.ask().plan()? {
+        Ok(planned) => return found(args, &fewest, &planned, most),
+        Err(refused) => refused,
+    };
+    let report = fewest.report_of(&refused.least);
+    if args.json {
+        print_json(0, &report)?;
+    }
+    Err(Failure::no_room(needs(&report)))
+}
+
+/// Says how many frames fit, of `most` that were looked for.
+fn found(
+    args: &FramesArgs,
+    wanted: &Wanted,
+    planned: &Planned,
+    most: usize,
+) -> Result<(), Failure> {
+    let report = wanted.report_of(planned);
+    match args.json {
+        true => print_json(planned.job.frames, &report),
+        false => answer(&text(&report, most)),
     }
 }
 
@@ -83,8 +91,8 @@ fn text(report: &PlanReport, most: usize) -> String {
         None => String::new(),
     };
     format!(
-        "{} frames of {}×{} with {} on {}{all}{tiles}\n{} of {}, {}; {}",
-        video.frames,
+        "{} of {}×{} with {} on {}{all}{tiles}\n{} of {}, {}; {}",
+        frames(video.frames),
         video.width,
         video.height,
         report.model,

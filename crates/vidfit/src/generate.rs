@@ -5,21 +5,23 @@ mod output;
 mod resume;
 
 use crate::args::GenerateArgs;
-use crate::decide::{NoRoom, Wanted};
-use crate::device::{Opened, open, target};
+use crate::decide::{NoRoom, Wanted, budget};
+use crate::device::{Opened, beside_results, open, target};
 use crate::exit::Failure;
-use crate::human::{duration, size};
+use crate::human::{duration, frames, size};
 use crate::interrupt;
 use crate::model::{Model, downloaded};
 use crate::progress::Shown;
 use log::{MemoryLog, announce, listener};
 use output::{Output, save_tensors};
-use resume::{Asked, go_on, leave};
+use resume::{Asked, go_on, leave, spelled_out};
 use serde_json::json;
 use std::time::Instant;
+use vidfit_engine::EngineError;
+use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::{Generated, Prepared, RunOptions, run as run_job};
 use vidfit_engine::planner::{Offload, PlanReport, Planned, RunReport, SavedPlan, Target};
-use vidfit_engine::request::{Job, Request};
+use vidfit_engine::request::{Job, Request, TilingChoice};
 use vidfit_engine::running::{Running, RunningJob};
 use vidfit_media::check_file;
 
@@ -58,7 +60,7 @@ fn make(args: &GenerateArgs, shown: Shown, plan: &mut Option<PlanReport>) -> Res
     // Sizes, memory and paths are checked before any work.
     let mut chosen = match &args.plan {
         None => choose(args, plan)?,
-        Some(path) => chosen_before(args, SavedPlan::load(path)?, &opened)?,
+        Some(path) => chosen_before(args, SavedPlan::load(path)?, &opened, plan)?,
     };
     let checkpoint = &chosen.model.checkpoint;
     *plan = Some(chosen.report.clone());
@@ -103,9 +105,9 @@ fn make(args: &GenerateArgs, shown: Shown, plan: &mut Option<PlanReport>) -> Res
     }
     let took = began.elapsed();
     shown.say(&format!(
-        "{} ({} frames, {}) after {}",
+        "{} ({}, {}) after {}",
         written.path.display(),
-        written.frames,
+        frames(written.frames as usize),
         size(written.bytes),
         duration(took)
     ));
@@ -174,18 +176,22 @@ fn choose(args: &GenerateArgs, plan: &mut Option<PlanReport>) -> Result<Chosen, 
             "--offload {offload} has no meaning on the CPU, which uses weights where they lie"
         ));
     }
-    let is_spelled_out = decided.changed.is_none() && !wanted.fits_frames;
-    let decision = (model.spelled.clone(), decided.request);
+    let is_spelled_out = decided.changed.is_none()
+        && !wanted.fits_frames
+        && decided.request.tiling != TilingChoice::Auto;
+    let request = spelled_out(&decided.request, &decided.planned.job);
+    let decision = (model.spelled.clone(), request);
     let asked = asked((!is_spelled_out).then_some(decision));
     let prepared = Prepared::new(decided.planned, warnings);
     Ok(Chosen { model, prepared, report, target: wanted.target, replan: Some(offload), asked })
 }
 
-/// The job of a saved plan, exactly.
+/// The job of a saved plan, exactly, if there is room for it now. Its report is left in `plan`.
 fn chosen_before(
     args: &GenerateArgs,
     mut saved: SavedPlan,
     opened: &Opened,
+    plan: &mut Option<PlanReport>,
 ) -> Result<Chosen, Failure> {
     if let Some(prompt) = args.job.prompt() {
         saved.run.request.prompt = prompt.to_owned();
@@ -194,11 +200,51 @@ fn chosen_before(
         return Err(Failure::input(NO_PROMPT));
     }
     let model = downloaded(&saved.run.model)?;
-    let prepared = saved.prepare(&model.checkpoint, opened.device.profile())?;
-    prepared.job.check_runnable(&model.checkpoint)?;
-    let target = target(&args.machine)?;
-    let report = saved.report;
+    let checkpoint = &model.checkpoint;
+    let prepared = saved.prepare(checkpoint, opened.device.profile())?;
+    prepared.job.check_runnable(checkpoint)?;
+    let keeps_tensors = args.output.save_tensors.is_some();
+    let target = beside_results(target(&args.machine)?, checkpoint, &prepared.job, keeps_tensors);
+    let report = report_now(&saved, checkpoint, &prepared, &target);
+    *plan = Some(report.clone());
+    check_room(&report)?;
     Ok(Chosen { model, prepared, report, target, replan: None, asked: asked(None) })
+}
+
+/// What a saved plan takes, of what there is now. Its times are those that it was saved with.
+fn report_now(
+    saved: &SavedPlan,
+    checkpoint: &Checkpoint,
+    prepared: &Prepared,
+    target: &Target,
+) -> PlanReport {
+    let SavedPlan { report: before, run } = saved;
+    let Prepared { job, schedule, plan, .. } = prepared.clone();
+    let planned = Planned { job, schedule, plan, rejected: before.rejected.clone() };
+    PlanReport {
+        changes_picture: before.changes_picture.clone(),
+        certainty: before.certainty,
+        ..PlanReport::of(checkpoint, &planned, run.offload, target)
+    }
+}
+
+/// Refuses a saved plan that there is no room for.
+fn check_room(report: &PlanReport) -> Result<(), Failure> {
+    match report.ram_bytes {
+        _ if report.fits => Ok(()),
+        Some(available_bytes) if report.peak_bytes <= report.budget_bytes => {
+            let required_bytes = report.ram_peak_bytes;
+            Err(EngineError::NotEnoughRam { required_bytes, available_bytes }.into())
+        }
+        _ => Err(Failure::no_room(format!(
+            "the saved plan takes {} of memory; {} may be used on {} ({}). Make it again with \
+             `vidfit plan --save`",
+            size(report.peak_bytes),
+            size(report.budget_bytes),
+            report.device,
+            budget(report)
+        ))),
+    }
 }
 
 fn asked(decided: Option<(String, Request)>) -> Asked {

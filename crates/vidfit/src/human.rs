@@ -40,6 +40,11 @@ pub fn memory_status(kind: &str, used_bytes: u64, total_bytes: u64) -> String {
     )
 }
 
+/// `1 frame`, `49 frames`.
+pub fn frames(count: usize) -> String {
+    format!("{count} frame{}", if count == 1 { "" } else { "s" })
+}
+
 /// `5570283072` as `5,570,283,072`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();

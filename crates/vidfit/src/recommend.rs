@@ -81,8 +81,8 @@ fn cards(args: &RecommendArgs) -> Result<Vec<&'static Gpu>, Failure> {
     }
 }
 
-/// The model's own video on each card, or as much of it as fits; nothing where not even a few
-/// frames do.
+/// The model's own video on each card, or as much of it as fits; nothing where not even
+/// one frame does.
 fn on_all(model: Variant, cards: &[&'static Gpu]) -> Result<Vec<Option<Cell>>, Failure> {
     let checkpoint: Checkpoint = published(model).checkpoint;
     let request = Request { dtype: model.published_dtype(), ..Request::new("") };

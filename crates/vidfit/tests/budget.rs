@@ -132,6 +132,22 @@ fn the_budget_binds_on_the_cpu_too() {
     says(&stderr(&output), &["--offload sequential has no meaning on the CPU"]);
 }
 
+/// A plan may be for another machine; a run has the RAM of this one.
+#[test]
+fn a_run_does_not_take_more_ram_than_is_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["--ram", "4000000GB", "--progress", "json", "-o", "v/"];
+    let output = whole(folder.path(), &flags);
+    let events = stdout(&output);
+    let planned = events.lines().find(|line| line.contains("\"planned\"")).unwrap();
+    let planned: Value = serde_json::from_str(planned).unwrap();
+    let budget = planned["budget_bytes"].as_u64().unwrap();
+    assert!(budget <= vidfit_engine::machine::ram().unwrap().total_bytes, "{budget}");
+    let flags = ["--ram", "4000000GB", "--device", "cpu", "--json"];
+    let plan: Value = support::json(&small(folder.path(), &["plan"], &flags));
+    assert!(plan["budget_bytes"].as_u64().unwrap() > 1 << 50, "{plan}");
+}
+
 #[test]
 fn every_run_tells_the_memory_before_after_and_at_the_end() {
     let folder = tempfile::tempdir().unwrap();

@@ -188,6 +188,40 @@ fn the_host_must_have_room_too() {
     says(&stderr(&output), &["of RAM"]);
 }
 
+/// What `--save-tensors` keeps lies in RAM as well.
+#[test]
+fn kept_tensors_must_have_room_on_the_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = |flags: &[&str]| {
+        let flags = [&["--device", "sim:64MB", "--json"], flags].concat();
+        small(folder.path(), &["plan"], &flags)
+    };
+    let ram_bytes = bytes(&json(&plan(&[]))["ram_peak_bytes"]);
+    let enough = format!("{ram_bytes}");
+    assert!(plan(&["--ram", &enough]).status.success());
+    let keeps = ["--ram", &enough, "--save-tensors", "t.safetensors"];
+    let output = plan(&keeps);
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    says(&stderr(&output), &["of RAM"]);
+    // 17 frames in f32, twice, and not much more.
+    let kept_bytes = 2 * 17 * 96 * 128 * 3 * 4 + (1 << 20);
+    let enough = format!("{}", ram_bytes + kept_bytes);
+    let output = plan(&["--ram", &enough, "--save-tensors", "t.safetensors"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+/// On the CPU, the budget leaves room for the results of all the frames that may be chosen.
+#[test]
+fn frames_that_are_left_open_have_room_for_their_results() {
+    let budget = |frames: &[&str]| {
+        let flags = ["--device", "cpu", "--ram", "40GB", "--height", "96", "--width", "128"];
+        let plan = ["plan", "--model", "1.5", "--vae-tiling", "off", "--json"];
+        bytes(&json(&anywhere(&[&plan[..], &flags, frames].concat()))["budget_bytes"])
+    };
+    let (all, fit) = (budget(&["--frames", "161"]), budget(&["--frames", "fit"]));
+    assert!(fit <= all && all < budget(&[]), "{fit} {all}");
+}
+
 #[test]
 fn all_cards_are_one_table() {
     let folder = tempfile::tempdir().unwrap();
@@ -205,6 +239,25 @@ fn all_cards_are_one_table() {
         plan["seconds"].as_f64().unwrap()
     };
     assert!(seconds("RTX 3090") > seconds("RTX 4090"));
+}
+
+/// Too little RAM is a line of the table as too small a card is, and not the end of it.
+#[test]
+fn cards_that_ram_is_too_small_for_have_lines_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["--all-gpus", "--ram", "2MB"];
+    let plans = json(&small(folder.path(), &["plan", "--json"], &flags));
+    let plans = plans.as_array().unwrap();
+    assert!(plans.len() > 100, "{}", plans.len());
+    for plan in plans {
+        has_the_schema(plan);
+        assert_eq!(plan["fits"], false);
+        assert!(bytes(&plan["ram_peak_bytes"]) > bytes(&plan["ram_bytes"]));
+    }
+    let output = small(folder.path(), &["plan"], &flags);
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert_eq!(text.lines().filter(|line| line.contains("too little RAM")).count(), plans.len());
 }
 
 #[test]
@@ -249,7 +302,14 @@ fn the_most_frames_are_found() {
     assert!(counts.is_sorted() && counts[0] >= 9, "{counts:?}");
     let none = frames(&[&tight[..], &["sim:9MB"]].concat());
     assert_eq!(none.status.code(), Some(3));
-    says(&stderr(&none), &["at 9 frames of 128×96 needs at least"]);
+    says(&stderr(&none), &["at 1 frame of 128×96 needs at least"]);
+    // One frame is a video, too, and the only one that some cards have room for.
+    assert_eq!(found("sim:10MB"), 1);
+    assert!(found("sim:10MB") < counts[0]);
+    let one = ["--json", "--frames", "1", "--vae-tiling", "off"];
+    let one = [&one[..], &tight, &["sim:10MB"]].concat();
+    let one = small(tempfile::tempdir().unwrap().path(), &["frames"], &one);
+    assert_eq!(json(&one)["frames"], 1);
 }
 
 #[test]
@@ -307,12 +367,20 @@ fn a_saved_plan_runs_exactly_or_not_at_all() {
     let report = json_file(folder.path().join("r.json"));
     assert_eq!(report["measured_peak_bytes"], saved["peak_bytes"]);
     assert_eq!(report["plan"]["placement"]["slots"], saved["placement"]["slots"]);
+    // What there is now is what is spoken of, not what there was.
+    let output = run(&["--device", "sim:128MB", "--progress", "json"]);
+    let announced = stdout(&output).lines().find(|line| line.contains("\"planned\"")).map(|line| {
+        let event: Value = serde_json::from_str(line).unwrap();
+        (event["device"].as_str().unwrap().to_owned(), bytes(&event["budget_bytes"]))
+    });
+    assert_eq!(announced, Some(("sim:128MB".into(), 128 << 20)), "{}", stderr(&output));
     // Nothing but the plan says what is run; and it is never planned again.
     for (flags, code, words) in [
         (&["--frames", "9"][..], 2, &["--frames", "--plan"][..]),
         (&["--vram-budget", "8MB"], 2, &["--vram-budget", "--plan"]),
         (&["--device", "cpu"], 2, &["vidfit plan --save"]),
-        (&["--device", "sim:9MB"], 3, &["memory"]),
+        (&["--device", "sim:9MB"], 3, &["9.0 MB may be used on sim:9MB", "vidfit plan --save"]),
+        (&["--device", "sim:64MB", "--ram", "2MB"], 3, &["of RAM"]),
     ] {
         let output = run(flags);
         assert_eq!(output.status.code(), Some(code), "{flags:?}: {}", stderr(&output));

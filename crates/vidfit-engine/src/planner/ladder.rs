@@ -105,7 +105,7 @@ impl Ask<'_> {
         Ok(ways(self.checkpoint, &job, request.tiling, tiles))
     }
 
-    /// The most frames that fit, in the model's own step, and their plan.
+    /// The most frames that fit, in the model's own step, and their plan; a single one at least.
     ///
     /// # Errors
     /// As [`Ask::plan`].
@@ -113,23 +113,21 @@ impl Ask<'_> {
         let step = self.checkpoint.frame_step();
         let with =
             |count: usize| Request { frames: Some(count * step + 1), ..self.request.clone() };
-        // The largest count that may fit: memory grows with the frames.
-        let (mut fits, mut over) = (None, (most - 1) / step + 1);
-        let mut low = 0;
+        // The largest count that may fit: memory grows with the frames. One frame, the count of 0,
+        // is tried whatever its phases seem to take.
+        let (mut low, mut over) = (0, most.saturating_sub(1) / step + 1);
         while low + 1 < over {
             let middle = low.midpoint(over);
             if self.may_fit(&with(middle))? {
-                (fits, low) = (Some(middle), middle);
+                low = middle;
             } else {
                 over = middle;
             }
         }
-        let Some(mut count) = fits else { return Ok(None) };
-        while count > 0 {
+        for count in (0..=low).rev() {
             if let Some(planned) = self.instead(&with(count))? {
                 return Ok(Some((with(count), planned)));
             }
-            count -= 1;
         }
         Ok(None)
     }
@@ -222,7 +220,9 @@ fn changes(
             let (job, _) = Job::new(ask.checkpoint, ask.request)?;
             let fewer = ask.most_frames(job.frames.saturating_sub(1).max(1))?;
             Ok(fewer.and_then(|(request, planned)| {
-                alternative(format!("{} frames", planned.job.frames), request, planned)
+                let frames = planned.job.frames;
+                let plural = if frames == 1 { "" } else { "s" };
+                alternative(format!("{frames} frame{plural}"), request, planned)
             }))
         }
         Step::Size => {

@@ -39,7 +39,10 @@ impl std::str::FromStr for Offload {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Offload, String> {
-        let share = || text.strip_suffix('%')?.parse().ok().filter(|share| *share <= 100);
+        // Digits alone: numbers are read with a sign as well.
+        let digits = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let percent = || text.strip_suffix('%').filter(digits)?.parse().ok();
+        let share = || percent().filter(|share| *share <= 100);
         match text.to_ascii_lowercase().as_str() {
             "auto" => Ok(Offload::Auto),
             "none" => Ok(Offload::None),
@@ -163,7 +166,7 @@ mod tests {
         for text in ["auto", "none", "model", "sequential", "40%", "0%", "100%"] {
             assert_eq!(text.parse::<Offload>().unwrap().to_string(), text);
         }
-        for text in ["", "40", "101%", "-1%", "%", "4.5%", "gpu"] {
+        for text in ["", "40", "101%", "-1%", "+40%", "%", "4.5%", "gpu"] {
             assert!(text.parse::<Offload>().is_err(), "{text}");
         }
     }

@@ -27,7 +27,8 @@ pub struct MachineArgs {
     /// Device memory to leave to others [default: vram_buffer of the settings, or nothing].
     #[arg(long, value_name = "SIZE", help_heading = "Memory")]
     pub buffer: Option<ByteSize>,
-    /// RAM that may be taken [default: what is available].
+    /// RAM that may be taken [default: what is available]. Plans may be made for more than there is
+    /// here; a run takes no more than is available.
     #[arg(long, value_name = "SIZE", help_heading = "Memory")]
     pub ram: Option<ByteSize>,
     /// Where weights wait: auto is the fastest that fits; none keeps all components on the device;

@@ -1,7 +1,7 @@
 //! What a run says of itself besides its progress: what it takes, and how much memory there is.
 
 use super::output::Output;
-use crate::human::{memory_status, seconds, size};
+use crate::human::{frames, memory_status, seconds, size};
 use crate::plan::placement;
 use crate::progress::{self, Shown};
 use serde_json::json;
@@ -18,9 +18,9 @@ use vidfit_tensor::Device;
 pub fn announce(shown: Shown, prepared: &Prepared, report: &PlanReport, output: &Output) {
     let Prepared { job, plan, .. } = prepared;
     shown.say(&format!(
-        "{}: {} frames of {}×{} at {} per second, {} steps in {} on {}",
+        "{}: {} of {}×{} at {} per second, {} steps in {} on {}",
         report.model,
-        job.frames,
+        frames(job.frames),
         job.width,
         job.height,
         output.settings.fps,

@@ -7,7 +7,7 @@ use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::Prepared;
 use vidfit_engine::plan::Plan;
 use vidfit_engine::planner::Target;
-use vidfit_engine::request::Request;
+use vidfit_engine::request::{Job, Request, TilingChoice};
 use vidfit_engine::state::RunState;
 
 /// Reads what a run can go on from, and plans the rest of it.
@@ -52,13 +52,28 @@ fn beside(output: &Path) -> PathBuf {
 pub struct Asked {
     /// The words of the command line, the program's name first.
     pub words: Vec<String>,
-    /// The job that was decided on, if that was not spelled out: it might be decided otherwise the
-    /// next time.
+    /// The model and the job that were decided on, if those were not spelled out: they might be
+    /// decided otherwise the next time.
     pub decided: Option<(String, Request)>,
 }
 
+/// The request that leads to `job` again, whatever memory there is then.
+pub fn spelled_out(request: &Request, job: &Job) -> Request {
+    let tiling = if job.tiling.is_some() { TilingChoice::On } else { TilingChoice::Off };
+    Request {
+        frames: Some(job.frames),
+        height: Some(job.height),
+        width: Some(job.width),
+        dtype: job.dtype,
+        tiling,
+        tile_height: job.tiling.map(|tiles| tiles.height),
+        tile_width: job.tiling.map(|tiles| tiles.width),
+        ..request.clone()
+    }
+}
+
 /// Options of `generate` that the decision took the place of, with their values if they take one.
-const DECIDED: [(&str, bool); 11] = [
+const DECIDED: [(&str, bool); 16] = [
     ("--fit", false),
     ("--fit-order", true),
     ("--fallback-model", true),
@@ -70,43 +85,67 @@ const DECIDED: [(&str, bool); 11] = [
     ("--model", true),
     ("--model_path", true),
     ("-m", true),
+    ("--vae-tiling", true),
+    ("--vae_tiling", true),
+    ("--tile-height", true),
+    ("--tile-width", true),
+    ("--dtype", true),
 ];
 
 impl Asked {
     /// The command that goes on from `state`.
     fn command(&self, output: &Path, state: &Path) -> String {
-        let mut words = self.words.clone();
+        // What comes after `--` is no option, whatever it looks like.
+        let end = self.words.iter().position(|word| word == "--").unwrap_or(self.words.len());
+        let (options, rest) = self.words.split_at(end);
+        let mut words = options.to_vec();
         remove(&mut words, "--resume", true);
         if let Some((model, request)) = &self.decided {
             for (option, takes_value) in DECIDED {
                 remove(&mut words, option, takes_value);
             }
-            let sizes = [
-                ("--frames", request.frames),
-                ("--height", request.height),
-                ("--width", request.width),
-            ];
             words.extend(["--model".to_owned(), model.clone()]);
-            for (option, size) in sizes {
-                words.extend(size.into_iter().flat_map(|size| [option.into(), size.to_string()]));
-            }
+            words.extend(flags(request));
         }
         for option in ["-o", "--output", "--output_path"] {
             remove(&mut words, option, true);
         }
         words.extend(["-o".to_owned(), output.to_string_lossy().into_owned()]);
         words.extend(["--resume".to_owned(), state.to_string_lossy().into_owned()]);
+        words.extend_from_slice(rest);
         words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
     }
 }
 
-/// Takes an option away, as `--option value` or as `--option=value`.
+/// The options that ask for the sizes, the type and the tiles of a request.
+fn flags(request: &Request) -> Vec<String> {
+    let tiling = match request.tiling {
+        TilingChoice::Auto => "auto",
+        TilingChoice::On => "on",
+        TilingChoice::Off => "off",
+    };
+    let number = |number: Option<usize>| number.map(|number| number.to_string());
+    let options = [
+        ("--frames", number(request.frames)),
+        ("--height", number(request.height)),
+        ("--width", number(request.width)),
+        ("--dtype", Some(request.dtype.to_string())),
+        ("--vae-tiling", Some(tiling.to_owned())),
+        ("--tile-height", number(request.tile_height)),
+        ("--tile-width", number(request.tile_width)),
+    ];
+    let given = options.into_iter().filter_map(|(option, value)| Some([option.to_owned(), value?]));
+    given.flatten().collect()
+}
+
+/// Takes an option away, as `--option value` or as `--option=value`; a short one as `-ovalue`, too.
 fn remove(words: &mut Vec<String>, option: &str, takes_value: bool) {
     while let Some(place) = words.iter().position(|word| word == option) {
         let end = (place + 1 + usize::from(takes_value)).min(words.len());
         words.drain(place..end);
     }
-    words.retain(|word| !word.starts_with(&format!("{option}=")));
+    let attached = if option.starts_with("--") { format!("{option}=") } else { option.to_owned() };
+    words.retain(|word| !word.starts_with(&attached));
 }
 
 /// A word as a shell reads it.
@@ -121,7 +160,9 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vidfit_tensor::Error;
+    use vidfit_engine::checkpoint::Variant;
+    use vidfit_engine::request::tiles;
+    use vidfit_tensor::{DType, Error};
 
     fn words(text: &str) -> Vec<String> {
         text.split('|').map(str::to_owned).collect()
@@ -130,22 +171,78 @@ mod tests {
     #[test]
     fn the_command_goes_on_with_the_very_job() {
         let asked = Asked {
-            words: words("vidfit|generate|It's a panda|--resume=old|--frames|fit|--fit|--seed|7"),
+            words: words(
+                "vidfit|generate|It's a panda|--resume=old|--frames|fit|--fit|--seed|7|--dtype|bf16",
+            ),
             decided: Some((
                 "zai-org/CogVideoX-2b".into(),
-                Request { frames: Some(25), ..Request::new("") },
+                Request {
+                    frames: Some(25),
+                    tiling: TilingChoice::Off,
+                    dtype: DType::F16,
+                    ..Request::new("")
+                },
             )),
         };
         assert_eq!(
             asked.command(Path::new("v.mp4"), Path::new("v.mp4.resume")),
             "vidfit generate 'It'\\''s a panda' --seed 7 --model zai-org/CogVideoX-2b --frames 25 \
-             -o v.mp4 --resume v.mp4.resume"
+             --dtype f16 --vae-tiling off -o v.mp4 --resume v.mp4.resume"
         );
         let asked =
             Asked { words: words("vidfit|generate|x|--frames|9|-o|out dir/"), decided: None };
         assert_eq!(
             asked.command(Path::new("out dir/"), Path::new("out dir.resume")),
             "vidfit generate x --frames 9 -o 'out dir/' --resume 'out dir.resume'"
+        );
+    }
+
+    #[test]
+    fn what_was_left_open_is_spelled_out() {
+        let checkpoint = Checkpoint::published(Variant::TwoB);
+        let request = Request { dtype: DType::F16, ..Request::new("") };
+        let (job, _) = Job::new(&checkpoint, &request).unwrap();
+        let whole = spelled_out(&request, &job);
+        assert_eq!(
+            flags(&whole).join(" "),
+            "--frames 49 --height 480 --width 720 --dtype f16 --vae-tiling off"
+        );
+        let tiled = job.clone().with_tiles(tiles(&checkpoint, &request).unwrap());
+        let again = spelled_out(&request, &tiled);
+        assert_eq!(
+            flags(&again).join(" "),
+            "--frames 49 --height 480 --width 720 --dtype f16 --vae-tiling on --tile-height 240 \
+             --tile-width 360"
+        );
+        // They lead to the same job, tiles and all.
+        for (request, job) in [(whole, job), (again, tiled)] {
+            assert_eq!(Job::new(&checkpoint, &request).unwrap().0.tiling, job.tiling);
+        }
+        let asked = Asked {
+            words: words("vidfit|generate|x|--vae_tiling=auto|--tile-width|64|--fit-order=size"),
+            decided: Some(("2b".into(), Request::new(""))),
+        };
+        assert_eq!(
+            asked.command(Path::new("v"), Path::new("v.resume")),
+            "vidfit generate x --model 2b --dtype f32 --vae-tiling auto -o v --resume v.resume"
+        );
+    }
+
+    #[test]
+    fn short_options_are_taken_away_with_the_value_that_clings_to_them() {
+        let asked = Asked {
+            words: words("vidfit|generate|-ovideo.mp4|-mDIR|--seed|7|--|--frames=9"),
+            decided: Some(("2b".into(), Request::new(""))),
+        };
+        assert_eq!(
+            asked.command(Path::new("w.mp4"), Path::new("w.mp4.resume")),
+            "vidfit generate --seed 7 --model 2b --dtype f32 --vae-tiling auto -o w.mp4 --resume \
+             w.mp4.resume -- --frames=9"
+        );
+        let asked = Asked { words: words("vidfit|generate|--|-ox"), decided: None };
+        assert_eq!(
+            asked.command(Path::new("w"), Path::new("w.resume")),
+            "vidfit generate -o w --resume w.resume -- -ox"
         );
     }
 

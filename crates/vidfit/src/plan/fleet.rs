@@ -1,18 +1,20 @@
 //! One job on many cards.
 
 use super::PlanArgs;
-use crate::decide::Wanted;
-use crate::device::planned_target;
+use crate::decide::{Wanted, least};
+use crate::device::{beside_results, planned_target};
 use crate::exit::Failure;
-use crate::human::{seconds, size};
+use crate::human::{frames, seconds, size};
 use crate::model::known;
 use crate::say::{answer, note};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use vidfit_engine::EngineError;
 use vidfit_engine::catalogue::Gpu;
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::plan::Plan;
 use vidfit_engine::planner::{Ask, PlanReport, Planned, Refused, Target};
+use vidfit_engine::request::Job;
 
 /// A job on a card.
 pub struct OnCard {
@@ -55,10 +57,11 @@ pub fn on_cards(
         progress(done, targets.len());
         let budget = target.budget_bytes();
         let below = known.range(..=budget).next_back();
-        let shared = below.filter(|(of, answer)| **of == budget || needs_no_more(answer));
+        let shared =
+            below.filter(|(of, answer)| **of == budget || needs_no_more(ask, answer, target));
         let answer = match shared {
             Some((_, answer)) => timed(ask.checkpoint, answer, target)?,
-            None => Ask { target, ..*ask }.plan()?,
+            None => planned_or_refused(&Ask { target, ..*ask })?,
         };
         known.entry(budget).or_insert_with(|| answer.clone());
         found.push((place, OnCard { gpu, target: target.clone(), answer }));
@@ -68,12 +71,31 @@ pub fn on_cards(
     Ok(found.into_iter().map(|(_, on_card)| on_card).collect())
 }
 
-/// Whether a larger budget would change nothing.
-fn needs_no_more(answer: &Result<Planned, Refused>) -> bool {
-    let Ok(Planned { job, schedule, plan, .. }) = answer else { return false };
-    let streams = plan.phases.iter().any(|phase| phase.waiting_seconds > 0.01 * phase.seconds);
+/// The plan for one card. One that this machine's RAM is too small for is refused, as it is where
+/// the card is too small: others may need less of it.
+fn planned_or_refused(ask: &Ask<'_>) -> Result<Result<Planned, Refused>, Failure> {
+    match ask.plan() {
+        Err(EngineError::NotEnoughRam { .. }) => {
+            let least = Box::new(least(ask)?);
+            Ok(Err(Refused { least, budget_bytes: ask.target.budget_bytes() }))
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Whether a larger budget would change nothing: all that works step by step or frame by frame lies
+/// on the card, and nothing is cut into pieces. How long another card waits for what is streamed
+/// says nothing of this one.
+fn needs_no_more(ask: &Ask<'_>, answer: &Result<Planned, Refused>, target: &Target) -> bool {
+    let Ok(planned) = answer else { return false };
+    let Planned { job, schedule, .. } = planned;
     let is_cut = job.tiling.is_some() || schedule.transformer.head_groups > 1;
-    !streams && !is_cut && schedule.decoder.paged_caches == 0
+    if is_cut || schedule.decoder.paged_caches > 0 {
+        return false;
+    }
+    let report = PlanReport::of(ask.checkpoint, planned, ask.offload, target);
+    let stays = |name: &str| report.phase(name).is_some_and(|phase| phase.streamed_bytes == 0);
+    stays("denoise") && stays("decode")
 }
 
 /// The same schedule, with the time that it takes on another card.
@@ -118,14 +140,17 @@ pub fn run(args: &PlanArgs) -> Result<(), Failure> {
     });
     let targets = targets.collect::<Result<Vec<_>, Failure>>()?;
     let Some((_, first)) = targets.first() else { return Ok(()) };
-    let wanted = Wanted::new(&args.job, &args.machine, None, first.clone(), false, known)?;
+    let keeps = args.output.save_tensors.is_some();
+    let wanted = Wanted::new(&args.job, &args.machine, None, first.clone(), keeps, known)?;
     if wanted.fits_frames {
         return Err(Failure::input(
             "--frames fit is for one card: vidfit recommend --all-gpus says the frames for each",
         ));
     }
     let ask = wanted.ask();
-    let found = on_cards(&ask, targets)?;
+    let (job, _) = Job::new(ask.checkpoint, ask.request)?;
+    let beside = |(gpu, target)| (gpu, beside_results(target, ask.checkpoint, &job, keeps));
+    let found = on_cards(&ask, targets.into_iter().map(beside).collect())?;
     let reports: Vec<PlanReport> = found.iter().map(|on_card| on_card.report(&ask)).collect();
     if args.json {
         let json = serde_json::to_value(&reports).map_err(Failure::other)?;
@@ -144,8 +169,13 @@ fn table(reports: &[PlanReport], found: &[OnCard]) -> String {
     let video = &first.video;
     let widest = found.iter().map(|on_card| on_card.gpu.name.len()).max().unwrap_or(0);
     let mut lines = vec![format!(
-        "{}, {} frames of {}×{}, {} steps in {}; times from what makers publish",
-        first.model, video.frames, video.width, video.height, video.steps, video.dtype
+        "{}, {} of {}×{}, {} steps in {}; times from what makers publish",
+        first.model,
+        frames(video.frames),
+        video.width,
+        video.height,
+        video.steps,
+        video.dtype
     )];
     lines.push(format!(
         "{:widest$}  {:>8}  {:>8}  {:10}  {:>8}  {:>9}  {:>12}",
@@ -154,6 +184,9 @@ fn table(reports: &[PlanReport], found: &[OnCard]) -> String {
     for (report, on_card) in reports.iter().zip(found) {
         let (strategy, time) = match report.fits {
             true => (report.placement.strategy.clone(), seconds(report.seconds)),
+            false if report.peak_bytes <= report.budget_bytes => {
+                ("too little RAM".into(), String::new())
+            }
             false => ("does not fit".into(), String::new()),
         };
         let tiles = if report.video.tile.is_some() { "  in tiles" } else { "" };
@@ -169,4 +202,42 @@ fn table(reports: &[PlanReport], found: &[OnCard]) -> String {
         ));
     }
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vidfit_engine::catalogue;
+    use vidfit_engine::checkpoint::Variant;
+    use vidfit_engine::planner::Offload;
+    use vidfit_engine::request::Request;
+    use vidfit_tensor::Rates;
+
+    /// A card that never waits for what it streams says nothing of the next one.
+    #[test]
+    fn a_card_with_more_room_keeps_what_another_streams_for_free() {
+        let checkpoint = Checkpoint::published(Variant::FiveB);
+        let dtype = Variant::FiveB.published_dtype();
+        let request = Request { frames: Some(9), steps: 2, dtype, ..Request::new("A panda") };
+        let gpu = catalogue::find("RTX 3060 12GB").unwrap();
+        let card = |free_bytes: u64, flops: f64, upload: f64| Target {
+            free_bytes,
+            overhead_bytes: 0,
+            rates: Rates::of_card(flops, flops, 1e12, upload),
+            ..Target::of_card(gpu)
+        };
+        // So slow that no upload is waited for; and so fast that every one is.
+        let (small, large) = (card(8 << 30, 1e9, 1e12), card(40 << 30, 1e15, 1e9));
+        let offload = Offload::Auto;
+        let ask = Ask { checkpoint: &checkpoint, request: &request, offload, target: &large };
+        let found = on_cards(&ask, vec![(gpu, small), (gpu, large.clone())]).unwrap();
+        let streamed = |place: usize| {
+            let on_card: &OnCard = &found[place];
+            on_card.report(&ask).phase("denoise").unwrap().streamed_bytes
+        };
+        assert!(streamed(0) > 0, "the small card has room for everything");
+        let alone = ask.plan().unwrap().unwrap();
+        assert_eq!(found[1].answer.as_ref().unwrap().schedule, alone.schedule);
+        assert_eq!(streamed(1), 0);
+    }
 }

@@ -1,7 +1,7 @@
 //! A plan as people read it.
 
 use crate::decide::budget;
-use crate::human::{seconds, size};
+use crate::human::{frames, seconds, size};
 use std::collections::BTreeMap;
 use vidfit_engine::planner::report::{Holder, PhaseReport, Placement};
 use vidfit_engine::planner::{Certainty, Offload, PlanReport};
@@ -46,8 +46,12 @@ fn verdict(report: &PlanReport) -> String {
 fn video(report: &PlanReport) -> String {
     let video = &report.video;
     format!(
-        "{} frames of {}×{}, {} steps in {}",
-        video.frames, video.width, video.height, video.steps, video.dtype
+        "{} of {}×{}, {} steps in {}",
+        frames(video.frames),
+        video.width,
+        video.height,
+        video.steps,
+        video.dtype
     )
 }
 
