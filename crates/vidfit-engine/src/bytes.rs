@@ -27,6 +27,25 @@ pub enum ByteSizeError {
     TooLarge(String),
 }
 
+/// Bytes as people read them: `9.04 GB`, `11.3 MB`; powers of 1024, as card vendors count.
+pub fn in_words(bytes: u64) -> String {
+    let megabytes = bytes as f64 / f64::from(1 << 20);
+    match megabytes {
+        ..1.0 => format!("{:.1} KB", megabytes * 1024.0),
+        ..1024.0 => format!("{megabytes:.1} MB"),
+        _ => format!("{:.2} GB", megabytes / 1024.0),
+    }
+}
+
+/// Two numbers of bytes as people read them; exactly, where they would read the same.
+pub fn both_in_words(one: u64, other: u64) -> (String, String) {
+    let words = (in_words(one), in_words(other));
+    if one == other || words.0 != words.1 {
+        return words;
+    }
+    (format!("{one} bytes"), format!("{other} bytes"))
+}
+
 /// The units, largest first, with the bytes of each.
 const UNITS: [(&str, u64); 4] =
     [("TB", 1 << 40), ("GB", 1 << 30), ("MB", 1 << 20), ("KB", 1 << 10)];

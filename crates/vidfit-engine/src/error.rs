@@ -1,5 +1,6 @@
 //! What can go wrong with a job, and whose fault it is.
 
+use crate::bytes::both_in_words;
 use crate::checkpoint::CheckpointError;
 use crate::hub::HubError;
 use crate::safetensors::SafetensorsError;
@@ -31,9 +32,10 @@ pub enum EngineError {
     },
     /// The job does not fit into the memory there is.
     #[error(
-        "this job needs at least {:.1} GB of memory, and {:.1} GB may be used{}. Make the video smaller or \
+        "this job needs at least {} of memory, and {} may be used{}. Make the video smaller or \
          shorter, or close other programs",
-        gigabytes(*required_bytes), gigabytes(*available_bytes),
+        both_in_words(*required_bytes, *available_bytes).0,
+        both_in_words(*required_bytes, *available_bytes).1,
         if *tiled { "" } else { " (decoding in tiles, --vae-tiling auto, takes less)" }
     )]
     DoesNotFit {
@@ -46,9 +48,10 @@ pub enum EngineError {
     },
     /// The job fits the device, but not the host's memory.
     #[error(
-        "this job needs {:.1} GB of RAM besides the weights' memory map, and {:.1} GB may be used. \
-         Close other programs, or make the video smaller or shorter",
-        gigabytes(*required_bytes), gigabytes(*available_bytes)
+        "this job needs {} of RAM besides the weights' memory map, and {} may be used. Close other \
+         programs, or make the video smaller or shorter",
+        both_in_words(*required_bytes, *available_bytes).0,
+        both_in_words(*required_bytes, *available_bytes).1
     )]
     NotEnoughRam {
         /// What the job holds in host memory.
@@ -138,9 +141,4 @@ fn stopped(state: Option<&crate::state::RunState>) -> String {
         Some(state) => format!("The first {} steps are not lost", state.steps_done),
         None => "Nothing was lost: the first step had not been done".into(),
     }
-}
-
-/// Bytes in GB, as card vendors count.
-pub(crate) fn gigabytes(bytes: u64) -> f64 {
-    bytes as f64 / (1u64 << 30) as f64
 }

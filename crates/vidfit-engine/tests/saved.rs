@@ -105,6 +105,8 @@ fn a_file_that_is_no_plan_is_named() {
         text.replacen("\"version\": 1", "\"version\": 2", 1),
         text.replacen("\"schedule\"", "\"shedule\"", 1),
         text.replacen("\"steps\": ", "\"steps\": -", 2),
+        text.replacen("\"budget_bytes\": ", "\"budget_bytes\": 1", 1),
+        text.replacen("\"seed\": ", "\"seed\": 1", 1),
     ];
     for text in damaged {
         std::fs::write(&path, text).unwrap();

@@ -18,15 +18,7 @@ pub fn seconds(seconds: f64) -> String {
     Duration::try_from_secs_f64(seconds).map_or("longer than anybody waits".into(), duration)
 }
 
-/// Bytes as card vendors count them: `9.04 GB`, `11.3 MB`; powers of 1024.
-pub fn size(bytes: u64) -> String {
-    let megabytes = bytes as f64 / f64::from(1 << 20);
-    match megabytes {
-        ..1.0 => format!("{:.1} KB", megabytes * 1024.0),
-        ..1024.0 => format!("{megabytes:.1} MB"),
-        _ => format!("{:.2} GB", megabytes / 1024.0),
-    }
-}
+pub use vidfit_engine::bytes::in_words as size;
 
 /// `VRAM Status: 8.20GB / 23.70GB used (35%), 15.50GB available`, of `VRAM` or `RAM`.
 pub fn memory_status(kind: &str, used_bytes: u64, total_bytes: u64) -> String {

@@ -50,7 +50,8 @@ pub struct Refused {
 }
 
 impl Refused {
-    fn new(least: Planned, target: &Target) -> Refused {
+    /// A refusal on `target` of a job that takes at least `least`.
+    pub fn new(least: Planned, target: &Target) -> Refused {
         let Plan { layout, scratch_bytes, .. } = &least.plan;
         Refused {
             required_bytes: target.reserved_bytes(layout, *scratch_bytes),

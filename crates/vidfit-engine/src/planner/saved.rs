@@ -43,6 +43,9 @@ pub struct SavedRun {
     pub profile: Profile,
     /// [`Plan::digest`], in hexadecimal.
     pub digest: String,
+    /// A digest of the file without it: what was edited is not what was planned. Empty while the
+    /// plan is not in a file.
+    pub seal: String,
 }
 
 /// A saved plan is small; a longer file is not one.
@@ -68,6 +71,7 @@ impl SavedPlan {
                 offload,
                 profile: target.profile.clone(),
                 digest: format!("{:016x}", planned.plan.digest()),
+                seal: String::new(),
             },
         }
     }
@@ -77,7 +81,9 @@ impl SavedPlan {
     /// # Errors
     /// [`EngineError::File`].
     pub fn save(&self, path: &Path) -> Result<(), EngineError> {
-        write_json(path, self)
+        let mut sealed = self.clone();
+        sealed.run.seal = seal(&json(path, self)?);
+        write_json(path, &sealed)
     }
 
     /// Reads what [`SavedPlan::save`] wrote.
@@ -105,7 +111,18 @@ impl SavedPlan {
                  with `vidfit plan --save`"
             )));
         }
-        serde_json::from_value(value).map_err(|error| wrong(error.to_string()))
+        let mut plan: SavedPlan =
+            serde_json::from_value(value).map_err(|error| wrong(error.to_string()))?;
+        // Held to the text, not to the numbers in it: those may be read a little otherwise.
+        let found = std::mem::take(&mut plan.run.seal);
+        let unsealed =
+            text.trim_end().replacen(&format!("\"seal\": \"{found}\""), "\"seal\": \"\"", 1);
+        match seal(&unsealed) == found {
+            true => Ok(plan),
+            false => Err(wrong(
+                "it was changed since it was saved. Make it again with `vidfit plan --save`".into(),
+            )),
+        }
     }
 
     /// The job exactly as it was planned.
@@ -151,13 +168,25 @@ impl SavedPlan {
     }
 }
 
+/// The digest of a plan's text without its seal (FNV-1a).
+fn seal(text: &str) -> String {
+    let digest = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |digest, byte| {
+        (digest ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    format!("{digest:016x}")
+}
+
+fn json(path: &Path, value: &impl Serialize) -> Result<String, EngineError> {
+    let file = |source| EngineError::File { action: "write", path: path.to_owned(), source };
+    serde_json::to_string_pretty(value).map_err(|error| file(error.into()))
+}
+
 /// Writes `value` as indented JSON, whole or not at all.
 pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), EngineError> {
-    let file = |source| EngineError::File { action: "write", path: path.to_owned(), source };
-    let text = serde_json::to_string_pretty(value).map_err(|error| file(error.into()))?;
-    write_whole(path, |out| {
+    let text = json(path, value)?;
+    let written = write_whole(path, |out| {
         out.write_all(text.as_bytes())?;
         out.write_all(b"\n")
-    })
-    .map_err(file)
+    });
+    written.map_err(|source| EngineError::File { action: "write", path: path.to_owned(), source })
 }

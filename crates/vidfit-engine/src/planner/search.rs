@@ -3,8 +3,9 @@
 use super::decide::Rejected;
 use super::target::Offload;
 use super::trial::{Trial, Trials};
+use crate::bytes::both_in_words;
 use crate::checkpoint::Checkpoint;
-use crate::error::{EngineError, gigabytes};
+use crate::error::EngineError;
 use crate::placement::{self, Rung, Streaming};
 use crate::plan::Plan;
 use crate::schedule::Schedule;
@@ -394,15 +395,12 @@ impl Search<'_> {
     /// What decoding as a whole would take.
     pub fn why_not_whole(&self, budget: u64) -> Result<Rejected, EngineError> {
         let trial = self.trials.decode(&self.least()?)?;
+        let (takes, may) = both_in_words(trial.device_bytes, budget);
         Ok(Rejected {
             what: "decode without tiles".into(),
             peak_bytes: trial.device_bytes,
             seconds: trial.seconds,
-            why: format!(
-                "takes at least {:.1} GB, and {:.1} GB may be used",
-                gigabytes(trial.device_bytes),
-                gigabytes(budget)
-            ),
+            why: format!("takes at least {takes}, and {may} may be used"),
         })
     }
 }

@@ -75,10 +75,7 @@ pub fn on_cards(
 /// the card is too small: others may need less of it.
 fn planned_or_refused(ask: &Ask<'_>) -> Result<Result<Planned, Refused>, Failure> {
     match ask.plan() {
-        Err(EngineError::NotEnoughRam { .. }) => {
-            let least = Box::new(least(ask)?);
-            Ok(Err(Refused { least, budget_bytes: ask.target.budget_bytes() }))
-        }
+        Err(EngineError::NotEnoughRam { .. }) => Ok(Err(Refused::new(least(ask)?, ask.target))),
         other => Ok(other?),
     }
 }
@@ -111,10 +108,7 @@ fn timed(
     };
     Ok(match answer {
         Ok(planned) => Ok(again(planned)?),
-        Err(Refused { least, .. }) => {
-            let least = Box::new(again(least)?);
-            Err(Refused { least, budget_bytes: target.budget_bytes() })
-        }
+        Err(Refused { least, .. }) => Err(Refused::new(again(least)?, target)),
     })
 }
 

@@ -2,7 +2,6 @@
 
 use crate::decide::budget;
 use crate::human::{frames, seconds, size};
-use std::collections::BTreeMap;
 use vidfit_engine::planner::report::{Holder, PhaseReport, Placement};
 use vidfit_engine::planner::{Certainty, Offload, PlanReport};
 
