@@ -7,8 +7,9 @@ use crate::exit::Failure;
 use crate::human::{frames, grouped, size};
 use crate::model::known;
 use crate::say::answer;
+use serde_json::{Value, json};
 use vidfit_engine::catalogue::Gpu;
-use vidfit_engine::planner::Planned;
+use vidfit_engine::planner::{PlanReport, Planned};
 
 /// `vidfit check`.
 #[derive(clap::Args)]
@@ -33,14 +34,36 @@ pub struct CheckArgs {
     #[arg(long, value_name = "NAME", value_parser = card, conflicts_with = "device",
           help_heading = "Machine")]
     pub gpu: Option<&'static Gpu>,
+    /// As one JSON object: `enough`, what is available and required in bytes, and the plan.
+    #[arg(long, help_heading = "Reports")]
+    pub json: bool,
 }
 
-/// Says in one sentence whether there is enough memory.
+/// Says in one sentence, or in JSON, whether there is enough memory.
 pub fn run(args: &CheckArgs) -> Result<(), Failure> {
     let target = planned_target(&args.machine, args.gpu)?;
     let wanted = Wanted::new(&args.job, &args.machine, None, target, false, known)?;
     let least = least(&wanted)?;
     let report = wanted.report_of(&least);
+    match args.json {
+        true => answer(&as_json(&report).to_string()),
+        false => answer(&sentence(&report)),
+    }?;
+    if report.fits { Ok(()) } else { Err(Failure::no()) }
+}
+
+fn as_json(report: &PlanReport) -> Value {
+    json!({
+        "enough": report.fits,
+        "available_bytes": report.budget_bytes,
+        "required_bytes": report.peak_bytes,
+        "ram_available_bytes": report.ram_bytes,
+        "ram_required_bytes": report.ram_peak_bytes,
+        "plan": report,
+    })
+}
+
+fn sentence(report: &PlanReport) -> String {
     let (available, required) = (report.budget_bytes, report.peak_bytes);
     let video = &report.video;
     let job =
@@ -54,15 +77,14 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
         ),
         _ => String::new(),
     };
-    answer(&format!(
+    format!(
         "{verdict}: {} ({} bytes) available on {}, {} ({} bytes) required for {job}{ram}.",
         size(available),
         grouped(available),
         report.device,
         size(required),
         grouped(required),
-    ))?;
-    if report.fits { Ok(()) } else { Err(Failure::no()) }
+    )
 }
 
 /// The least that the job takes: as a plan for little memory goes, in the reference's tiles; or as the

@@ -283,6 +283,24 @@ fn check_answers_in_one_sentence_and_its_exit_code() {
 }
 
 #[test]
+fn check_answers_programs_in_json() {
+    let check = |memory: &str| {
+        let flags = ["--dtype", "f32", "--vae-tiling", "off", "--json", "--device", memory];
+        let output = small(tempfile::tempdir().unwrap().path(), &["check"], &flags);
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        has_the_schema(&answer["plan"]);
+        assert_eq!(answer["required_bytes"], answer["plan"]["peak_bytes"]);
+        (output.status.code(), answer)
+    };
+    let (code, enough) = check("sim:16MB");
+    assert_eq!((code, &enough["enough"]), (Some(0), &true.into()), "{enough}");
+    assert_eq!(bytes(&enough["available_bytes"]), 16 << 20);
+    let (code, less) = check("sim:13MB");
+    assert_eq!((code, &less["enough"]), (Some(1), &false.into()), "{less}");
+    assert!(bytes(&less["required_bytes"]) > 13 << 20);
+}
+
+#[test]
 fn the_most_frames_are_found() {
     let frames = |flags: &[&str]| {
         let flags = [&["--json", "--frames", "49", "--vae-tiling", "off"][..], flags].concat();
