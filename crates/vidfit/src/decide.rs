@@ -74,7 +74,7 @@ impl Wanted {
         let request = job.request(dtype(machine.dtype, checkpoint, &target));
         let largest = largest(checkpoint, &request, job.fits_frames())?;
         let target = beside_results(target, checkpoint, &largest, keeps_tensors);
-        let order = change.map(|change| change.order().to_vec()).unwrap_or_default();
+        let order = change.map(|change| change.order(request.tiling)).unwrap_or_default();
         if let Some(name) = change.and_then(|change| change.fallback_model.as_ref()) {
             models.push(open(name)?);
         } else if order.contains(&Step::Model) {

@@ -13,7 +13,7 @@ use crate::interrupt;
 use crate::model::{Model, downloaded};
 use crate::progress::Shown;
 use log::{MemoryLog, announce, listener};
-use output::{Output, save_tensors};
+use output::{Output, absolute, save_tensors};
 use resume::{Asked, go_on, leave, spelled_out};
 use serde_json::json;
 use std::time::Instant;
@@ -38,6 +38,10 @@ const NO_PROMPT: &str =
 pub fn run(args: GenerateArgs) -> Result<(), Failure> {
     let shown = Shown::from(args.progress);
     let mut plan = None;
+    check_names(&args).inspect_err(|failure| {
+        let Failure { code, message } = failure;
+        shown.event(json!({ "event": "error", "code": code, "message": message }));
+    })?;
     make(&args, shown, &mut plan).inspect_err(|failure| {
         let Failure { code, message } = failure;
         shown.event(json!({ "event": "error", "code": code, "message": message }));
@@ -47,6 +51,30 @@ pub fn run(args: GenerateArgs) -> Result<(), Failure> {
             shown.warn(&error.to_string());
         }
     })
+}
+
+/// Refuses to write one file over another that the same run reads or writes.
+fn check_names(args: &GenerateArgs) -> Result<(), Failure> {
+    let files = [
+        ("the video", &args.output.output),
+        ("the report", &args.report),
+        ("the tensors", &args.output.save_tensors),
+        ("the plan", &args.plan),
+        ("the state to go on from", &args.resume),
+    ];
+    let named: Vec<_> =
+        files.iter().filter_map(|(what, path)| Some((what, path.as_ref()?))).collect();
+    for (index, (what, path)) in named.iter().enumerate() {
+        for (other, its_path) in &named[index + 1..] {
+            if absolute(path) == absolute(its_path) {
+                let both = path.display();
+                return Err(Failure::input(format!(
+                    "{both} cannot be both {what} and {other}; name two files"
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Makes a video. What is planned is left in `plan`, whatever comes after.

@@ -139,10 +139,13 @@ fn what_does_not_fit_ends_in_code_3_after_the_plan_and_with_what_would() {
     has_the_schema(&plan);
     assert_eq!(plan["fits"], false);
     assert!(bytes(&plan["peak_bytes"]) > bytes(&plan["budget_bytes"]));
-    // The first of them, if that is allowed.
-    let fitted = json(&small(folder.path(), &["plan", "--json", "--fit"], &flags));
+    // Tiles, if that is allowed by name: they were forbidden.
+    let order = ["--fit", "--fit-order", "tiling"];
+    let fitted = json(&small(folder.path(), &["plan", "--json"], &[&flags[..], &order].concat()));
     assert_eq!(fitted["fits"], true);
     says(&fitted["changes_picture"].to_string(), &["tiles"]);
+    let fitted = json(&small(folder.path(), &["plan", "--json", "--fit"], &flags));
+    assert_eq!((&fitted["fits"], &fitted["video"]["tile"]), (&true.into(), &Value::Null));
     let order = ["--fit", "--fit-order", "size,frames"];
     let fitted = json(&small(folder.path(), &["plan", "--json"], &[&flags[..], &order].concat()));
     assert_eq!(fitted["video"]["height"], 64);

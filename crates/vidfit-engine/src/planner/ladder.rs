@@ -219,10 +219,10 @@ fn changes(
         Step::Frames => {
             let (job, _) = Job::new(ask.checkpoint, ask.request)?;
             let fewer = ask.most_frames(job.frames.saturating_sub(1).max(1))?;
+            // A single frame is no video.
+            let fewer = fewer.filter(|(_, planned)| planned.job.frames > 1);
             Ok(fewer.and_then(|(request, planned)| {
-                let frames = planned.job.frames;
-                let plural = if frames == 1 { "" } else { "s" };
-                alternative(format!("{frames} frame{plural}"), request, planned)
+                alternative(format!("{} frames", planned.job.frames), request, planned)
             }))
         }
         Step::Size => {

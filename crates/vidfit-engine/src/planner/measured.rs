@@ -41,9 +41,9 @@ pub struct ComparedPhase {
     pub planned_seconds: f64,
     /// As measured.
     pub measured_seconds: Option<f64>,
-    /// Bytes that were copied to the device; planned ones where nothing was run.
+    /// Bytes that were copied to the device; 0 where the phase was not run.
     pub uploaded_bytes: u64,
-    /// Bytes that were copied from the device; planned ones where nothing was run.
+    /// Bytes that were copied from the device; 0 where the phase was not run.
     pub downloaded_bytes: u64,
 }
 
@@ -78,8 +78,8 @@ impl RunReport {
                 measured_peak_bytes: None,
                 planned_seconds: phase.seconds,
                 measured_seconds: None,
-                uploaded_bytes: phase.uploaded_bytes,
-                downloaded_bytes: phase.downloaded_bytes,
+                uploaded_bytes: 0,
+                downloaded_bytes: 0,
             });
             phases.collect()
         };

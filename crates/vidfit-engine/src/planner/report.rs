@@ -166,7 +166,7 @@ impl PlanReport {
                 dtype: job.dtype.to_string(),
                 tile: job.tiling.map(|tiling| (tiling.height, tiling.width)),
             },
-            fits: peak_bytes <= target.budget_bytes()
+            fits: target.reserved_bytes(&plan.layout, plan.scratch_bytes) <= target.budget_bytes()
                 && (target.shares_ram || target.ram_bytes.is_none_or(|ram| ram_peak <= ram)),
             peak_bytes,
             budget_bytes: target.budget_bytes(),

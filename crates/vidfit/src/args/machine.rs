@@ -4,6 +4,7 @@ use super::choices::Dtype;
 use crate::device::DeviceChoice;
 use vidfit_engine::bytes::ByteSize;
 use vidfit_engine::planner::{Offload, Step};
+use vidfit_engine::request::TilingChoice;
 
 /// The device, and what of it may be used.
 #[derive(clap::Args, Clone)]
@@ -44,12 +45,13 @@ pub struct FitArgs {
     /// If the job does not fit, change it until it does, and say what was changed.
     #[arg(long, help_heading = "Fitting")]
     pub fit: bool,
-    /// What may change, in this order.
+    /// What may change, in this order [default: tiling,frames,size,model; without tiling where
+    /// --vae-tiling off forbids it].
     #[arg(
         long,
         value_name = "KINDS",
         value_delimiter = ',',
-        default_value = "tiling,frames,size,model",
+        requires = "fit",
         help_heading = "Fitting"
     )]
     pub fit_order: Vec<Step>,
@@ -59,12 +61,15 @@ pub struct FitArgs {
 }
 
 impl FitArgs {
-    /// The kinds of changes that are allowed, in order.
-    pub fn order(&self) -> &[Step] {
+    /// The kinds of changes that are allowed, in order. Tiles that were forbidden stay so, unless
+    /// they are named here.
+    pub fn order(&self, tiling: TilingChoice) -> Vec<Step> {
+        let is_allowed = |step: &Step| *step != Step::Tiling || tiling != TilingChoice::Off;
         match (self.fit, &self.fallback_model) {
-            (true, _) => &self.fit_order,
-            (false, Some(_)) => &[Step::Model],
-            (false, None) => &[],
+            (true, _) if !self.fit_order.is_empty() => self.fit_order.clone(),
+            (true, _) => Step::ORDER.into_iter().filter(is_allowed).collect(),
+            (false, Some(_)) => vec![Step::Model],
+            (false, None) => Vec::new(),
         }
     }
 }

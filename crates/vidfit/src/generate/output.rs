@@ -40,12 +40,6 @@ impl Output {
         let kind = OutputKind::from_path(&path).map_err(Failure::input)?;
         let mut bytes = estimate_bytes(kind, settings.width, settings.height, job.frames as u64);
         if let Some(tensors) = &args.save_tensors {
-            if absolute(tensors) == absolute(&path) {
-                let both = path.display();
-                return Err(Failure::input(format!(
-                    "{both} cannot be both the video and the tensors; name two files"
-                )));
-            }
             // As if both went to one disk.
             bytes += kept_bytes(checkpoint, job) + HEADER_BYTES;
             check_file(tensors, bytes).map_err(Failure::input)?;
@@ -71,7 +65,7 @@ impl Output {
 }
 
 /// The path from the root, with links followed as far as there are any.
-fn absolute(path: &Path) -> PathBuf {
+pub(super) fn absolute(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default();
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new(".")).canonicalize();

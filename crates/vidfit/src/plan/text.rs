@@ -63,7 +63,7 @@ pub fn placement(placement: &Placement) -> String {
     let mut words = match placement.strategy.as_str() {
         "in place" => "used where they lie, in the memory map".to_owned(),
         "none" => "all components stay on the device throughout".to_owned(),
-        _ if placement.slots == 0 => "each component is whole on the device while it works".into(),
+        _ if placement.slots == 0 => "the transformer is whole on the device while it works".into(),
         _ if placement.resident_percent < 0.5 => {
             format!("the transformer streams through {slots}")
         }
