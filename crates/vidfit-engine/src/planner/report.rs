@@ -301,18 +301,19 @@ fn weights_of(
 pub fn ram_peak_bytes(checkpoint: &Checkpoint, planned: &Planned, target: &Target) -> u64 {
     let device = match target.shares_ram {
         true => planned.plan.device_bytes(),
-        false => STAGING_BYTES + laid_out_bytes(checkpoint),
+        false => staging_bytes(checkpoint),
     };
     device
         + planned.plan.layout.trace.host_peak_bytes
         + result_bytes(checkpoint, &planned.job, false)
 }
 
-/// Bytes of the largest convolution as it is stored: it is read whole while it is laid out.
-fn laid_out_bytes(checkpoint: &Checkpoint) -> u64 {
+/// Host memory that copies go through, and the largest convolution as it is stored, which is read
+/// whole while it is laid out.
+pub fn staging_bytes(checkpoint: &Checkpoint) -> u64 {
     let weights = &checkpoint.vae.weights;
     let laid_out = weights.manifest.weights().filter(|spec| spec.form == Form::TapsFirst);
-    laid_out.map(|spec| weights.stored_bytes(spec)).max().unwrap_or(0)
+    STAGING_BYTES + laid_out.map(|spec| weights.stored_bytes(spec)).max().unwrap_or(0)
 }
 
 /// Bytes of the largest component's files: what the system keeps in its page cache if it can.

@@ -13,7 +13,7 @@ use plans::{CARD, Model, PhaseMemory, Video, gigabytes, video_of};
 use vidfit_engine::checkpoint::Variant;
 use vidfit_engine::generate::result_bytes;
 use vidfit_engine::plan::PHASES;
-use vidfit_engine::planner::target::STAGING_BYTES;
+use vidfit_engine::planner::report::staging_bytes;
 use vidfit_engine::planner::{Offload, PlanReport, Planned};
 
 /// `vidfit bench memory`.
@@ -267,7 +267,7 @@ fn host_memory(all: &[Least]) -> Result<Table, Failure> {
             rows.push(vec![
                 if n == 0 { variant.name().to_owned() } else { String::new() },
                 name.to_owned(),
-                gigabytes(STAGING_BYTES),
+                gigabytes(staging_bytes(&model.checkpoint)),
                 gigabytes(planned.plan.layout.trace.host_peak_bytes),
                 gigabytes(result_bytes(&model.checkpoint, &planned.job, false)),
                 gigabytes(report.ram_peak_bytes),
