@@ -135,29 +135,7 @@ impl Plan {
 /// Results that nobody wants.
 pub(crate) struct Silent;
 
-impl Outputs for Silent {
-    fn prompt_embeds(&mut self, _: &Context<'_>, _: &[Tensor]) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn step_done(
-        &mut self,
-        _: &Context<'_>,
-        _: usize,
-        _: &Tensor,
-        _: Option<&Tensor>,
-    ) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn latents(&mut self, _: &Context<'_>, _: &Tensor) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn piece(&mut self, _: &Context<'_>, _: Piece<'_>) -> Result<(), Error> {
-        Ok(())
-    }
-}
+impl Outputs for Silent {}
 
 /// Asks for what a run asks for, and notes what had been counted when each phase ended.
 struct Counting<'a> {

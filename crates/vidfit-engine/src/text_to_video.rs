@@ -12,37 +12,45 @@ use vidfit_cogvideox::transformer::{self, Conditioning};
 use vidfit_cogvideox::{t5, vae};
 use vidfit_tensor::{Context, DType, Error, RECORDED_PASSES, Tensor};
 
-/// What a run gives away while it goes.
+/// What a run gives away while it goes. Whoever does not want something does nothing with it.
 pub trait Outputs {
     /// The prompts' embeddings, `[tokens, width]` each.
     ///
     /// # Errors
     /// Whatever ends the run.
-    fn prompt_embeds(&mut self, cx: &Context<'_>, embeds: &[Tensor]) -> Result<(), Error>;
+    fn prompt_embeds(&mut self, _cx: &Context<'_>, _embeds: &[Tensor]) -> Result<(), Error> {
+        Ok(())
+    }
 
-    /// Step number `step`, counted from 0, is done, and left these latents and DPM's estimate.
+    /// Step number `_step`, counted from 0, is done, and left these latents and DPM's estimate.
     ///
     /// # Errors
     /// Whatever ends the run.
     fn step_done(
         &mut self,
-        cx: &Context<'_>,
-        step: usize,
-        latents: &Tensor,
-        previous: Option<&Tensor>,
-    ) -> Result<(), Error>;
+        _cx: &Context<'_>,
+        _step: usize,
+        _latents: &Tensor,
+        _previous: Option<&Tensor>,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// The denoised latents, `[F, C, h, w]`, padding frames included.
     ///
     /// # Errors
     /// Whatever ends the run.
-    fn latents(&mut self, cx: &Context<'_>, latents: &Tensor) -> Result<(), Error>;
+    fn latents(&mut self, _cx: &Context<'_>, _latents: &Tensor) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// A finished part of a frame.
     ///
     /// # Errors
     /// Whatever ends the run.
-    fn piece(&mut self, cx: &Context<'_>, piece: vae::Piece<'_>) -> Result<(), Error>;
+    fn piece(&mut self, _cx: &Context<'_>, _piece: vae::Piece<'_>) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// Makes the video; from where `state` left off, if there is one.

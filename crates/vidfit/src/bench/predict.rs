@@ -13,7 +13,7 @@ use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::request::{Job, Request, TilingChoice};
 use vidfit_engine::schedule::Schedule;
 use vidfit_engine::text_to_video::{self, Outputs};
-use vidfit_tensor::{Context, DType, Error, Rates, Tensor};
+use vidfit_tensor::{Context, DType, Error, Rates};
 
 /// Makes a job when it is its turn: weights take memory.
 type Make<'a> = Box<dyn Fn() -> Result<Work, Failure> + 'a>;
@@ -169,24 +169,6 @@ fn changed_pipeline(
 struct Fetching;
 
 impl Outputs for Fetching {
-    fn prompt_embeds(&mut self, _: &Context<'_>, _: &[Tensor]) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn step_done(
-        &mut self,
-        _: &Context<'_>,
-        _: usize,
-        _: &Tensor,
-        _: Option<&Tensor>,
-    ) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn latents(&mut self, _: &Context<'_>, _: &Tensor) -> Result<(), Error> {
-        Ok(())
-    }
-
     fn piece(&mut self, cx: &Context<'_>, piece: Piece<'_>) -> Result<(), Error> {
         let mut values = vec![0.0; piece.pixels.shape().elements()];
         cx.device.download(piece.pixels, &mut values)

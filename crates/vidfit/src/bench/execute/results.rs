@@ -38,10 +38,6 @@ impl Results {
 }
 
 impl Outputs for Results {
-    fn prompt_embeds(&mut self, _: &Context<'_>, _: &[Tensor]) -> Result<(), Error> {
-        Ok(())
-    }
-
     fn step_done(
         &mut self,
         cx: &Context<'_>,
