@@ -99,6 +99,19 @@ impl Checkpoint {
         let transformer: Component<TransformerConfig> = Component::open(&dir.join("transformer"))?;
         let vae: Component<VaeConfig> = Component::open(&dir.join("vae"))?;
         let text_encoder: Component<T5Config> = Component::open(&dir.join("text_encoder"))?;
+        let (tokenizer, scheduler) = (open_tokenizer(dir)?, open_scheduler(dir, &index)?);
+        Checkpoint::join(dir, text_encoder, transformer, vae, scheduler, tokenizer)
+    }
+
+    /// Joins the components that were opened in `dir`, and holds them to each other.
+    fn join(
+        dir: &Path,
+        text_encoder: Component<T5Config>,
+        transformer: Component<TransformerConfig>,
+        vae: Component<VaeConfig>,
+        scheduler: SchedulerConfig,
+        tokenizer: Tokenizer,
+    ) -> Result<Checkpoint, CheckpointError> {
         let (wide, narrow) = (text_encoder.config.d_model, transformer.config.text_embed_dim);
         let latent = (vae.config.latent_channels, transformer.config.out_channels);
         let path = dir.join("transformer/config.json");
@@ -116,7 +129,6 @@ impl Checkpoint {
             let what = format!("{} frames in a latent one; this VAE makes {}", ratios.0, ratios.1);
             return Err(CheckpointError::Config { path, what });
         }
-        let tokenizer = open_tokenizer(dir)?;
         let (pieces, rows) = (tokenizer.vocab_size(), text_encoder.config.vocab_size);
         if pieces > rows {
             let path = dir.join("text_encoder/config.json");
@@ -125,7 +137,7 @@ impl Checkpoint {
         }
         Ok(Checkpoint {
             variant: Variant::of(&transformer.config),
-            scheduler: open_scheduler(dir, &index)?,
+            scheduler,
             tokenizer: Some(tokenizer),
             dir: dir.to_owned(),
             text_encoder,

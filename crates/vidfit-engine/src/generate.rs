@@ -160,11 +160,15 @@ fn reserve(
 ) -> Result<Prepared, EngineError> {
     prepared.job.check_runnable(checkpoint)?;
     let buffer_bytes = options.replan.as_ref().map_or(0, |(_, target)| target.buffer_bytes);
+    let capacity_bytes = options.capacity_bytes;
+    let available = || {
+        let free = device.free_bytes().map_or(u64::MAX, |free| free.saturating_sub(buffer_bytes));
+        free.min(capacity_bytes)
+    };
     let mut prepared = prepared.clone();
     for plans in 0.. {
         let needed = prepared.plan.device_bytes();
-        let free = device.free_bytes().map_or(u64::MAX, |free| free.saturating_sub(buffer_bytes));
-        let available_bytes = free.min(options.capacity_bytes);
+        let available_bytes = available();
         let refused = if needed <= available_bytes {
             match device.reserve(prepared.plan.layout.peak_bytes) {
                 Ok(()) => return Ok(prepared),
@@ -179,8 +183,7 @@ fn reserve(
         };
         // Somebody may have taken some since it was asked for. If not, what is free is not in one
         // piece: then clearly less, or the least.
-        let free = device.free_bytes().map_or(u64::MAX, |free| free.saturating_sub(buffer_bytes));
-        let available_bytes = free.min(options.capacity_bytes);
+        let available_bytes = available();
         let again = |offload: Offload, budget_bytes: u64| {
             let target = Target {
                 free_bytes: budget_bytes.saturating_add(target.overhead_bytes),

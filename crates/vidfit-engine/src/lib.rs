@@ -8,12 +8,13 @@
 //! - [`gpus`], [`machine`]: what this machine has. [`catalogue`]: the cards that there are.
 //!   [`running`]: the jobs under way.
 //! - [`bytes`], [`settings`], [`folders`], [`whole_file`]: what is written, by whom, and where.
-//! - [`progress`], [`error`]: what surrounds a run.
+//! - [`progress`], [`error`], [`digest`]: what surrounds a run.
 
 pub mod bytes;
 pub mod calibration;
 pub mod catalogue;
 pub mod checkpoint;
+pub mod digest;
 pub mod error;
 pub mod folders;
 pub mod generate;

@@ -113,7 +113,7 @@ impl<'a> Placed<'a> {
                 let packed = Packed::new(weights, dtype, spec, &split.resident);
                 let label = format!("{} weights", spec.name);
                 let memory = alloc_bytes(&cx, &label, packed.bytes())?;
-                tensors.extend(packed.views(&memory, 0));
+                tensors.extend(packed.views(&memory));
                 coming = Some(Coming { source: Arc::new(packed), memory, fence: None });
             }
             resident.push(Resident { tensors, coming: RefCell::new(coming) });
@@ -125,8 +125,8 @@ impl<'a> Placed<'a> {
             let packed = Packed::new(weights, dtype, spec, &split.streamed);
             (spec.name.clone(), packed)
         });
-        // From here on nothing fails: copies that are begun are waited for by whoever drops this.
         let ring = Ring::new(cx, streamed.collect(), usage.passes, streaming)?;
+        // Begun last, when nothing fails any more: whoever drops this waits for it.
         bring_ahead(&cx, &resident, 0, born);
         Ok(Placed { cx, weights, dtype, resident, places, born, ring: RefCell::new(ring) })
     }
@@ -143,7 +143,7 @@ impl<'a> Placed<'a> {
         if !brought.is_empty() {
             let packed = Packed::new(self.weights, self.dtype, spec, &brought);
             let memory = alloc_bytes(&self.cx, &format!("{name} weights"), packed.bytes())?;
-            tensors.extend(packed.views(&memory, 0));
+            tensors.extend(packed.views(&memory));
             self.cx.copy_in(&(Arc::new(packed) as Arc<_>), &memory)?;
         }
         Ok(Block::new(tensors))

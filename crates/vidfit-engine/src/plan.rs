@@ -1,6 +1,7 @@
 //! The plan of a job: its own code, run dry.
 
 use crate::checkpoint::Checkpoint;
+use crate::digest::Digest;
 use crate::error::EngineError;
 use crate::request::Job;
 use crate::schedule::Schedule;
@@ -112,14 +113,10 @@ impl Plan {
     }
 
     /// A number that differs where any tensor has another size, life or place, so that a saved plan
-    /// can be held to what is planned anew (FNV-1a over trace and offsets).
-    pub fn digest(&self) -> u64 {
-        let mut digest = 0xcbf2_9ce4_8422_2325_u64;
-        let mut add = |value: u64| {
-            for byte in value.to_le_bytes() {
-                digest = (digest ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-            }
-        };
+    /// can be held to what is planned anew.
+    pub fn digest(&self) -> Digest {
+        let mut digest = Digest::default();
+        let mut add = |value: u64| digest.add(&value.to_le_bytes());
         for (request, &offset) in self.layout.trace.requests.iter().zip(&self.layout.offsets) {
             add(request.bytes);
             add(offset);

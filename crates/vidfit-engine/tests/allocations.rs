@@ -8,16 +8,15 @@
 mod counter;
 mod support;
 
-use counter::{LIVE, PEAK};
+use counter::{LIVE, peaks_of_phases};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
 use support::Case;
 use support::saboteur::Saboteur;
 use vidfit_cogvideox::scheduler::{SchedulerKind, Update};
 use vidfit_cogvideox::vae::Tiling;
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::{self, RunOptions};
-use vidfit_engine::progress::Progress;
 use vidfit_engine::request::{Job, TilingChoice};
 use vidfit_tensor::{DType, Device};
 
@@ -113,18 +112,7 @@ fn check(name: &str, dtype: DType, tiling: TilingChoice) {
 
     let stated = buffers(&checkpoint, &prepared.job);
 
-    // The peak of each phase, noted as the phase ends.
-    let peaks = Arc::new(Mutex::new(Vec::with_capacity(16)));
-    let listener = {
-        let peaks = peaks.clone();
-        Box::new(move |progress: Progress| match progress {
-            Progress::PhaseBegan { .. } => PEAK.store(LIVE.load(Relaxed), Relaxed),
-            Progress::PhaseEnded { phase, .. } => {
-                peaks.lock().unwrap().push((phase, PEAK.load(Relaxed)));
-            }
-            Progress::Advanced { .. } | Progress::PlannedAgain { .. } => {}
-        })
-    };
+    let (listener, peaks) = peaks_of_phases();
     let baseline = LIVE.load(Relaxed);
     let stop = AtomicBool::new(false);
     let options = RunOptions {

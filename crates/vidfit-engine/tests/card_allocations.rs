@@ -8,9 +8,9 @@
 mod counter;
 mod support;
 
-use counter::{LIVE, PEAK};
+use counter::{LIVE, peaks_of_phases};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
 use support::card::{config, weight_bytes, with_schedule};
 use support::{Case, job};
 use vidfit_cogvideox::scheduler::SchedulerKind;
@@ -20,7 +20,6 @@ use vidfit_cpu::SimDevice;
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::{self, RunOptions};
 use vidfit_engine::placement::Streaming;
-use vidfit_engine::progress::Progress;
 use vidfit_engine::request::{Job, Request, TilingChoice};
 use vidfit_engine::schedule::Schedule;
 use vidfit_tensor::{DType, Device};
@@ -157,18 +156,7 @@ fn check(dtype: DType, slots: usize, paged_caches: usize, keeps_converted: bool)
     let stated = buffers(&checkpoint, &job, &schedule, config.piece_bytes);
     let sim = Arc::new(SimDevice::new(config).unwrap());
 
-    // The peak of each phase, noted as the phase ends.
-    let peaks = Arc::new(Mutex::new(Vec::with_capacity(16)));
-    let listener = {
-        let peaks = peaks.clone();
-        Box::new(move |progress: Progress| match progress {
-            Progress::PhaseBegan { .. } => PEAK.store(LIVE.load(Relaxed), Relaxed),
-            Progress::PhaseEnded { phase, .. } => {
-                peaks.lock().unwrap().push((phase, PEAK.load(Relaxed)));
-            }
-            Progress::Advanced { .. } | Progress::PlannedAgain { .. } => {}
-        })
-    };
+    let (listener, peaks) = peaks_of_phases();
     let device: Arc<dyn Device> = sim.clone();
     let baseline = LIVE.load(Relaxed);
     let stop = AtomicBool::new(false);

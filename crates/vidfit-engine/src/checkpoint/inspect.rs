@@ -68,33 +68,47 @@ impl Inspection {
 /// `model_index.json`; everything else is in the answer.
 pub fn inspect(dir: &Path) -> Result<Inspection, CheckpointError> {
     let index = read_index(dir)?;
-    let mut variant = None;
     let transformer = Component::<TransformerConfig>::open(&dir.join("transformer"));
-    if let Ok(transformer) = &transformer {
-        variant = Some(Variant::of(&transformer.config));
-    }
-    let present = |found: Result<String, CheckpointError>| match found {
-        Ok(what) => ComponentState::Present(what),
-        Err(error) => ComponentState::Broken(error),
-    };
+    let variant = transformer.as_ref().ok().map(|component| Variant::of(&component.config));
+    let (transformer_state, transformer) = state(transformer, weights);
+    let (text_encoder_state, text_encoder) =
+        state(Component::<T5Config>::open(&dir.join("text_encoder")), weights);
+    let (vae_state, vae) = state(Component::<VaeConfig>::open(&dir.join("vae")), weights);
+    let (scheduler_state, scheduler) = state(open_scheduler(dir, &index), |scheduler| {
+        ComponentState::Present(format!("{:?}", scheduler.kind))
+    });
+    let (tokenizer_state, tokenizer) = state(open_tokenizer(dir), |tokenizer| {
+        ComponentState::Present(format!("{} pieces", tokenizer.vocab_size()))
+    });
     let states = [
-        ("text_encoder", weights(Component::<T5Config>::open(&dir.join("text_encoder")))),
-        ("transformer", weights(transformer)),
-        ("vae", weights(Component::<VaeConfig>::open(&dir.join("vae")))),
-        ("scheduler", present(open_scheduler(dir, &index).map(|s| format!("{:?}", s.kind)))),
-        ("tokenizer", present(open_tokenizer(dir).map(|t| format!("{} pieces", t.vocab_size())))),
+        ("text_encoder", text_encoder_state),
+        ("transformer", transformer_state),
+        ("vae", vae_state),
+        ("scheduler", scheduler_state),
+        ("tokenizer", tokenizer_state),
     ];
     let components =
         states.into_iter().map(|(name, state)| ComponentReport { name, state }).collect();
-    let differences = Checkpoint::open(dir).ok().map(|checkpoint| differences(&checkpoint));
+    let whole =
+        (|| Checkpoint::join(dir, text_encoder?, transformer?, vae?, scheduler?, tokenizer?).ok())(
+        );
+    let differences = whole.map(|checkpoint| differences(&checkpoint));
     Ok(Inspection { dir: dir.to_owned(), variant, components, differences })
 }
 
-fn weights<C: ModelConfig>(opened: Result<Component<C>, CheckpointError>) -> ComponentState {
-    let weights = match opened {
-        Ok(component) => component.weights,
-        Err(error) => return ComponentState::Broken(error),
-    };
+/// What was found, in words, and the component itself where it can be used.
+fn state<T>(
+    opened: Result<T, CheckpointError>,
+    describe: impl FnOnce(&T) -> ComponentState,
+) -> (ComponentState, Option<T>) {
+    match opened {
+        Ok(component) => (describe(&component), Some(component)),
+        Err(error) => (ComponentState::Broken(error), None),
+    }
+}
+
+fn weights<C: ModelConfig>(component: &Component<C>) -> ComponentState {
+    let weights = &component.weights;
     let files = weights.files().expect("an opened component has files");
     let mut dtypes = BTreeMap::new();
     let (mut bytes, mut tensors) = (0, 0);

@@ -87,14 +87,10 @@ impl Packed {
         self.kept = Some(Kept { buffer, is_made: Mutex::new(false) });
     }
 
-    /// The weights as tensors in `memory`, where they begin at `first_byte`.
-    pub fn views<'p>(
-        &'p self,
-        memory: &'p Tensor,
-        first_byte: u64,
-    ) -> impl Iterator<Item = (String, Tensor)> + 'p {
+    /// The weights as tensors in `memory`, from its beginning on.
+    pub fn views<'p>(&'p self, memory: &'p Tensor) -> impl Iterator<Item = (String, Tensor)> + 'p {
         self.parts.iter().map(move |part| {
-            let tensor = memory.recast(first_byte + part.first_byte, part.target, part.shape);
+            let tensor = memory.recast(part.first_byte, part.target, part.shape);
             (part.key.clone(), tensor)
         })
     }
@@ -119,9 +115,7 @@ impl Packed {
         }
         Ok(())
     }
-}
 
-impl Packed {
     /// The stored bytes of the convolution `number`, read once for all its pieces in a row.
     fn laid_out(&self, number: usize) -> Result<MutexGuard<'_, (usize, Vec<u8>)>, String> {
         let mut held = self.laid_out.lock().unwrap_or_else(PoisonError::into_inner);

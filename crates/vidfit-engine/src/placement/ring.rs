@@ -34,6 +34,14 @@ struct Slot {
     in_use: bool,
 }
 
+impl Slot {
+    /// The part of the slot that these weights take.
+    fn room_for(&self, packed: &Packed) -> Tensor {
+        let dtype = self.memory.dtype();
+        self.memory.recast(0, dtype, [(packed.bytes() / dtype.bytes()) as usize])
+    }
+}
+
 impl<'a> Ring<'a> {
     /// A ring for so many passes over `blocks`. Begins to fill its slots.
     pub fn new(
@@ -77,24 +85,22 @@ impl<'a> Ring<'a> {
         let packed = packed.clone();
         self.uses += 1;
         self.release();
-        if packed.bytes() == 0 {
-            self.fill();
-            return Ok(Vec::new());
-        }
         // With one slot, it has only now become free.
         self.fill();
+        if packed.bytes() == 0 {
+            return Ok(Vec::new());
+        }
         let slots = self.slots.len();
         let slot = &mut self.slots[self.taken % slots];
         let Some(full) = slot.full.take() else {
             let what = format!("block {name} was asked for more often than planned");
             return Err(Error::Deviation { event: self.uses, what });
         };
-        let memory = slot.memory.recast(0, slot.memory.dtype(), [(packed.bytes() / 4) as usize]);
+        let memory = slot.room_for(&packed);
         slot.in_use = true;
         self.taken += 1;
         self.cx.arrive(full, &(packed.clone() as Arc<_>), &memory)?;
-        let views = packed.views(&memory, 0).collect();
-        Ok(views)
+        Ok(packed.views(&memory).collect())
     }
 
     /// Whatever block was in use is so no longer: its slot is free once computing so far is done.
@@ -115,8 +121,7 @@ impl<'a> Ring<'a> {
             }
             let block = self.streamed[self.begun % self.streamed.len()];
             let packed = self.blocks[block].1.clone();
-            let memory =
-                slot.memory.recast(0, slot.memory.dtype(), [(packed.bytes() / 4) as usize]);
+            let memory = slot.room_for(&packed);
             slot.full = Some(self.cx.device.begin_upload(packed, &memory, &[slot.free]));
             self.begun += 1;
         }

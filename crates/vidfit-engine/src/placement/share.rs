@@ -47,22 +47,10 @@ impl<'w> Share<'w> {
         is_in_place: &dyn Fn(&WeightSpec) -> bool,
         allowance: u64,
     ) -> Share<'w> {
-        let mut splits: Vec<Split<'w>> = Vec::new();
-        // (rank within the block, place in the order of blocks far apart, block, weight)
-        let mut candidates = Vec::new();
-        for (index, block) in blocks.iter().enumerate() {
-            let used = block.weights.iter().filter(|weight| weight.form != Form::HostRows);
-            let (in_place, mut brought): (Vec<_>, Vec<_>) = used.partition(|w| is_in_place(w));
-            brought.sort_by_key(|weight| std::cmp::Reverse(bytes(weight)));
-            for (rank, weight) in brought.into_iter().enumerate() {
-                candidates.push((rank, apart(index, blocks.len()), index, weight));
-            }
-            splits.push(Split { in_place, ..Split::default() });
-        }
-        candidates.sort_by_key(|&(rank, apart, ..)| (rank, apart));
+        let (mut splits, candidates) = candidates(blocks, bytes, is_in_place);
         let (mut resident_bytes, mut streamed_bytes) = (0, 0);
         let mut is_full = false;
-        for (_, _, index, weight) in candidates {
+        for (index, weight) in candidates {
             // Once one does not fit, none after it stays: else the choice would not grow evenly.
             is_full |= bytes(weight) > allowance - resident_bytes;
             if is_full {
@@ -82,17 +70,9 @@ impl<'w> Share<'w> {
         bytes: &dyn Fn(&WeightSpec) -> u64,
         is_in_place: &dyn Fn(&WeightSpec) -> bool,
     ) -> Vec<Rung> {
-        let whole = Share::new(blocks, bytes, is_in_place, u64::MAX);
-        // The order in which weights come to stay is that of `new`.
-        let mut candidates = Vec::new();
-        for (index, split) in whole.splits.iter().enumerate() {
-            for (rank, weight) in split.resident.iter().enumerate() {
-                candidates.push((rank, apart(index, blocks.len()), index, bytes(weight)));
-            }
-        }
-        candidates.sort_unstable();
+        let (_, candidates) = candidates(blocks, bytes, is_in_place);
         let mut streamed: Vec<u64> = vec![0; blocks.len()];
-        candidates.iter().for_each(|&(_, _, index, bytes)| streamed[index] += bytes);
+        candidates.iter().for_each(|&(index, weight)| streamed[index] += bytes(weight));
         let mut streamed_bytes: u64 = streamed.iter().sum();
         let mut resident_bytes = 0;
         let mut ladder = vec![Rung {
@@ -100,21 +80,34 @@ impl<'w> Share<'w> {
             streamed_bytes,
             slot_bytes: streamed.iter().copied().max().unwrap_or(0),
         }];
-        for (_, _, index, bytes) in candidates {
-            streamed[index] -= bytes;
-            streamed_bytes -= bytes;
-            resident_bytes += bytes;
+        for (index, weight) in candidates {
+            streamed[index] -= bytes(weight);
+            streamed_bytes -= bytes(weight);
+            resident_bytes += bytes(weight);
             let slot_bytes = streamed.iter().copied().max().unwrap_or(0);
             ladder.push(Rung { resident_bytes, streamed_bytes, slot_bytes });
         }
         ladder
     }
+}
 
-    /// The most bytes that a block brings.
-    pub fn largest_streamed(&self, bytes: &dyn Fn(&WeightSpec) -> u64) -> u64 {
-        let of = |split: &Split<'_>| split.streamed.iter().map(|weight| bytes(weight)).sum();
-        self.splits.iter().map(of).max().unwrap_or(0)
+/// For each block what is read in place; and the weights that are brought, with the numbers of their
+/// blocks, in the order in which they come to stay.
+fn candidates<'w>(
+    blocks: &[&'w BlockSpec],
+    bytes: &dyn Fn(&WeightSpec) -> u64,
+    is_in_place: &dyn Fn(&WeightSpec) -> bool,
+) -> (Vec<Split<'w>>, Vec<(usize, &'w WeightSpec)>) {
+    let (mut splits, mut candidates) = (Vec::new(), Vec::new());
+    for (index, block) in blocks.iter().enumerate() {
+        let used = block.weights.iter().filter(|weight| weight.form != Form::HostRows);
+        let (in_place, mut brought): (Vec<_>, Vec<_>) = used.partition(|w| is_in_place(w));
+        brought.sort_by_key(|weight| std::cmp::Reverse(bytes(weight)));
+        candidates.extend(brought.into_iter().enumerate().map(|(rank, w)| (rank, index, w)));
+        splits.push(Split { in_place, ..Split::default() });
     }
+    candidates.sort_by_key(|&(rank, index, _)| (rank, apart(index, blocks.len())));
+    (splits, candidates.into_iter().map(|(_, index, weight)| (index, weight)).collect())
 }
 
 /// Where `index` of `count` stands in an order that jumps as far as it can: 0, 1/2, 1/4, 3/4, …
@@ -144,6 +137,12 @@ mod tests {
             weights: vec![weight(format!("b{n}.small"), 10), weight(format!("b{n}.large"), 100)],
         };
         Manifest { blocks: (0..8).map(block).collect() }
+    }
+
+    /// The most bytes that a block brings.
+    fn largest_streamed(share: &Share<'_>) -> u64 {
+        let of = |split: &Split<'_>| split.streamed.iter().map(|w| w.stored[0] as u64).sum();
+        share.splits.iter().map(of).max().unwrap()
     }
 
     fn share(manifest: &Manifest, allowance: u64) -> Share<'_> {
@@ -184,8 +183,8 @@ mod tests {
             let share = share(&manifest, rung.resident_bytes);
             assert_eq!(share.resident_bytes, rung.resident_bytes);
             assert_eq!(share.streamed_bytes, rung.streamed_bytes);
-            assert_eq!(share.largest_streamed(&bytes), rung.slot_bytes);
+            assert_eq!(largest_streamed(&share), rung.slot_bytes);
         }
-        assert_eq!(share(&manifest, 800).largest_streamed(&|w| w.stored[0] as u64), 10);
+        assert_eq!(largest_streamed(&share(&manifest, 800)), 10);
     }
 }

@@ -4,6 +4,7 @@ use super::decide::{Planned, check_planable};
 use super::report::{PlanReport, SCHEMA_VERSION};
 use super::target::{Offload, Target};
 use crate::checkpoint::Checkpoint;
+use crate::digest::Digest;
 use crate::error::EngineError;
 use crate::generate::Prepared;
 use crate::plan::Plan;
@@ -70,7 +71,7 @@ impl SavedPlan {
                 schedule: planned.schedule,
                 offload,
                 profile: target.profile.clone(),
-                digest: format!("{:016x}", planned.plan.digest()),
+                digest: planned.plan.digest().to_string(),
                 seal: String::new(),
             },
         }
@@ -82,7 +83,7 @@ impl SavedPlan {
     /// [`EngineError::File`].
     pub fn save(&self, path: &Path) -> Result<(), EngineError> {
         let mut sealed = self.clone();
-        sealed.run.seal = seal(&json(path, self)?);
+        sealed.run.seal = Digest::of(json(path, self)?.as_bytes()).to_string();
         write_json(path, &sealed)
     }
 
@@ -117,7 +118,7 @@ impl SavedPlan {
         let found = std::mem::take(&mut plan.run.seal);
         let unsealed =
             text.trim_end().replacen(&format!("\"seal\": \"{found}\""), "\"seal\": \"\"", 1);
-        match seal(&unsealed) == found {
+        match Digest::of(unsealed.as_bytes()).to_string() == found {
             true => Ok(plan),
             false => Err(wrong(
                 "it was changed since it was saved. Make it again with `vidfit plan --save`".into(),
@@ -146,7 +147,7 @@ impl SavedPlan {
         }
         check_planable(checkpoint, std::slice::from_ref(&job), u64::MAX)?;
         let plan = Plan::new(checkpoint, &job, schedule, None, profile)?;
-        let found = format!("{:016x}", plan.digest());
+        let found = plan.digest().to_string();
         if found != *digest || plan.device_bytes() != self.report.peak_bytes {
             return Err(EngineError::Request(format!(
                 "the saved plan is for {} on {}, and does not lead to the same memory here ({} \
@@ -166,14 +167,6 @@ impl SavedPlan {
         }
         Ok(Prepared { job, schedule: *schedule, plan, warnings })
     }
-}
-
-/// The digest of a plan's text without its seal (FNV-1a).
-fn seal(text: &str) -> String {
-    let digest = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |digest, byte| {
-        (digest ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    format!("{digest:016x}")
 }
 
 fn json(path: &Path, value: &impl Serialize) -> Result<String, EngineError> {

@@ -2,6 +2,8 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use vidfit_engine::progress::{Listener, Progress};
 
 /// Counts the bytes that live on the heap, and the most that ever did.
 struct Counter;
@@ -9,7 +11,7 @@ struct Counter;
 /// Bytes that live on the heap.
 pub static LIVE: AtomicUsize = AtomicUsize::new(0);
 /// The most that ever did, since this was last set.
-pub static PEAK: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
 
 fn grow(bytes: usize) {
     let live = LIVE.fetch_add(bytes, Relaxed) + bytes;
@@ -47,3 +49,20 @@ unsafe impl GlobalAlloc for Counter {
 
 #[global_allocator]
 static COUNTER: Counter = Counter;
+
+/// The name and the peak of each phase that has ended.
+pub type Peaks = Arc<Mutex<Vec<(&'static str, usize)>>>;
+
+/// Notes the peak of each phase as it ends.
+pub fn peaks_of_phases() -> (Listener, Peaks) {
+    let peaks = Arc::new(Mutex::new(Vec::with_capacity(16)));
+    let noted = peaks.clone();
+    let listener = Box::new(move |progress: Progress| match progress {
+        Progress::PhaseBegan { .. } => PEAK.store(LIVE.load(Relaxed), Relaxed),
+        Progress::PhaseEnded { phase, .. } => {
+            noted.lock().unwrap().push((phase, PEAK.load(Relaxed)));
+        }
+        Progress::Advanced { .. } | Progress::PlannedAgain { .. } => {}
+    });
+    (listener, peaks)
+}

@@ -170,7 +170,7 @@ fn tell_execution(plan: &PhasePlan, executed: &Executed, threads: usize) {
     );
     line!("  host       {} waited there for the card at most", size(executed.host_peak_bytes));
     line!(
-        "  results    {} values, {} not finite, digest {:016x}; {} violations found by the checker",
+        "  results    {} values, {} not finite, digest {}; {} violations found by the checker",
         grouped(executed.results.values as u64),
         executed.results.not_finite,
         executed.results.digest,
