@@ -15,7 +15,7 @@ pub enum GuidanceCurve {
     Constant,
     /// "Dynamic CFG" as the pipelines do it: they put the timestep (999 … 0) where the step number
     /// belongs, so the scale jumps erratically between 1 and 1 + scale. Needed to get their videos.
-    Dynamic,
+    Reference,
     /// "Dynamic CFG" as it was meant, and as the original sampler does it: a smooth rise from 1 to
     /// 1 + scale.
     Smooth,
@@ -31,10 +31,9 @@ pub struct Guidance {
 }
 
 impl Guidance {
-    /// Guidance as a pipeline's `guidance_scale` and `use_dynamic_cfg` say it.
-    pub fn new(scale: f64, dynamic: bool) -> Self {
-        let curve = if dynamic { GuidanceCurve::Dynamic } else { GuidanceCurve::Constant };
-        Self { scale, curve }
+    /// The same scale at every step.
+    pub fn constant(scale: f64) -> Self {
+        Self { scale, curve: GuidanceCurve::Constant }
     }
 
     /// Whether the unconditional half is computed at all. Decided by the scale alone, as in the
@@ -46,13 +45,14 @@ impl Guidance {
     /// The scale g of one step: `step_index` counts from 0, `timestep` is what the network is told,
     /// `num_steps` is the number of steps done (for video-to-video, after those skipped).
     ///
-    /// Dynamic: `1 + scale · (1 − cos(π · ((N − t) / N)⁵)) / 2`. The fifth power reaches 2·10⁶ for
+    /// Both curves: `1 + scale · (1 − cos(π · b⁵)) / 2` with `b = (N − t) / N` or `i / N`. The
+    /// fifth power reaches 2·10⁶ for
     /// N = 50 and 10¹² for N = 4, so an error of one f64 unit in it moves g by some 1e-9 and 1e-3.
     pub fn at(&self, step_index: usize, timestep: i64, num_steps: usize) -> f64 {
         let count = num_steps as f64;
         let base = match self.curve {
             GuidanceCurve::Constant => return self.scale,
-            GuidanceCurve::Dynamic => (count - timestep as f64) / count,
+            GuidanceCurve::Reference => (count - timestep as f64) / count,
             GuidanceCurve::Smooth => step_index as f64 / count,
         };
         1.0 + self.scale * ((1.0 - (PI * base.powf(5.0)).cos()) / 2.0)
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn the_erratic_curve_of_the_pipelines() {
-        let guidance = Guidance::new(6.0, true);
+        let guidance = Guidance { scale: 6.0, curve: GuidanceCurve::Reference };
         let scales: Vec<f64> = (0..50).map(|i| guidance.at(i, 999 - 20 * i as i64, 50)).collect();
         let expected = [2.291, 2.544, 6.974, 6.420, 2.788, 4.272];
         assert!(scales.iter().zip(expected).all(|(a, b)| (a - b).abs() < 6e-4), "{scales:?}");
@@ -87,8 +87,8 @@ mod tests {
 
     #[test]
     fn constant_is_constant_and_one_is_off() {
-        assert_eq!(Guidance::new(6.0, false).at(3, 939, 50), 6.0);
-        assert!(Guidance::new(1.01, true).is_on());
-        assert!(!Guidance::new(1.0, true).is_on());
+        assert_eq!(Guidance::constant(6.0).at(3, 939, 50), 6.0);
+        assert!(Guidance::constant(1.01).is_on());
+        assert!(!Guidance::constant(1.0).is_on());
     }
 }

@@ -12,7 +12,7 @@ mod config;
 mod noise_table;
 mod steps;
 
-pub use config::{SchedulerConfig, SchedulerKind, TimestepSpacing};
+pub use config::{SchedulerConfig, SchedulerKind, TimestepRule, TimestepSpacing};
 pub use noise_table::{AddNoise, NoiseTable};
 pub use steps::{DdimStep, DpmStep, SecondOrder, Step, Update};
 

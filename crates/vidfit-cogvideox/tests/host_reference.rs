@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use half::{bf16, f16};
 use serde_json::Value;
-use vidfit_cogvideox::guidance::Guidance;
+use vidfit_cogvideox::guidance::{Guidance, GuidanceCurve};
 use vidfit_cogvideox::noise::Generator;
 use vidfit_cogvideox::positions::{CropRegion, Grid, Rope, Sincos};
 use vidfit_cogvideox::scheduler::{
@@ -183,7 +183,8 @@ fn dynamic_guidance_is_that_of_the_pipelines() {
         let count = count.parse().unwrap();
         let timesteps = config("dpm", 1.0).timesteps(count).unwrap();
         for (i, scale) in numbers(scales).into_iter().enumerate() {
-            let got = Guidance::new(6.0, true).at(i, timesteps[i], count);
+            let got =
+                Guidance { scale: 6.0, curve: GuidanceCurve::Reference }.at(i, timesteps[i], count);
             assert!((got - scale).abs() < 1e-6, "step {i} of {count}: {got} {scale}");
         }
     }

@@ -3,9 +3,9 @@
 use crate::checkpoint::{Checkpoint, Variant};
 use crate::error::EngineError;
 use serde::{Deserialize, Serialize};
-use vidfit_cogvideox::guidance::Guidance;
+use vidfit_cogvideox::guidance::{Guidance, GuidanceCurve};
 use vidfit_cogvideox::positions::Grid;
-use vidfit_cogvideox::scheduler::{SchedulerConfig, SchedulerKind, Step};
+use vidfit_cogvideox::scheduler::{SchedulerConfig, SchedulerKind, Step, TimestepRule};
 use vidfit_cogvideox::tokenizer::MAX_TOKENS;
 use vidfit_cogvideox::vae::Tiling;
 use vidfit_tensor::DType;
@@ -40,8 +40,10 @@ pub struct Request {
     pub steps: usize,
     /// Scale of classifier-free guidance; at most 1 switches it off.
     pub guidance: f64,
-    /// Whether the scale varies with the step, as the reference's dynamic guidance does.
-    pub dynamic_guidance: bool,
+    /// How the scale varies with the step.
+    pub dynamic_cfg: GuidanceCurve,
+    /// Where each step leads.
+    pub timestep_rule: TimestepRule,
     /// Seed of the noise.
     pub seed: u64,
     /// The scheduler, or the checkpoint's.
@@ -67,7 +69,8 @@ impl Request {
             width: None,
             steps: 50,
             guidance: 6.0,
-            dynamic_guidance: false,
+            dynamic_cfg: GuidanceCurve::Constant,
+            timestep_rule: TimestepRule::Reference,
             seed: 42,
             scheduler: None,
             dtype: DType::F32,
@@ -148,7 +151,7 @@ impl Job {
         };
         config.check_grid(grid).map_err(|error| EngineError::Request(error.to_string()))?;
 
-        let guidance = Guidance::new(request.guidance, request.dynamic_guidance);
+        let guidance = Guidance { scale: request.guidance, curve: request.dynamic_cfg };
         if !(0.0..=STRONGEST_GUIDANCE).contains(&request.guidance) {
             return refuse(format!(
                 "a guidance of {} makes no sense: it is 0 to {STRONGEST_GUIDANCE}, and 6 is usual",
@@ -166,6 +169,7 @@ impl Job {
 
         let mut scheduler: SchedulerConfig = checkpoint.scheduler.clone();
         scheduler.kind = request.scheduler.unwrap_or(scheduler.kind);
+        scheduler.timestep_rule = request.timestep_rule;
         let steps = scheduler
             .steps(request.steps)
             .map_err(|error| EngineError::Request(error.to_string()))?;

@@ -40,6 +40,19 @@ pub enum TimestepSpacing {
     Trailing,
 }
 
+/// Where a step leads: the timestep whose noise is left after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TimestepRule {
+    /// `1000 div n` below its own, as the reference has it. If n does not divide 1000, that is not
+    /// the next step's timestep, and the last step may leave noise in the picture.
+    #[default]
+    Reference,
+    /// To the next step's timestep, and the last step to no noise at all. The same as
+    /// [`TimestepRule::Reference`] where n divides 1000 and timesteps are trailing.
+    Clean,
+}
+
 /// A checked `scheduler_config.json`.
 ///
 /// Fields that the reference reads but that never reach its arithmetic (`clip_sample`,
@@ -66,6 +79,8 @@ pub struct SchedulerConfig {
     pub rescale_betas_zero_snr: bool,
     /// Shift of the signal-to-noise ratio: 3 for 2b, 1 for the others.
     pub snr_shift_scale: f64,
+    /// Where each step leads. No part of the file: [`TimestepRule::Reference`] until it is set.
+    pub timestep_rule: TimestepRule,
 }
 
 impl SchedulerConfig {
@@ -274,6 +289,7 @@ impl TryFrom<Published> for SchedulerConfig {
             timestep_spacing,
             rescale_betas_zero_snr: file.rescale_betas_zero_snr,
             snr_shift_scale: file.snr_shift_scale,
+            timestep_rule: TimestepRule::Reference,
         })
     }
 }
@@ -291,6 +307,7 @@ pub(super) fn published(kind: SchedulerKind, snr_shift_scale: f64) -> SchedulerC
         timestep_spacing: TimestepSpacing::Trailing,
         rescale_betas_zero_snr: true,
         snr_shift_scale,
+        timestep_rule: TimestepRule::Reference,
     }
 }
 

@@ -1,6 +1,6 @@
 //! One denoising step as scalars.
 
-use super::{NoiseTable, SchedulerConfig, SchedulerError, SchedulerKind};
+use super::{NoiseTable, SchedulerConfig, SchedulerError, SchedulerKind, TimestepRule};
 
 /// What one denoising step needs to know.
 ///
@@ -12,8 +12,7 @@ pub struct Step {
     pub index: usize,
     /// The timestep the network is told.
     pub timestep: i64,
-    /// `timestep − (1000 div n)`: where the update goes. Not always the next list entry: if n does
-    /// not divide 1000 the two differ, and the reference uses this one. Below 0 is the clean end.
+    /// Where the update goes, by the [`TimestepRule`]. Below 0 is the clean end.
     pub prev_timestep: i64,
     /// √ᾱ_t.
     pub sqrt_alpha: f64,
@@ -90,9 +89,16 @@ impl SchedulerConfig {
             .iter()
             .enumerate()
             .map(|(index, &timestep)| {
-                let prev_timestep = timestep - stride;
+                let next = timesteps.get(index + 1).copied();
+                let prev_timestep = match self.timestep_rule {
+                    TimestepRule::Reference => timestep - stride,
+                    TimestepRule::Clean => next.unwrap_or(-1),
+                };
                 let alpha = table.alpha(timestep);
-                let alpha_prev = table.alpha(prev_timestep);
+                let alpha_prev = match (self.timestep_rule, next) {
+                    (TimestepRule::Clean, None) => 1.0,
+                    _ => table.alpha(prev_timestep),
+                };
                 let update = match self.kind {
                     SchedulerKind::Ddim => Update::Ddim(DdimStep::new(alpha, alpha_prev)),
                     SchedulerKind::Dpm => {
@@ -222,6 +228,44 @@ mod tests {
     }
 
     #[test]
+    fn the_clean_rule_goes_from_entry_to_entry_and_ends_without_noise() {
+        for kind in [SchedulerKind::Ddim, SchedulerKind::Dpm] {
+            let reference = config(kind);
+            let clean = SchedulerConfig { timestep_rule: TimestepRule::Clean, ..config(kind) };
+            for (count, skipped) in [(30, 0), (55, 0), (60, 0), (75, 0), (60, 13), (1, 0)] {
+                let steps = clean.steps_without(count, skipped).unwrap();
+                for pair in steps.windows(2) {
+                    assert_eq!(pair[0].prev_timestep, pair[1].timestep);
+                }
+                let last = steps.last().unwrap();
+                assert_eq!(last.prev_timestep, -1);
+                // Only the clean estimate is left, and no noise is added to it.
+                match last.update {
+                    Update::Ddim(ddim) => assert_eq!(ddim, DdimStep { a: 0.0, b: 1.0 }),
+                    Update::Dpm(dpm) => {
+                        assert_eq!((dpm.m1, dpm.m2, dpm.sigma), (0.0, -1.0, 0.0));
+                        assert_eq!((dpm.second_order, dpm.draws), (None, 1));
+                    }
+                }
+                if count > 1 {
+                    assert_ne!(steps, reference.steps_without(count, skipped).unwrap());
+                }
+            }
+            // Where the count divides 1000, there is nothing to mend.
+            for count in [1, 8, 10, 25, 50, 100] {
+                assert_eq!(clean.steps(count).unwrap(), reference.steps(count).unwrap());
+            }
+            // The end is clean even where the model says that it is not.
+            let noisy = SchedulerConfig { set_alpha_to_one: false, ..clean };
+            let last = *noisy.steps(50).unwrap().last().unwrap();
+            assert!(match last.update {
+                Update::Ddim(ddim) => ddim.a == 0.0,
+                Update::Dpm(dpm) => dpm.m1 == 0.0 && dpm.sigma == 0.0,
+            });
+        }
+    }
+
+    #[test]
     fn skipping_starts_a_new_first_step() {
         let steps = config(SchedulerKind::Dpm).steps_without(50, 10).unwrap();
         assert_eq!(
@@ -239,13 +283,17 @@ mod tests {
             for timestep_spacing in
                 [TimestepSpacing::Linspace, TimestepSpacing::Leading, TimestepSpacing::Trailing]
             {
-                for (set_alpha_to_one, rescale_betas_zero_snr) in
+                let rules = [TimestepRule::Reference, TimestepRule::Clean];
+                for (set_alpha_to_one, rescale_betas_zero_snr, timestep_rule) in
                     [(true, true), (false, true), (true, false)]
+                        .into_iter()
+                        .flat_map(|(one, zero)| rules.map(|rule| (one, zero, rule)))
                 {
                     let config = SchedulerConfig {
                         timestep_spacing,
                         set_alpha_to_one,
                         rescale_betas_zero_snr,
+                        timestep_rule,
                         ..config(kind)
                     };
                     for count in (1..=64).chain([100, 250, 333, 499, 500, 501, 750, 999, 1000]) {

@@ -8,7 +8,7 @@ use super::{Checkpoint, Component, Variant};
 use serde::Serialize;
 use serde_json::Value;
 use std::path::PathBuf;
-use vidfit_cogvideox::scheduler::{SchedulerConfig, SchedulerKind, TimestepSpacing};
+use vidfit_cogvideox::scheduler::{SchedulerConfig, SchedulerKind, TimestepRule, TimestepSpacing};
 use vidfit_cogvideox::t5::T5Config;
 use vidfit_cogvideox::transformer::TransformerConfig;
 use vidfit_cogvideox::vae::VaeConfig;
@@ -92,6 +92,7 @@ impl Variant {
             timestep_spacing: TimestepSpacing::Trailing,
             rescale_betas_zero_snr: true,
             snr_shift_scale: if two_b { 3.0 } else { 1.0 },
+            timestep_rule: TimestepRule::Reference,
         }
     }
 }

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use vidfit_cogvideox::guidance::GuidanceCurve;
 use vidfit_cogvideox::scheduler::SchedulerKind;
 use vidfit_cpu::CpuDevice;
 use vidfit_engine::checkpoint::Checkpoint;
@@ -167,7 +168,10 @@ impl Case {
             width: Some(self.width),
             steps: self.steps,
             guidance: self.guidance,
-            dynamic_guidance: self.dynamic_cfg,
+            dynamic_cfg: match self.dynamic_cfg {
+                true => GuidanceCurve::Reference,
+                false => GuidanceCurve::Constant,
+            },
             seed: self.seed,
             scheduler: match self.scheduler.as_str() {
                 "auto" => None,

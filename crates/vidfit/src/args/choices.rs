@@ -2,7 +2,8 @@
 
 use clap::ValueEnum;
 use std::str::FromStr;
-use vidfit_cogvideox::scheduler::SchedulerKind;
+use vidfit_cogvideox::guidance::GuidanceCurve;
+use vidfit_cogvideox::scheduler::{SchedulerKind, TimestepRule};
 use vidfit_engine::request::TilingChoice;
 
 /// `--scheduler`.
@@ -23,6 +24,46 @@ impl Scheduler {
             Scheduler::Auto => None,
             Scheduler::Ddim => Some(SchedulerKind::Ddim),
             Scheduler::Dpm => Some(SchedulerKind::Dpm),
+        }
+    }
+}
+
+/// `--dynamic-cfg`.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DynamicCfg {
+    /// The same scale at every step.
+    Off,
+    /// As the reference does it: the scale jumps from step to step.
+    Reference,
+    /// As it was meant: the scale rises evenly from 1 to 1 more than the guidance.
+    Smooth,
+}
+
+impl From<DynamicCfg> for GuidanceCurve {
+    fn from(choice: DynamicCfg) -> Self {
+        match choice {
+            DynamicCfg::Off => GuidanceCurve::Constant,
+            DynamicCfg::Reference => GuidanceCurve::Reference,
+            DynamicCfg::Smooth => GuidanceCurve::Smooth,
+        }
+    }
+}
+
+/// `--timestep-rule`.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Rule {
+    /// As the reference does it: leaves noise in the picture if the number of steps does not divide
+    /// 1000.
+    Reference,
+    /// From step to step, the last of which ends without noise.
+    Clean,
+}
+
+impl From<Rule> for TimestepRule {
+    fn from(choice: Rule) -> Self {
+        match choice {
+            Rule::Reference => TimestepRule::Reference,
+            Rule::Clean => TimestepRule::Clean,
         }
     }
 }

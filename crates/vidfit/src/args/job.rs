@@ -1,6 +1,6 @@
 //! What to make: the arguments that every command about a job shares.
 
-use super::choices::{Frames, Scheduler, Tiling};
+use super::choices::{DynamicCfg, Frames, Rule, Scheduler, Tiling};
 use std::path::PathBuf;
 use vidfit_engine::request::Request;
 use vidfit_tensor::DType;
@@ -59,9 +59,30 @@ pub struct JobArgs {
         help_heading = "Sampling"
     )]
     pub guidance: f64,
-    /// Vary guidance from step to step, as the reference does it.
-    #[arg(long, alias = "dynamic_cfg", help_heading = "Sampling")]
-    pub dynamic_cfg: bool,
+    /// Vary guidance from step to step: `reference` jumps as the reference's does, `smooth` rises
+    /// from 1 to SCALE + 1. The bare flag is `reference`.
+    #[arg(
+        long,
+        alias = "dynamic_cfg",
+        value_enum,
+        value_name = "HOW",
+        num_args = 0..=1,
+        default_value_t = DynamicCfg::Off,
+        default_missing_value = "reference",
+        help_heading = "Sampling"
+    )]
+    pub dynamic_cfg: DynamicCfg,
+    /// Where each step leads: `reference` is the reference's rule, which leaves a little noise in
+    /// the picture where the number of steps does not divide 1000; `clean` leaves none.
+    #[arg(
+        long,
+        alias = "timestep_rule",
+        value_enum,
+        value_name = "RULE",
+        default_value_t = Rule::Reference,
+        help_heading = "Sampling"
+    )]
+    pub timestep_rule: Rule,
     /// Seed of the noise: the same seed makes the same video.
     #[arg(long, value_name = "N", default_value_t = 42, help_heading = "Sampling")]
     pub seed: u64,
@@ -105,7 +126,8 @@ impl JobArgs {
             width: self.width,
             steps: self.steps,
             guidance: self.guidance,
-            dynamic_guidance: self.dynamic_cfg,
+            dynamic_cfg: self.dynamic_cfg.into(),
+            timestep_rule: self.timestep_rule.into(),
             seed: self.seed,
             scheduler: self.scheduler.kind(),
             dtype,
