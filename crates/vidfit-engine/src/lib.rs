@@ -7,7 +7,7 @@
 //!   schedule. [`generate`]: the pipeline run in what was planned. [`state`]: what it goes on from.
 //! - [`gpus`], [`machine`]: what this machine has. [`catalogue`]: the cards that there are.
 //!   [`running`]: the jobs under way.
-//! - [`bytes`], [`settings`], [`folders`], [`whole_file`]: what is written, by whom, and where.
+//! - [`bytes`], [`settings`], [`presets`], [`folders`], [`whole_file`]: what is written, by whom, and where.
 //! - [`progress`], [`error`], [`digest`]: what surrounds a run.
 
 pub mod bytes;
@@ -24,6 +24,7 @@ pub mod machine;
 pub mod placement;
 pub mod plan;
 pub mod planner;
+pub mod presets;
 pub mod progress;
 pub mod request;
 pub mod running;

@@ -7,7 +7,7 @@ mod job;
 mod machine;
 
 pub use calibrate::CalibrateArgs;
-pub use choices::{Dtype, Frames, ProgressStyle};
+pub use choices::{Dtype, DynamicCfg, Frames, ProgressStyle};
 pub use generate::GenerateArgs;
 pub use job::{JobArgs, OutputArgs};
 pub use machine::{FitArgs, MachineArgs};
@@ -62,6 +62,10 @@ pub enum Command {
     Monitor(crate::monitor::MonitorArgs),
     /// List the graphics cards that are known by name.
     Gpus(crate::gpus::GpusArgs),
+    /// Say what every default is, and where it comes from: settings, environment, or built in.
+    Config(crate::config::ConfigArgs),
+    /// Explain the presets: named sets of steps and guidance.
+    Presets(crate::config::ConfigArgs),
     /// Measure what this machine's operations cost, for predictions of time.
     Calibrate(CalibrateArgs),
     /// Measure this program against the reference.

@@ -261,7 +261,7 @@ fn allowed(target: Target, args: &MachineArgs) -> Result<Target, Failure> {
     // What stands in the settings is for cards.
     let standing = match target.shares_ram {
         true => None,
-        false => Settings::load().map_err(Failure::input)?.vram_buffer,
+        false => Settings::load().and_then(|settings| settings.read("vram_buffer"))?,
     };
     Ok(Target {
         free_bytes: match bytes(args.ram) {

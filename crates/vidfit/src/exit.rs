@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use vidfit_engine::checkpoint::CheckpointError;
 use vidfit_engine::hub::HubError;
 use vidfit_engine::safetensors::SafetensorsError;
+use vidfit_engine::settings::SettingsError;
 use vidfit_engine::{EngineError, Fault};
 use vidfit_media::MediaError;
 
@@ -98,6 +99,12 @@ impl From<HubError> for Failure {
 impl From<SafetensorsError> for Failure {
     fn from(error: SafetensorsError) -> Self {
         EngineError::from(error).into()
+    }
+}
+
+impl From<SettingsError> for Failure {
+    fn from(error: SettingsError) -> Self {
+        Failure::input(error)
     }
 }
 

@@ -4,7 +4,9 @@ mod args;
 mod bench;
 mod calibrate;
 mod check;
+mod config;
 mod decide;
+mod defaults;
 mod device;
 mod exit;
 mod frames;
@@ -25,11 +27,18 @@ mod snapshot;
 mod status;
 
 use args::{Args, Command};
-use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let result = match Args::parse().command {
+    let result = defaults::parse(std::env::args_os()).and_then(run);
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(args: Args) -> Result<(), exit::Failure> {
+    match args.command {
         Command::Generate(args) => generate::run(*args),
         Command::Plan(args) => plan::run(&args),
         Command::Check(args) => check::run(&args),
@@ -42,10 +51,8 @@ fn main() -> ExitCode {
         Command::Monitor(args) => monitor::run(&args),
         Command::Gpus(args) => gpus::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
+        Command::Config(args) => config::run(&args),
+        Command::Presets(args) => config::presets(&args),
         Command::Bench(args) => bench::run(args),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
     }
 }

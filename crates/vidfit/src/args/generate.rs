@@ -43,7 +43,7 @@ pub struct GenerateArgs {
         help_heading = "Memory",
         conflicts_with_all = [
             "negative_prompt", "model", "frames", "height", "width", "steps", "guidance",
-            "dynamic_cfg", "timestep_rule", "seed", "scheduler", "vae_tiling", "tile_height", "tile_width",
+            "dynamic_cfg", "timestep_rule", "preset", "seed", "scheduler", "vae_tiling", "tile_height", "tile_width",
             "dtype", "vram_budget", "buffer", "offload", "fit", "fit_order", "fallback_model",
         ]
     )]

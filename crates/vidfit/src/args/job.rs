@@ -39,6 +39,15 @@ pub struct JobArgs {
     #[arg(long, value_name = "PIXELS", help_heading = "Video")]
     pub width: Option<usize>,
 
+    /// Steps and guidance by name: fast, balanced, quality, high_motion, subtle, or one of your
+    /// settings. `vidfit presets` explains them; what is said beside it goes before it.
+    #[arg(
+        long,
+        aliases = ["motion_preset", "motion-preset"],
+        value_name = "NAME",
+        help_heading = "Sampling"
+    )]
+    pub preset: Option<String>,
     /// Denoising steps.
     #[arg(
         long,

@@ -1,0 +1,187 @@
+//! What holds where the command line says nothing: the user's settings, and the preset that is
+//! chosen. Both become the defaults of the arguments, so that nobody else has to know of them.
+
+use crate::args::Args;
+use crate::exit::Failure;
+use clap::builder::OsStr;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, ValueEnum};
+use std::ffi::OsString;
+use vidfit_cogvideox::guidance::GuidanceCurve;
+use vidfit_cogvideox::scheduler::{SchedulerKind, TimestepRule};
+use vidfit_engine::presets::{Preset, canonical};
+use vidfit_engine::settings::{KEYS, Settings};
+
+use crate::args::DynamicCfg;
+
+/// Settings that are no argument's default: the models of one task each, what holds for cards alone,
+/// flags, and what outlives a job.
+pub const NO_ARGUMENTS: [&str; 7] = [
+    "t2v_model",
+    "i2v_model",
+    "v2v_model",
+    "vram_buffer",
+    "keep",
+    "warm_pipelines",
+    "idle_unload_seconds",
+];
+
+/// Reads the command line, with the settings of this machine as defaults.
+///
+/// # Errors
+/// Bad input if the settings are. A command line that is wrong ends the process, as does `--help`.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Args, Failure> {
+    let words = spelled_out(words);
+    // Help is there whatever the settings are.
+    let matches = Args::command().get_matches_from(&words);
+    let settings = Settings::load()?;
+    let command = with_settings(Args::command(), &matches, &settings)?;
+    let matches = command.clone().get_matches_from(&words);
+    let matches = match preset(&matches, &settings)? {
+        Some(preset) => with_preset(command, &matches, preset).get_matches_from(&words),
+        None => matches,
+    };
+    Args::from_arg_matches(&matches).map_err(|error| Failure::input(error.to_string()))
+}
+
+/// The command line with a bare `--dynamic-cfg` spelled out, so that a prompt may follow it.
+fn spelled_out(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let is_choice = |word: &OsString| {
+        word.to_str().is_some_and(|word| DynamicCfg::from_str(word, true).is_ok())
+    };
+    let mut words: Vec<OsString> = words.into_iter().collect();
+    let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
+    for place in 0..end {
+        let is_bare = words[place] == "--dynamic-cfg" || words[place] == "--dynamic_cfg";
+        if is_bare && !words.get(place + 1).is_some_and(is_choice) {
+            words[place] = "--dynamic-cfg=reference".into();
+        }
+    }
+    words
+}
+
+/// The command with the settings as defaults of the arguments of the same names.
+fn with_settings(
+    mut command: Command,
+    matches: &ArgMatches,
+    settings: &Settings,
+) -> Result<Command, Failure> {
+    for (key, _) in KEYS.into_iter().filter(|(key, _)| !NO_ARGUMENTS.contains(key)) {
+        let Some(setting) = settings.get(key) else { continue };
+        check(key, &setting.value)
+            .map_err(|message| Failure::input(setting.is_wrong(key, message)))?;
+        command = with_default(command, key, &setting.value);
+    }
+    if let Some(setting) = settings.get(task_model(matches)) {
+        command = with_default(command, "model", &setting.value);
+    }
+    Ok(command)
+}
+
+/// The setting that names the model for what is asked for.
+fn task_model(matches: &ArgMatches) -> &'static str {
+    let Some((_, matches)) = matches.subcommand() else { return "t2v_model" };
+    let is_given = |id: &str| matches!(matches.try_contains_id(id), Ok(true));
+    match (is_given("image"), is_given("video")) {
+        (true, _) => "i2v_model",
+        (_, true) => "v2v_model",
+        _ => "t2v_model",
+    }
+}
+
+/// The command with `value` as default of each argument `--key`.
+fn with_default(mut command: Command, key: &str, value: &str) -> Command {
+    let takers = command.get_subcommands().filter(|command| takes(command, key));
+    let names: Vec<String> = takers.map(|command| command.get_name().to_owned()).collect();
+    for name in names {
+        let default = OsStr::from(value.to_owned());
+        command = command.mut_subcommand(name, |command| {
+            command.mut_arg(key, |argument| argument.default_value(default))
+        });
+    }
+    command
+}
+
+/// Whether a command has an option of this name; what is named by its place has no default.
+fn takes(command: &Command, key: &str) -> bool {
+    command
+        .get_arguments()
+        .any(|argument| argument.get_id() == key && argument.get_long().is_some())
+}
+
+/// Holds a value to what its argument takes.
+fn check(key: &str, value: &str) -> Result<(), String> {
+    let flag = format!("--{}={value}", key.replace('_', "-"));
+    match Args::command().try_get_matches_from(["vidfit", "generate", &flag]) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default();
+            let choices = text.lines().find(|line| line.contains("possible values"));
+            let choices = choices.map(|line| format!(" {}", line.trim())).unwrap_or_default();
+            Err(format!("{}{choices}", first.trim_start_matches("error: ")))
+        }
+    }
+}
+
+/// The preset that is chosen.
+fn preset<'s>(matches: &ArgMatches, settings: &'s Settings) -> Result<Option<&'s Preset>, Failure> {
+    let Some((_, matches)) = matches.subcommand() else { return Ok(None) };
+    let Ok(Some(name)) = matches.try_get_one::<String>("preset") else { return Ok(None) };
+    match settings.presets.get(&canonical(name)) {
+        Some(preset) => Ok(Some(preset)),
+        None => {
+            let known: Vec<&str> = settings.presets.keys().map(String::as_str).collect();
+            Err(Failure::input(format!(
+                "there is no preset {name:?}. There are {}; `vidfit presets` explains them",
+                known.join(", ")
+            )))
+        }
+    }
+}
+
+/// The command with what the preset chooses as defaults, but where the command line says otherwise.
+fn with_preset(mut command: Command, matches: &ArgMatches, preset: &Preset) -> Command {
+    let Some((_, matches)) = matches.subcommand() else { return command };
+    for (key, value) in choices(preset) {
+        if matches.value_source(key) != Some(ValueSource::CommandLine) {
+            command = with_default(command, key, &value);
+        }
+    }
+    command
+}
+
+/// What a preset chooses, as it would be written on the command line.
+pub fn choices(preset: &Preset) -> Vec<(&'static str, String)> {
+    let curve = |curve| match curve {
+        GuidanceCurve::Constant => "off",
+        GuidanceCurve::Reference => "reference",
+        GuidanceCurve::Smooth => "smooth",
+    };
+    let rule = |rule| match rule {
+        TimestepRule::Reference => "reference",
+        TimestepRule::Clean => "clean",
+    };
+    let scheduler = |kind| match kind {
+        SchedulerKind::Ddim => "ddim",
+        SchedulerKind::Dpm => "dpm",
+    };
+    let all = [
+        ("steps", preset.steps.map(|steps| steps.to_string())),
+        ("guidance", preset.guidance.map(|guidance| guidance.to_string())),
+        ("dynamic_cfg", preset.dynamic_cfg.map(|choice| curve(choice).to_owned())),
+        ("timestep_rule", preset.timestep_rule.map(|choice| rule(choice).to_owned())),
+        ("scheduler", preset.scheduler.map(|choice| scheduler(choice).to_owned())),
+    ];
+    all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+}
+
+/// What an argument of `generate` is by default, without any settings.
+pub fn built_in(key: &str) -> Option<String> {
+    let command = Args::command();
+    let generate = command.find_subcommand("generate")?;
+    let argument = generate.get_arguments().find(|argument| argument.get_id() == key)?;
+    let values: Vec<&str> =
+        argument.get_default_values().iter().filter_map(|value| value.to_str()).collect();
+    (!values.is_empty()).then(|| values.join(","))
+}
