@@ -21,6 +21,7 @@ pub mod generate;
 pub mod gpus;
 pub mod hub;
 pub mod machine;
+pub mod pixels;
 pub mod placement;
 pub mod plan;
 pub mod planner;

@@ -173,7 +173,7 @@ impl TransformerConfig {
 
     /// Whether the learned table of positions is for this grid. Where only the number of frames
     /// differs, the reference falls back to sincos positions.
-    pub(crate) fn has_learned_positions(&self, grid: Grid) -> bool {
+    pub fn has_learned_positions(&self, grid: Grid) -> bool {
         self.use_learned_positional_embeddings && grid == self.learned_grid()
     }
 

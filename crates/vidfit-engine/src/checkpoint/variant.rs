@@ -53,6 +53,20 @@ impl Variant {
         matches!(self, Variant::FiveBI2v | Variant::OneFiveI2v)
     }
 
+    /// The model of its family that starts from an image; 2b has none, and 5b's takes its place.
+    pub fn from_image(self) -> Variant {
+        if self.is_one_five() { Variant::OneFiveI2v } else { Variant::FiveBI2v }
+    }
+
+    /// The model of its family that starts from text alone, or from a video.
+    pub fn from_text(self) -> Variant {
+        match self {
+            Variant::FiveBI2v => Variant::FiveB,
+            Variant::OneFiveI2v => Variant::OneFive,
+            other => other,
+        }
+    }
+
     /// Frames per second that the model was trained on.
     pub fn fps(self) -> f64 {
         if self.is_one_five() { 16.0 } else { 8.0 }

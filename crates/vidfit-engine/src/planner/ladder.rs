@@ -5,7 +5,7 @@ use super::decide::{Planned, Refused, first_that_fits, may_fit, plan, ways};
 use super::target::{Offload, Target};
 use crate::checkpoint::Checkpoint;
 use crate::error::EngineError;
-use crate::request::{Job, Request, TilingChoice, tiles};
+use crate::request::{FrameCounts, Job, Request, TilingChoice, tiles};
 use serde::{Deserialize, Serialize};
 
 /// A kind of change to the picture.
@@ -110,12 +110,12 @@ impl Ask<'_> {
     /// # Errors
     /// As [`Ask::plan`].
     pub fn most_frames(&self, most: usize) -> Result<Option<(Request, Planned)>, EngineError> {
-        let step = self.checkpoint.frame_step();
+        let counts = FrameCounts::of(self.checkpoint, self.request.start);
         let with =
-            |count: usize| Request { frames: Some(count * step + 1), ..self.request.clone() };
-        // The largest count that may fit: memory grows with the frames. One frame, the count of 0,
-        // is tried whatever its phases seem to take.
-        let (mut low, mut over) = (0, most.saturating_sub(1) / step + 1);
+            |index: usize| Request { frames: Some(counts.nth(index)), ..self.request.clone() };
+        // The largest count that may fit: memory grows with the frames. The least, of index 0, is
+        // tried whatever its phases seem to take.
+        let (mut low, mut over) = (0, most.saturating_sub(counts.first) / counts.step + 1);
         while low + 1 < over {
             let middle = low.midpoint(over);
             if self.may_fit(&with(middle))? {
@@ -256,7 +256,8 @@ fn smallest(ask: Ask<'_>, step: Step) -> Request {
     match step {
         Step::Tiling => Request { tiling: TilingChoice::Auto, ..ask.request.clone() },
         Step::Frames => {
-            Request { frames: Some(ask.checkpoint.frame_step() + 1), ..ask.request.clone() }
+            let counts = FrameCounts::of(ask.checkpoint, ask.request.start);
+            Request { frames: Some(counts.nth(1)), ..ask.request.clone() }
         }
         Step::Size => shrunk(ask, SHARES[SHARES.len() - 1]).unwrap_or(ask.request.clone()),
         Step::Model => ask.request.clone(),
@@ -277,8 +278,8 @@ fn shrunk(ask: Ask<'_>, (num, den): (usize, usize)) -> Option<Request> {
 fn fitted(ask: Ask<'_>, other: &Checkpoint) -> Request {
     let mut request = ask.request.clone();
     let most = other.variant.most_frames().max(other.transformer.config.sample_frames);
-    let step = other.frame_step();
-    request.frames = request.frames.map(|frames| (frames.min(most) - 1) / step * step + 1);
+    let counts = FrameCounts::of(other, request.start);
+    request.frames = request.frames.map(|frames| counts.at_most(frames.min(most)));
     // bf16 is what all but the 2b were made for, and f16 what the 2b was.
     if request.dtype == ask.checkpoint.variant.published_dtype() {
         request.dtype = other.variant.published_dtype();

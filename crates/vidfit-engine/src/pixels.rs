@@ -1,0 +1,131 @@
+//! The pixels that a video starts from.
+
+use crate::digest::Digest;
+use crate::error::EngineError;
+use crate::request::Job;
+use std::sync::Arc;
+
+/// Frames of RGB, 8 bits: an image is one, a video several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pixels {
+    height: usize,
+    width: usize,
+    frames: Vec<Arc<[u8]>>,
+}
+
+impl Pixels {
+    /// Frames of `height` rows of `width` pixels of red, green and blue.
+    ///
+    /// # Errors
+    /// [`EngineError::Request`] if there is no frame, or one has another length.
+    pub fn new(height: usize, width: usize, frames: Vec<Arc<[u8]>>) -> Result<Pixels, EngineError> {
+        let bytes = height.checked_mul(width).and_then(|pixels| pixels.checked_mul(3));
+        let wrong = frames.iter().position(|frame| Some(frame.len()) != bytes);
+        if let Some(frame) = wrong {
+            return Err(EngineError::Request(format!(
+                "frame {frame} has {} bytes, and {width}×{height} pixels of three do not",
+                frames[frame].len()
+            )));
+        }
+        match frames.is_empty() {
+            true => Err(EngineError::Request("there is no frame to start from".into())),
+            false => Ok(Pixels { height, width, frames }),
+        }
+    }
+
+    /// How many frames there are.
+    pub fn count(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// A rectangle of a frame, `[height, width, 3]` in -1..=1, in the reference's arithmetic
+    /// (`VaeImageProcessor.preprocess`): divided by 255, doubled, less 1.
+    pub fn rectangle(
+        &self,
+        frame: usize,
+        (top, left): (usize, usize),
+        (height, width): (usize, usize),
+    ) -> Vec<f32> {
+        let rows = self.frames[frame].chunks_exact(3 * self.width).skip(top).take(height);
+        let bytes = rows.flat_map(|row| &row[3 * left..3 * (left + width)]);
+        bytes.map(|&byte| 2.0 * (f32::from(byte) / 255.0) - 1.0).collect()
+    }
+
+    /// A digest of all of them, in hexadecimal.
+    pub fn digest(&self) -> String {
+        let mut digest = Digest::default();
+        for size in [self.height, self.width] {
+            digest.add(&(size as u64).to_le_bytes());
+        }
+        self.frames.iter().for_each(|frame| digest.add(frame));
+        digest.to_string()
+    }
+}
+
+impl Job {
+    /// Whether these are the pixels to start from: as many frames, of the video's size.
+    ///
+    /// # Errors
+    /// [`EngineError::Request`] if they are missing, too many, or of another size.
+    pub fn check_pixels(&self, pixels: Option<&Pixels>) -> Result<(), EngineError> {
+        let refuse = |why: String| Err(EngineError::Request(why));
+        match (pixels, self.given_frames) {
+            (None, 0) => Ok(()),
+            (Some(_), 0) => refuse("a video from text alone has no use for pixels".into()),
+            (None, 1) => refuse("the image to start from is missing".into()),
+            (None, frames) => {
+                refuse(format!("the video of {frames} frames to start from is missing"))
+            }
+            (Some(pixels), frames) if pixels.count() != frames => {
+                refuse(format!("{} frames were given to start from, not {frames}", pixels.count()))
+            }
+            (Some(Pixels { height, width, .. }), _)
+                if (*height, *width) != (self.height, self.width) =>
+            {
+                refuse(format!(
+                    "what to start from has {width}×{height} pixels, and the video {}×{}",
+                    self.width, self.height
+                ))
+            }
+            (Some(_), _) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rectangles_are_cut_and_scaled() {
+        let frame: Vec<u8> = (0..2 * 3 * 3).map(|n| n * 15).collect();
+        let pixels = Pixels::new(2, 3, vec![frame.into()]).unwrap();
+        assert_eq!(pixels.count(), 1);
+        let cut = pixels.rectangle(0, (1, 1), (1, 2));
+        let expected =
+            [12.0_f32, 13.0, 14.0, 15.0, 16.0, 17.0].map(|n| 2.0 * (n * 15.0 / 255.0) - 1.0);
+        assert_eq!(cut, expected);
+        assert_eq!(cut[5], 1.0);
+        assert_eq!(pixels.rectangle(0, (0, 0), (1, 1))[0], -1.0);
+    }
+
+    #[test]
+    fn frames_of_another_length_are_refused() {
+        for (frames, word) in [(vec![vec![0; 17]], "17 bytes"), (vec![], "no frame")] {
+            let frames = frames.into_iter().map(Arc::from).collect();
+            let error = Pixels::new(2, 3, frames).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+        assert!(Pixels::new(usize::MAX, 2, vec![vec![0].into()]).is_err());
+    }
+
+    #[test]
+    fn other_pixels_have_another_digest() {
+        let of = |height, width, value| {
+            Pixels::new(height, width, vec![vec![value; 18].into()]).unwrap().digest()
+        };
+        assert_eq!(of(2, 3, 7), of(2, 3, 7));
+        assert_ne!(of(2, 3, 7), of(3, 2, 7));
+        assert_ne!(of(2, 3, 7), of(2, 3, 8));
+    }
+}
