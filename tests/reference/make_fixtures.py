@@ -34,12 +34,14 @@ def files(root: Path) -> dict[str, int]:
 
 def write(root: Path) -> None:
     import cases
+    import encodes
     import readme
     import tables
     import tiny
 
     tiny.write_checkpoints(root / "checkpoints")
     cases.write(root)
+    encodes.write(root)
     tables.write(root)
     readme.write(root, files(root))
     total = sum(files(root).values())

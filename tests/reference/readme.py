@@ -58,6 +58,14 @@ The index names the checkpoint and the reference's own bf16 and f16 distances.
 `NAME.latents` f16, input of `vae.decode` (already divided by the scaling factor); `NAME.frames` f32 [1,3,T,H,W] as it returns them (about
 -1..1, not clamped), with the VAE of `5b`. `tiled` has 3x3 tiles with a last row and column of one latent.
 
+## encodes/cases.safetensors, encodes/index.json
+
+`vae.encode` of videos, or of pictures where `frames` is 1. The pixel of frame t, row y, column x and channel c is (k mod 251 - 125) / 128 with
+k = 11t + 31y + 57x + 101c + 3xy + 5tx + 7ty, which every type holds exactly. `encodes`: `NAME.moments` f32 [1,32,F,h,w], means before logarithms of variances; `tiling` is false, true (the
+VAE's own tiles) or [height, width]; `distance_bf16`, `distance_f16` as above. `samples`: what the pipelines make of moments with `torch.Generator().manual_seed(seed)`:
+`NAME.moments.DTYPE` [1,32,F,h,w] and `NAME.latents.DTYPE` [1,F,16,h,w] in each type, multiplied by the scaling factor (`factor` video), or
+as image to video does it (`factor` image), which divides where the VAE says `invert_scale_latents`.
+
 ## t5/case.safetensors
 
 With the text encoder of `1.5`: `input_ids` i64 [1,41], `hidden.0` (embeddings), `hidden.1` (after block 0), `output`; and `buckets` i64 of

@@ -55,7 +55,7 @@ fn conv(frames: usize, size: (usize, usize), channels: (usize, usize), dtype: DT
     let call = move |device: &CpuDevice, t: &[Tensor]| {
         let inputs: Vec<&Tensor> = t[..frames].iter().collect();
         let [weight, bias, dst] = &t[frames..] else { unreachable!() };
-        let op = Conv { frames: &inputs, weight, bias, accumulate: false };
+        let op = Conv { frames: &inputs, stride: 1, weight, bias, accumulate: false };
         device.conv(op, &mut dst.clone());
     };
     let (height, width) = size;

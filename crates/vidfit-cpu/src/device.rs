@@ -308,6 +308,17 @@ impl Device for CpuDevice {
         ops::frame::latent_frame(&self.session(), src, corner, factor, padded, dst);
     }
 
+    fn store_latent(&self, frame: &Tensor, corner: (usize, usize), dst: &mut Tensor) {
+        assert_apart(dst, [frame]);
+        ops::frame::store_latent(&self.session(), frame, corner, dst);
+    }
+
+    fn posterior_sample(&self, moments: &Tensor, noise: &Tensor, factor: f64, dst: &mut Tensor) {
+        assert_apart(dst, [moments]);
+        assert_apart_or_same(dst, [noise]);
+        ops::posterior::sample(&self.session(), moments, noise, factor, dst);
+    }
+
     fn conv(&self, op: Conv<'_>, dst: &mut Tensor) {
         assert_apart(dst, op.frames.iter().copied().chain([op.weight, op.bias]));
         product::conv::run(&self.session(), op, dst);
@@ -334,6 +345,11 @@ impl Device for CpuDevice {
     fn upsample(&self, frame: &Tensor, dst: &mut Tensor) {
         assert_apart(dst, [frame]);
         ops::frame::upsample(&self.session(), frame, dst);
+    }
+
+    fn mean_of_frames(&self, frames: &[&Tensor], dst: &mut Tensor) {
+        assert_apart(dst, frames.iter().copied());
+        ops::frame::mean_of_frames(&self.session(), frames, dst);
     }
 
     fn crop(&self, src: &Tensor, corner: (usize, usize), dst: &mut Tensor) {

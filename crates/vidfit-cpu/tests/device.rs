@@ -64,6 +64,16 @@ fn operands_must_not_overlap_the_destination() {
         ("latent_frame", &[4, 4, 4], |d, t| {
             d.latent_frame(t, (0, 0), 1.0, false, &mut t.clone());
         }),
+        ("store_latent", &[4, 4, 4], |d, t| d.store_latent(t, (0, 0), &mut t.clone())),
+        ("posterior_sample", &[16], |d, t| {
+            let [moments, noise] = [0..8, 8..12].map(|range| t.slice(range));
+            let (moments, noise) = (moments.reshape([1, 2, 2, 2]), noise.reshape([1, 1, 2, 2]));
+            d.posterior_sample(&moments, &noise, 1.0, &mut t.slice(7..11).reshape([1, 1, 2, 2]));
+        }),
+        ("mean_of_frames", &[36], |d, t| {
+            let frame = t.slice(32..36).reshape([2, 2, 1]);
+            d.mean_of_frames(&[&frame], &mut t.slice(20..36).reshape([4, 4, 1]));
+        }),
         ("crop", &[4, 4, 4], |d, t| d.crop(t, (0, 0), &mut t.clone())),
         ("blend", &[4, 4, 4], |d, t| d.blend(t, &mut t.clone(), Axis::Vertical, 2)),
         ("upsample", &[36], |d, t| {
@@ -72,6 +82,7 @@ fn operands_must_not_overlap_the_destination() {
         ("conv", &[64], |d, t| {
             let op = Conv {
                 frames: &[&t.slice(0..9).reshape([3, 3, 1])],
+                stride: 1,
                 weight: &t.slice(16..25).reshape([9, 1, 1]),
                 bias: &t.slice(32..33),
                 accumulate: false,

@@ -52,6 +52,55 @@ fn latent_frames() {
 }
 
 #[test]
+fn latent_frames_are_stored_where_they_belong() {
+    let mut random = Random::new(45);
+    let cases = [
+        ([1, 1, 1], [1, 1]),
+        ([32, 60, 90], [30, 45]),
+        ([5, 9, 7], [4, 7]),
+        ([7, 2, 5003], [1, 5001]),
+    ];
+    for ([c, dst_h, dst_w], [h, w]) in cases {
+        let src = random.tensor(&[h, w, c], 0.0, 3.0);
+        let dst = random.tensor(&[c, dst_h, dst_w], 0.0, 3.0);
+        let corner = (random.between(0, dst_h - h), random.between(0, dst_w - w));
+        let mut expected = dst.values.clone();
+        for (n, value) in src.values.iter().enumerate() {
+            let (y, x, channel) = (n / c / w, n / c % w, n % c);
+            expected[(channel * dst_h + corner.0 + y) * dst_w + corner.1 + x] = *value;
+        }
+        let dtype = dst.dtype;
+        let result = run(&[src, dst], &[1], |device, t| {
+            device.store_latent(&t[0], corner, &mut t[1].clone());
+        });
+        check_exact("store_latent", dtype, &result[1], &expected);
+    }
+}
+
+#[test]
+fn means_of_one_and_two_frames() {
+    let mut random = Random::new(46);
+    for [h, w, c] in [[1, 1, 1], [3, 5, 7], [4, 30, 256], [2, 3, 20000]] {
+        let from = random.dtype();
+        let frames = [(); 2].map(|()| random.typed(from, &[h, w, c], 0.0, 3.0));
+        let dst = Operand::empty(random.dtype(), &[h + 2, w + 2, c]);
+        let mean = |y: usize, x: usize, channel: usize, count: usize| {
+            let of = |frame: &Operand| frame.values[(y * w + x) * c + channel];
+            frames[..count].iter().map(of).sum::<f32>() / count as f32
+        };
+        let operands = [frames[0].clone(), frames[1].clone(), dst.clone()];
+        for count in [1, 2] {
+            let expected = frame([h, w, c], true, |y, x, channel| mean(y, x, channel, count));
+            let result = run(&operands, &[2], |device, t| {
+                let frames = [&t[0], &t[1]];
+                device.mean_of_frames(&frames[..count], &mut t[2].clone());
+            });
+            check_exact("mean_of_frames", dst.dtype, &result[2], &expected);
+        }
+    }
+}
+
+#[test]
 fn upsampling_repeats_pixels() {
     let mut random = Random::new(41);
     for [h, w, c] in [[1, 1, 1], [3, 5, 7], [4, 30, 256], [2, 3, 20000]] {

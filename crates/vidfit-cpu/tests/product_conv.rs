@@ -10,6 +10,7 @@ use vidfit_tensor::*;
 #[derive(Clone, Copy, Debug)]
 struct Case {
     frames: usize,
+    stride: usize,
     height: usize,
     width: usize,
     channels_in: usize,
@@ -19,26 +20,29 @@ struct Case {
 
 impl Case {
     fn padded(&self) -> [usize; 3] {
-        [self.height + 2, self.width + 2, self.channels_in]
+        [self.stride * self.height + 2, self.stride * self.width + 2, self.channels_in]
     }
 }
 
 fn conv(device: &CpuDevice, case: &Case, t: &[Tensor]) {
     let frames: Vec<&Tensor> = t[..case.frames].iter().collect();
     let [weight, bias, dst] = &t[case.frames..] else { unreachable!() };
-    let op = Conv { frames: &frames, weight, bias, accumulate: case.accumulate };
+    let Case { stride, accumulate, .. } = *case;
+    let op = Conv { frames: &frames, stride, weight, bias, accumulate };
     device.conv(op, &mut dst.clone());
 }
 
 fn expected(case: &Case, operands: &[Operand]) -> Vec<f64> {
-    let &Case { frames, height, width, channels_in, channels_out, .. } = case;
+    let &Case { frames, stride, height, width, channels_in, channels_out, .. } = case;
     let [weight, bias, dst] = &operands[frames..] else { unreachable!() };
     let mut out = Vec::new();
     for n in 0..height * width {
         let (y, x) = (n / width, n % width);
         let mut sums: Vec<f64> = (0..channels_out).map(|c| bias.at(c)).collect();
         for tap in 0..frames * 9 {
-            let pixel = (y + tap % 9 / 3) * (width + 2) + x + tap % 3;
+            // With stride 2 only the border below and to the right is read.
+            let (row, column) = (stride * y + tap % 9 / 3, stride * x + tap % 3);
+            let pixel = (row + stride - 1) * (stride * width + 2) + column + stride - 1;
             for i in 0..channels_in {
                 let value = operands[tap / 9].at(pixel * channels_in + i);
                 for (o, sum) in sums.iter_mut().enumerate() {
@@ -90,6 +94,7 @@ fn small_frames() {
     for _ in 0..40 {
         let case = Case {
             frames: [1, 3][random.between(0, 1)],
+            stride: random.between(1, 2),
             height: random.between(1, 9),
             width: random.between(1, 30),
             channels_in: random.between(1, 40),
@@ -105,6 +110,7 @@ fn frames_of_several_blocks() {
     let mut random = Random::new(10);
     let case = Case {
         frames: 3,
+        stride: 1,
         height: 30,
         width: 45,
         channels_in: 16,
@@ -116,6 +122,14 @@ fn frames_of_several_blocks() {
     compare(&mut random, &Case { frames: 1, height: 2, width: 1000, channels_out: 5, ..case });
     compare(&mut random, &Case { frames: 1, height: 5, width: 7, channels_in: 600, ..case });
     compare(&mut random, &Case { frames: 1, height: 3, width: 3, channels_out: 600, ..case });
+    let halving = Case { frames: 1, stride: 2, ..case };
+    compare(&mut random, &halving);
+    compare(&mut random, &Case { height: 2, width: 1000, channels_out: 5, ..halving });
+    compare(&mut random, &Case { height: 5, width: 7, channels_in: 600, ..halving });
+    compare(
+        &mut random,
+        &Case { height: 3, width: 200, channels_in: 1500, channels_out: 9, ..halving },
+    );
 }
 
 #[test]
@@ -123,6 +137,7 @@ fn a_frame_given_thrice() {
     let mut random = Random::new(11);
     let case = Case {
         frames: 3,
+        stride: 1,
         height: 6,
         width: 11,
         channels_in: 9,
@@ -133,8 +148,8 @@ fn a_frame_given_thrice() {
     operands[1] = operands[0].clone();
     operands[2] = operands[0].clone();
     let result = run(&operands, &[5], |device, t| {
-        let op =
-            Conv { frames: &[&t[0], &t[0], &t[0]], weight: &t[3], bias: &t[4], accumulate: false };
+        let (frames, weight, bias) = (&[&t[0], &t[0], &t[0]], &t[3], &t[4]);
+        let op = Conv { frames, stride: 1, weight, bias, accumulate: false };
         device.conv(op, &mut t[5].clone());
     });
     let thrice = run(&operands, &[5], |device, t| conv(device, &case, t));

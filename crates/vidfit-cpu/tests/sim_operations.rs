@@ -78,9 +78,23 @@ const CASES: &[Case] = &[
     case("latent_frame", &[&[4, 6, 6], &[5, 5, 4]], &[0], &[1], |d, t| {
         d.latent_frame(&t[0], (1, 2), 0.7, true, &mut t[1].clone());
     }),
+    case("store_latent", &[&[2, 3, 4], &[4, 2, 3]], &[0], &[1], |d, t| {
+        d.store_latent(&t[0], (0, 0), &mut t[1].clone());
+    }),
+    case(
+        "posterior_sample",
+        &[&[2, 6, 2, 3], &[2, 3, 2, 3], &[2, 3, 2, 3]],
+        &[0, 1],
+        &[2],
+        |d, t| d.posterior_sample(&t[0], &t[1], 0.7, &mut t[2].clone()),
+    ),
     case("conv", &[&[4, 5, 3], &[9, 3, 2], &[2], &[2, 3, 2]], &[0, 1, 2], &[3], |d, t| {
-        let op = Conv { frames: &[&t[0]], weight: &t[1], bias: &t[2], accumulate: false };
-        d.conv(op, &mut t[3].clone());
+        let (frames, weight, bias) = (&[&t[0]], &t[1], &t[2]);
+        d.conv(Conv { frames, stride: 1, weight, bias, accumulate: false }, &mut t[3].clone());
+    }),
+    case("conv", &[&[6, 8, 3], &[9, 3, 2], &[2], &[2, 3, 2]], &[0, 1, 2], &[3], |d, t| {
+        let (frames, weight, bias) = (&[&t[0]], &t[1], &t[2]);
+        d.conv(Conv { frames, stride: 2, weight, bias, accumulate: false }, &mut t[3].clone());
     }),
     case(
         "conv",
@@ -89,8 +103,8 @@ const CASES: &[Case] = &[
         &[5],
         |d, t| {
             let frames = &[&t[0], &t[1], &t[2]];
-            let op = Conv { frames, weight: &t[3], bias: &t[4], accumulate: true };
-            d.conv(op, &mut t[5].clone());
+            let (weight, bias) = (&t[3], &t[4]);
+            d.conv(Conv { frames, stride: 1, weight, bias, accumulate: true }, &mut t[5].clone());
         },
     ),
     case(
@@ -117,6 +131,9 @@ const CASES: &[Case] = &[
     ),
     case("upsample", &[&[2, 3, 4], &[6, 8, 4]], &[0], &[1], |d, t| {
         d.upsample(&t[0], &mut t[1].clone());
+    }),
+    case("mean_of_frames", &[&[2, 3, 4], &[2, 3, 4], &[4, 5, 4]], &[0, 1], &[2], |d, t| {
+        d.mean_of_frames(&[&t[0], &t[1]], &mut t[2].clone());
     }),
     case("crop", &[&[5, 6, 3], &[2, 3, 3]], &[0], &[1], |d, t| {
         d.crop(&t[0], (1, 2), &mut t[1].clone());

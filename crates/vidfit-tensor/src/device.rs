@@ -119,11 +119,15 @@ pub struct Attention<'a> {
 }
 
 /// A 3×3 convolution of one frame (`frames.len() == 1`) or a 3×3×3 one of three (the output's own
-/// frame last), both with stride 1.
+/// frame last).
 #[derive(Clone, Copy)]
 pub struct Conv<'a> {
-    /// Padded frames `[height + 2, width + 2, channels in]`, earliest first.
+    /// Padded frames `[stride · height + 2, stride · width + 2, channels in]`, earliest first.
     pub frames: &'a [&'a Tensor],
+    /// Pixels from one place of the filter to the next, down and to the right: 1 or 2. With 1 the
+    /// filter's middle lies on the pixel that it makes. With 2 its first corner lies on the first
+    /// of the four pixels that become one: of the border only the last row and column are read.
+    pub stride: usize,
     /// `[frames · 9, channels in, channels out]`, taps in the order time, row, column.
     pub weight: &'a Tensor,
     /// `[channels out]`.
@@ -290,6 +294,18 @@ pub trait Device: Send + Sync {
         dst: &mut Tensor,
     );
 
+    /// A frame into a latent frame, channels first: `frame` `[h, w, C]` becomes the rectangle of
+    /// `dst`, `[C, H, W]`, that begins at row `corner.0` and column `corner.1`. The other elements
+    /// stay as they are.
+    fn store_latent(&self, frame: &Tensor, corner: (usize, usize), dst: &mut Tensor);
+
+    /// A draw from the posterior that an encoder describes (Kingma and Welling 2014), scaled:
+    /// `dst = (mean + exp(clamp(logvar, -30, 20) / 2) · noise) · factor`, each operation rounded to
+    /// the type of `dst` as the reference does. `moments` are `[F, 2·C, h, w]`, the means before
+    /// the logarithms of variances; `noise` and `dst` `[F, C, h, w]`; all are of one type. `dst`
+    /// may be `noise`.
+    fn posterior_sample(&self, moments: &Tensor, noise: &Tensor, factor: f64, dst: &mut Tensor);
+
     /// See [`Conv`]; `dst` is `[height, width, channels out]`.
     fn conv(&self, op: Conv<'_>, dst: &mut Tensor);
 
@@ -311,6 +327,10 @@ pub trait Device: Send + Sync {
     /// Doubles height and width by nearest neighbour: `frame` `[height, width, channels]`, `dst`
     /// padded, `[2·height + 2, 2·width + 2, channels]`.
     fn upsample(&self, frame: &Tensor, dst: &mut Tensor);
+
+    /// The mean of `frames`, which are one or two `[height, width, channels]`; `dst` is the padded
+    /// frame.
+    fn mean_of_frames(&self, frames: &[&Tensor], dst: &mut Tensor);
 
     /// Copies a rectangle between frames: `dst`, `[h, w, C]`, from `src`, `[H, W, C]`, at row
     /// `corner.0` and column `corner.1`.

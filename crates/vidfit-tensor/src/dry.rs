@@ -238,6 +238,15 @@ impl Device for DryDevice {
         self.elementwise(bytes_of(&[dst, dst]), dst);
     }
 
+    fn store_latent(&self, frame: &Tensor, _corner: (usize, usize), dst: &mut Tensor) {
+        self.elementwise(bytes_of(&[frame, frame]), dst);
+    }
+
+    fn posterior_sample(&self, moments: &Tensor, noise: &Tensor, _factor: f64, dst: &mut Tensor) {
+        let bytes = bytes_of(&[moments, noise, dst]);
+        self.stream(Class::Elementwise, dst.dtype(), bytes, dst.shape().elements());
+    }
+
     fn conv(&self, op: Conv<'_>, dst: &mut Tensor) {
         let per_output = 2.0 * (op.weight.dims()[0] * op.weight.dims()[1]) as f64;
         let work = Work {
@@ -270,6 +279,10 @@ impl Device for DryDevice {
 
     fn upsample(&self, frame: &Tensor, dst: &mut Tensor) {
         self.elementwise(bytes_of(&[frame, dst]), dst);
+    }
+
+    fn mean_of_frames(&self, frames: &[&Tensor], dst: &mut Tensor) {
+        self.elementwise(bytes_of(frames) + dst.bytes(), dst);
     }
 
     fn crop(&self, _src: &Tensor, _corner: (usize, usize), dst: &mut Tensor) {

@@ -73,6 +73,18 @@ pub(super) struct UpBlock {
     pub doubles_time: bool,
 }
 
+/// One stage of the encoder: resnets, then perhaps a reduction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DownBlock {
+    pub name: String,
+    pub resnets: usize,
+    pub input: usize,
+    pub output: usize,
+    pub downsamples: bool,
+    /// Whether the reduction halves time as well.
+    pub halves_time: bool,
+}
+
 impl VaeConfig {
     /// How much smaller latents are than pictures, on each side.
     pub fn spatial_ratio(&self) -> usize {
@@ -84,7 +96,21 @@ impl VaeConfig {
         self.temporal_compression_ratio.max(1).ilog2() as usize
     }
 
-    /// Channels where the decoder begins.
+    /// What latents that describe a video are multiplied by before they are denoised.
+    pub fn video_factor(&self) -> f64 {
+        self.scaling_factor
+    }
+
+    /// What latents of a picture that a video begins with are multiplied by: the reciprocal where
+    /// the model was trained so (`invert_scale_latents`, 1.5).
+    pub fn image_factor(&self) -> f64 {
+        match self.invert_scale_latents {
+            true => 1.0 / self.scaling_factor,
+            false => self.scaling_factor,
+        }
+    }
+
+    /// Channels where the decoder begins and the encoder ends.
     pub(super) fn widest(&self) -> usize {
         self.block_out_channels.last().copied().unwrap_or(0)
     }
@@ -151,38 +177,68 @@ impl VaeConfig {
         2 * (2 + resnets) + 2
     }
 
+    /// Channels where the encoder begins.
+    pub(super) fn narrowest(&self) -> usize {
+        self.block_out_channels.first().copied().unwrap_or(0)
+    }
+
+    pub(super) fn down_blocks(&self) -> Vec<DownBlock> {
+        let mut input = self.narrowest();
+        let blocks = self.block_out_channels.iter().enumerate().map(|(index, &output)| {
+            let block = DownBlock {
+                name: format!("encoder.down_blocks.{index}"),
+                resnets: self.layers_per_block,
+                input,
+                output,
+                downsamples: index + 1 < self.block_out_channels.len(),
+                halves_time: index < self.temporal_levels(),
+            };
+            input = output;
+            block
+        });
+        blocks.collect()
+    }
+
     /// The encoder's weights.
     pub fn encoder_manifest(&self) -> Manifest {
         let mut manifest = Manifest::default();
         let cube = [3, 3, 3];
-        let first = self.block_out_channels.first().copied().unwrap_or(0);
 
         let block = manifest.add("encoder.conv_in", "encoder");
-        block.conv("conv_in.conv", first, self.in_channels, &cube);
-        let mut input = first;
-        for (index, &output) in self.block_out_channels.iter().enumerate() {
-            let stage = format!("encoder.down_blocks.{index}");
-            for index in 0..self.layers_per_block {
-                let name = format!("{stage}.resnets.{index}");
+        block.conv("conv_in.conv", self.narrowest(), self.in_channels, &cube);
+        for down in self.down_blocks() {
+            for index in 0..down.resnets {
+                let name = format!("{}.resnets.{index}", down.name);
                 let block = manifest.add(&name, &name);
-                resnet(block, input, output, None);
-                input = output;
+                let input = if index == 0 { down.input } else { down.output };
+                resnet(block, input, down.output, None);
             }
-            if index + 1 < self.block_out_channels.len() {
-                let name = format!("{stage}.downsamplers.0");
+            if down.downsamples {
+                let name = format!("{}.downsamplers.0", down.name);
                 let block = manifest.add(&name, &name);
-                block.conv("conv", output, output, &[3, 3]);
+                block.conv("conv", down.output, down.output, &[3, 3]);
             }
         }
         for index in 0..2 {
             let name = format!("encoder.mid_block.resnets.{index}");
             let block = manifest.add(&name, &name);
-            resnet(block, input, input, None);
+            resnet(block, self.widest(), self.widest(), None);
         }
         let block = manifest.add("encoder.tail", "encoder");
-        group_norm(block, "norm_out", input, None);
-        block.conv("conv_out.conv", 2 * self.latent_channels, input, &cube);
+        group_norm(block, "norm_out", self.widest(), None);
+        block.conv("conv_out.conv", 2 * self.latent_channels, self.widest(), &cube);
         manifest
+    }
+
+    /// The blocks that encoding asks for in every chunk of every tile, in order.
+    pub fn encoder_blocks(&self) -> Vec<String> {
+        self.encoder_manifest().blocks.into_iter().map(|block| block.name).collect()
+    }
+
+    /// Causal convolutions of the encoder that remember frames from one chunk to the next.
+    pub fn encoder_caches(&self) -> usize {
+        let resnets: usize = self.down_blocks().iter().map(|down| down.resnets).sum();
+        2 * (2 + resnets) + 2
     }
 
     /// What this code does not compute, in words, if the configuration asks for it.
@@ -265,5 +321,6 @@ mod tests {
         assert_eq!(decoder.parameters(), 123_368_451);
         assert_eq!(encoder.weights().count() + decoder.weights().count(), 436);
         assert_eq!(config.spatial_ratio(), 8);
+        assert_eq!((config.encoder_caches(), config.decoder_caches()), (30, 38));
     }
 }

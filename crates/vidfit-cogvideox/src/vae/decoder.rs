@@ -2,12 +2,16 @@
 
 use super::VaeConfig;
 use super::caches::Caches;
-use super::layers::{CausalConv, Latents, SpatialNorm, resnet, upsample};
-use super::tiling::Tiling;
+use super::layers::{CausalConv, Latents, Norm, Norms, resnet, upsample};
+use super::seams::Seams;
+use super::tiling::{Grid, Tile, Tiling};
 use crate::weights::Weights;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
-use vidfit_tensor::{Axis, Context, DType, Error, Tensor};
+use vidfit_tensor::{Context, DType, Error, Tensor};
+
+/// The eps of the reference's spatial norms, which no configuration holds.
+const SPATIAL_NORM_EPS: f32 = 1e-6;
 
 /// A finished part of a frame.
 pub struct Piece<'a> {
@@ -34,24 +38,15 @@ pub fn decoder_passes(
     config: &VaeConfig,
     tiling: Option<Tiling>,
     frames: usize,
-    (height, width): (usize, usize),
+    size: (usize, usize),
 ) -> usize {
-    let (rows, columns) = Tiling::strips(tiling, config, height, width);
-    chunks(frames).count() * rows.starts(height).count() * columns.starts(width).count()
+    chunks(frames).count() * Grid::decoding(config, tiling, size).count()
 }
 
 /// Latent pixels of a frame that go through the decoder: those of all tiles, overlaps counted as
 /// often as they are decoded.
-pub fn decoded_pixels(
-    config: &VaeConfig,
-    tiling: Option<Tiling>,
-    (height, width): (usize, usize),
-) -> usize {
-    let (rows, columns) = Tiling::strips(tiling, config, height, width);
-    let length = |strip: super::tiling::Strip, length: usize| -> usize {
-        strip.starts(length).map(|start| strip.tile.min(length - start)).sum()
-    };
-    length(rows, height) * length(columns, width)
+pub fn decoded_pixels(config: &VaeConfig, tiling: Option<Tiling>, size: (usize, usize)) -> usize {
+    Grid::decoding(config, tiling, size).pixels()
 }
 
 /// Values that decoding in tiles keeps of tiles that are done, for the seams to those that follow:
@@ -60,15 +55,10 @@ pub fn kept_edges(
     config: &VaeConfig,
     tiling: Option<Tiling>,
     frames: usize,
-    (height, width): (usize, usize),
+    size: (usize, usize),
 ) -> usize {
-    let (rows, columns) = Tiling::strips(tiling, config, height, width);
-    let ratio = config.spatial_ratio();
-    let widths = columns.starts(width).map(|left| columns.tile.min(width - left) * ratio);
-    let above = if rows.stride < height { rows.blend * widths.sum::<usize>() } else { 0 };
-    let before =
-        if columns.stride < width { columns.blend * rows.tile.min(height) * ratio } else { 0 };
-    (above + before) * frames_of(config, frames) * config.out_channels
+    let pixels = Grid::decoding(config, tiling, size).edges();
+    pixels * frames_of(config, frames) * config.out_channels
 }
 
 /// Decodes `latents` `[F, C, h, w]` and hands every finished piece to `give`. Without tiles there
@@ -90,102 +80,29 @@ pub fn decode(
     let [count, _, height, width] = *latents.dims() else {
         panic!("latents are [F, C, h, w], not {latents:?}");
     };
-    let (rows, columns) = Tiling::strips(tiling, config, height, width);
-    let ratio = config.spatial_ratio();
-    let tiles_across = columns.starts(width).count();
-
+    let grid = Grid::decoding(config, tiling, (height, width));
     let total = frames_of(config, count);
-
-    // The last rows of the tile above, for each column, and the last columns of the tile to the
-    // left: all frames of a tile in one tensor, in which a frame's edge gives way to the next
-    // tile's when it has been blended.
-    let mut above: Vec<Option<Tensor>> = vec![None; tiles_across];
-    for top in rows.starts(height) {
-        let last_row = top + rows.stride >= height;
-        let mut before: Option<Tensor> = None;
-        for (column, left) in columns.starts(width).enumerate() {
-            let last_column = left + columns.stride >= width;
-            let size = (rows.tile.min(height - top), columns.tile.min(width - left));
-            let (h, w) = (size.0 * ratio, size.1 * ratio);
-            let edges = |label: &str, height: usize, width: usize| {
-                cx.alloc(label, latents.dtype(), [total, height, width, config.out_channels])
-            };
-            let (has_above, has_before) = (above[column].is_some(), before.is_some());
-            if !last_row && !has_above {
-                above[column] = Some(edges("last rows of a tile", rows.blend, w)?);
-            }
-            if !last_column && !has_before {
-                before = Some(edges("last columns of a tile", h, columns.blend)?);
-            }
-            let mut caches = Caches::new(config.decoder_caches(), schedule.paged_caches);
-            let mut frame = 0;
-            for chunk in chunks(count) {
-                let tile = Tile { corner: (top, left), size };
-                caches.begin_chunk(chunk.end == count);
-                for mut pixels in
-                    decode_chunk(cx, weights, config, latents, chunk, tile, &mut caches)?
-                {
-                    debug_assert_eq!(pixels.dims()[..2], [h, w]);
-                    let above = above[column].as_ref().map(|edges| edges.at(frame));
-                    let before = before.as_ref().map(|edges| edges.at(frame));
-                    // Vertically first, then horizontally, both with finished neighbours.
-                    if let (true, Some(edge)) = (has_above, &above) {
-                        let extent = rows.blend.min(h);
-                        cx.device.blend(edge, &mut pixels, Axis::Vertical, extent);
-                    }
-                    if let (true, Some(edge)) = (has_before, &before) {
-                        let extent = columns.blend.min(w);
-                        cx.device.blend(edge, &mut pixels, Axis::Horizontal, extent);
-                    }
-                    if let (false, Some(mut edge)) = (last_row, above) {
-                        cx.device.crop(&pixels, (h - rows.blend, 0), &mut edge);
-                    }
-                    if let (false, Some(mut edge)) = (last_column, before) {
-                        cx.device.crop(&pixels, (0, w - columns.blend), &mut edge);
-                    }
-                    let kept = (rows.keep.min(h), columns.keep.min(w));
-                    let kept = cut(cx, &pixels, (0, 0), kept)?;
-                    drop(pixels);
-                    let mut unit = cx.alloc("pixels", DType::F32, kept.shape())?;
-                    cx.device.to_unit_range(&kept, &mut unit);
-                    drop(kept);
-                    let corner =
-                        (top / rows.stride * rows.keep, left / columns.stride * columns.keep);
-                    debug_assert_eq!(corner, (top * ratio, left * ratio));
-                    give(Piece { frame, top: corner.0, left: corner.1, pixels: &unit })?;
-                    frame += 1;
-                }
-            }
-            debug_assert_eq!(frame, total);
-            if last_row {
-                above[column] = None;
+    let mut seams = Seams::new(cx, grid, latents.dtype(), total, config.out_channels);
+    for tile in grid.tiles() {
+        seams.begin(tile)?;
+        let (top, left) = grid.place(tile);
+        let mut caches = Caches::new(config.decoder_caches(), schedule.paged_caches);
+        let mut frame = 0;
+        for chunk in chunks(count) {
+            caches.begin_chunk(chunk.end == count);
+            for picture in decode_chunk(cx, weights, config, latents, chunk, tile, &mut caches)? {
+                let kept = seams.join(frame, picture)?;
+                let mut unit = cx.alloc("pixels", DType::F32, kept.shape())?;
+                cx.device.to_unit_range(&kept, &mut unit);
+                drop(kept);
+                give(Piece { frame, top, left, pixels: &unit })?;
+                frame += 1;
             }
         }
+        debug_assert_eq!(frame, total);
+        seams.end();
     }
     Ok(())
-}
-
-/// A tile in latent pixels.
-#[derive(Clone, Copy)]
-struct Tile {
-    corner: (usize, usize),
-    size: (usize, usize),
-}
-
-/// Copies a rectangle out of a frame.
-fn cut(
-    cx: &Context<'_>,
-    frame: &Tensor,
-    corner: (usize, usize),
-    size: (usize, usize),
-) -> Result<Tensor, Error> {
-    if corner == (0, 0) && size == (frame.dims()[0], frame.dims()[1]) {
-        return Ok(frame.clone());
-    }
-    let shape = [size.0, size.1, frame.columns()];
-    let mut dst = cx.alloc("part of a tile", frame.dtype(), shape)?;
-    cx.device.crop(frame, corner, &mut dst);
-    Ok(dst)
 }
 
 /// Two latent frames at a time; the first chunk has the odd one, too.
@@ -228,6 +145,7 @@ fn decode_chunk(
     };
     let z = chunk.clone().map(|t| latent(t, false)).collect::<Result<_, _>>()?;
     let z = Latents { frames: z };
+    let norms = Norms { groups: config.norm_num_groups, eps: SPATIAL_NORM_EPS, latents: Some(&z) };
 
     let w = weights.block("decoder.conv_in")?;
     let mut conv = CausalConv::resume(cx, &w, "conv_in.conv", caches, "conv_in")?;
@@ -242,8 +160,7 @@ fn decode_chunk(
 
     let mut run_resnet = |name: String, frames: Vec<Tensor>| {
         let w = weights.block(&name)?;
-        let groups = config.norm_num_groups;
-        let frames = cx.scope(&name, || resnet(cx, &w, &name, groups, frames, &z, caches))?;
+        let frames = cx.scope(&name, || resnet(cx, &w, &name, norms, frames, caches))?;
         cx.unit_done()?;
         Ok::<_, Error>(frames)
     };
@@ -262,7 +179,7 @@ fn decode_chunk(
     }
 
     let w = weights.block("decoder.tail")?;
-    let norm = SpatialNorm::measure(cx, &w, "norm_out", config.norm_num_groups, &frames, &z)?;
+    let norm = Norm::measure(cx, &w, "norm_out", norms, &frames)?;
     let mut conv = CausalConv::resume(cx, &w, "conv_out.conv", caches, "conv_out")?;
     let mut pictures = Vec::new();
     for (t, frame) in frames.into_iter().enumerate() {

@@ -1,11 +1,8 @@
-//! The decoder's layers over tables of frames.
+//! The layers of encoder and decoder over tables of frames.
 
 use super::caches::{Caches, Window};
 use crate::weights::Block;
 use vidfit_tensor::{Activation, Context, Conv, DType, Error, GroupNorm, Tensor};
-
-/// The eps of the reference's spatial norms, which no configuration holds.
-const SPATIAL_NORM_EPS: f32 = 1e-6;
 
 /// The latents of one chunk: what the decoder's norms are modulated by.
 pub(super) struct Latents {
@@ -65,6 +62,7 @@ impl<'a> CausalConv<'a> {
             .unwrap_or_else(|| Window { earlier: padded.clone(), previous: padded.clone() });
         let op = Conv {
             frames: &[&window.earlier, &window.previous, &padded],
+            stride: 1,
             weight: self.weight,
             bias: self.bias,
             accumulate,
@@ -82,12 +80,23 @@ impl<'a> CausalConv<'a> {
     }
 }
 
-/// A group norm whose statistics are known, modulated by the latents.
-pub(super) struct SpatialNorm<'a> {
+/// How a stage normalises.
+#[derive(Clone, Copy)]
+pub(super) struct Norms<'a> {
+    pub groups: usize,
+    /// Added to variances.
+    pub eps: f32,
+    /// What the decoder's norms are modulated by; the encoder's are plain.
+    pub latents: Option<&'a Latents>,
+}
+
+/// A group norm whose statistics are known, in the decoder modulated by the latents.
+pub(super) struct Norm<'a> {
     cx: &'a Context<'a>,
-    w: &'a Block,
     key: &'a str,
     statistics: Tensor,
+    weight: &'a Tensor,
+    bias: &'a Tensor,
     /// Factor and summand of each latent frame, at the latents' resolution. (The reference
     /// enlarges the latents first; a 1×1×1 convolution commutes with that.)
     modulations: Vec<(Tensor, Tensor)>,
@@ -95,26 +104,32 @@ pub(super) struct SpatialNorm<'a> {
     latent_of: Vec<usize>,
 }
 
-impl<'a> SpatialNorm<'a> {
+impl<'a> Norm<'a> {
     /// Takes the statistics of `frames`, all of a chunk.
     pub fn measure(
         cx: &'a Context<'a>,
         w: &'a Block,
         key: &'a str,
-        groups: usize,
+        norms: Norms<'_>,
         frames: &[Tensor],
-        latents: &Latents,
     ) -> Result<Self, Error> {
-        let first = &frames[0];
+        let (first, Norms { groups, eps, latents }) = (&frames[0], norms);
         let (height, channels) = (first.dims()[0], first.columns());
         let mut statistics = cx.alloc("group norm statistics", DType::F32, [groups, 2])?;
         let shape = [frames.len(), height, groups * 2];
         let mut partials = cx.alloc("group norm partials", DType::F32, shape)?;
         let handles: Vec<&Tensor> = frames.iter().collect();
-        let eps = SPATIAL_NORM_EPS;
         cx.device.group_norm_statistics(&handles, eps, &mut partials, &mut statistics);
         drop(partials);
 
+        let Some(latents) = latents else {
+            let weight = w.get(&format!("{key}.weight"));
+            let bias = w.get(&format!("{key}.bias"));
+            let (modulations, latent_of) = (Vec::new(), Vec::new());
+            return Ok(Norm { cx, key, statistics, weight, bias, modulations, latent_of });
+        };
+        let weight = w.get(&format!("{key}.norm_layer.weight"));
+        let bias = w.get(&format!("{key}.norm_layer.bias"));
         let project = |conv: &str, z: &Tensor| -> Result<Tensor, Error> {
             let shape = [z.dims()[0], z.dims()[1], channels];
             let mut dst = cx.alloc(conv, first.dtype(), shape)?;
@@ -125,32 +140,34 @@ impl<'a> SpatialNorm<'a> {
             latents.frames.iter().map(|z| Ok((project("conv_y", z)?, project("conv_b", z)?)));
         let modulations = modulations.collect::<Result<_, Error>>()?;
         let latent_of = (0..frames.len()).map(|t| latents.index(t, frames.len())).collect();
-        Ok(SpatialNorm { cx, w, key, statistics, modulations, latent_of })
+        Ok(Norm { cx, key, statistics, weight, bias, modulations, latent_of })
     }
 
     /// Whether frames `a` and `b`, if they have the same elements, have the same result.
     pub fn same_modulation(&self, a: usize, b: usize) -> bool {
-        self.latent_of[a] == self.latent_of[b]
+        self.latent_of.get(a) == self.latent_of.get(b)
     }
 
     /// Norm, modulation and SiLU of frame number `t`, padded for a convolution.
     pub fn apply(&self, t: usize, frame: &Tensor) -> Result<Tensor, Error> {
-        let [height, width, channels] = *frame.dims() else {
-            panic!("a frame is [height, width, channels], not {frame:?}");
-        };
-        let shape = [height + 2, width + 2, channels];
-        let mut padded = self.cx.alloc(self.key, frame.dtype(), shape)?;
-        let (factor, summand) = &self.modulations[self.latent_of[t]];
-        let op = GroupNorm {
-            statistics: &self.statistics,
-            weight: self.w.get(&format!("{}.norm_layer.weight", self.key)),
-            bias: self.w.get(&format!("{}.norm_layer.bias", self.key)),
-            modulation: Some((factor, summand)),
-            silu: true,
-        };
+        let mut padded = self.cx.alloc(self.key, frame.dtype(), padded(frame))?;
+        let modulation = self.latent_of.get(t).map(|&latent| {
+            let (factor, summand) = &self.modulations[latent];
+            (factor, summand)
+        });
+        let Norm { statistics, weight, bias, .. } = self;
+        let op = GroupNorm { statistics, weight, bias, modulation, silu: true };
         self.cx.device.group_norm(op, frame, &mut padded);
         Ok(padded)
     }
+}
+
+/// The shape of a frame with a border for a convolution.
+fn padded(frame: &Tensor) -> [usize; 3] {
+    let [height, width, channels] = *frame.dims() else {
+        panic!("a frame is [height, width, channels], not {frame:?}");
+    };
+    [height + 2, width + 2, channels]
 }
 
 /// `CogVideoXResnetBlock3D` over one chunk. Each input frame goes into the first convolution and
@@ -159,13 +176,12 @@ pub(super) fn resnet(
     cx: &Context<'_>,
     w: &Block,
     name: &str,
-    groups: usize,
+    norms: Norms<'_>,
     frames: Vec<Tensor>,
-    latents: &Latents,
     caches: &mut Caches,
 ) -> Result<Vec<Tensor>, Error> {
     let outputs = w.get("conv1.conv.bias").columns();
-    let norm = SpatialNorm::measure(cx, w, "norm1", groups, &frames, latents)?;
+    let norm = Norm::measure(cx, w, "norm1", norms, &frames)?;
     // A frame that was doubled in time is the same frame twice: it is normalised once.
     let repeats: Vec<bool> = (0..frames.len())
         .map(|t| t > 0 && frames[t].is_same(&frames[t - 1]) && norm.same_modulation(t, t - 1))
@@ -194,7 +210,7 @@ pub(super) fn resnet(
     conv.suspend(caches, &cache)?;
     drop(norm);
 
-    let norm = SpatialNorm::measure(cx, w, "norm2", groups, &inner, latents)?;
+    let norm = Norm::measure(cx, w, "norm2", norms, &inner)?;
     let cache = format!("{name}.conv2");
     let mut conv = CausalConv::resume(cx, w, "conv2.conv", caches, &cache)?;
     for ((t, frame), dst) in inner.into_iter().enumerate().zip(&mut skipped) {
@@ -249,6 +265,7 @@ pub(super) fn upsample(
         let mut dst = cx.alloc("upsampler conv", dtype, [2 * height, 2 * width, channels])?;
         let op = Conv {
             frames: &[&padded],
+            stride: 1,
             weight: w.get("conv.weight"),
             bias: w.get("conv.bias"),
             accumulate: false,
@@ -262,6 +279,42 @@ pub(super) fn upsample(
         enlarged.push(dst);
     }
     Ok(enlarged)
+}
+
+/// `CogVideoXDownsample3D`: halves height and width, and perhaps time: of an odd number of frames
+/// the first stays, and of the others each pair becomes its mean. Frames end where they are read.
+pub(super) fn downsample(
+    cx: &Context<'_>,
+    w: &Block,
+    halves_time: bool,
+    frames: Vec<Tensor>,
+) -> Result<Vec<Tensor>, Error> {
+    let (count, dtype) = (frames.len(), frames[0].dtype());
+    let single = if halves_time { count % 2 } else { count };
+    let mut reduced = Vec::new();
+    let mut frames = frames.into_iter();
+    while let Some(first) = frames.next() {
+        cx.check()?;
+        let second = if reduced.len() < single { None } else { frames.next() };
+        let mut mean = cx.alloc("downsampled", dtype, padded(&first))?;
+        let pair: Vec<&Tensor> = std::iter::once(&first).chain(&second).collect();
+        cx.device.mean_of_frames(&pair, &mut mean);
+        let [height, width, channels] = *first.dims() else {
+            panic!("a frame has three dimensions")
+        };
+        drop((first, second));
+        let mut dst = cx.alloc("downsampler conv", dtype, [height / 2, width / 2, channels])?;
+        let op = Conv {
+            frames: &[&mean],
+            stride: 2,
+            weight: w.get("conv.weight"),
+            bias: w.get("conv.bias"),
+            accumulate: false,
+        };
+        cx.device.conv(op, &mut dst);
+        reduced.push(dst);
+    }
+    Ok(reduced)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Frames: cut, enlarged, blended, and turned into brightness.
+//! Frames: cut, enlarged, averaged, blended, and turned into latents and brightness.
 
 use crate::device::Session;
 use crate::element::Sink;
@@ -56,6 +56,65 @@ pub(crate) fn latent_frame(
                 }
             }
             dst.store((row * columns + border + piece.start) * channels, pixels);
+        }
+    });
+}
+
+pub(crate) fn store_latent(
+    s: &Session<'_>,
+    frame: &Tensor,
+    corner: (usize, usize),
+    dst: &mut Tensor,
+) {
+    let [height, width, channels] = frame_dims(frame);
+    let &[dst_channels, dst_height, dst_width] = dst.dims() else { panic!("a latent of {dst:?}") };
+    assert_eq!(channels, dst_channels);
+    assert!(corner.0 + height <= dst_height && corner.1 + width <= dst_width);
+    let (frame, dst) = (s.source(frame), s.sink(dst));
+    s.run(height, |y, scratch| {
+        for piece in pieces(width, (CHUNK / channels).max(1)) {
+            let (pixels, rest) = scratch.split_at_mut(piece.len() * channels);
+            let line = &mut rest[..piece.len()];
+            frame.load((y * width + piece.start) * channels, pixels);
+            for channel in 0..channels {
+                for (value, pixel) in line.iter_mut().zip(pixels.chunks_exact(channels)) {
+                    *value = pixel[channel];
+                }
+                let first = (channel * dst_height + corner.0 + y) * dst_width + corner.1;
+                dst.store(first + piece.start, line);
+            }
+        }
+    });
+}
+
+pub(crate) fn mean_of_frames(s: &Session<'_>, frames: &[&Tensor], dst: &mut Tensor) {
+    let [height, width, channels] = frame_dims(frames[0]);
+    let dims = frame_dims(dst);
+    assert_eq!(dims, [height + 2, width + 2, channels]);
+    assert!(frames.iter().all(|frame| frame_dims(frame) == [height, width, channels]));
+    let (first, second) = match frames {
+        [only] => (s.source(only), None),
+        [first, second] => (s.source(first), Some(s.source(second))),
+        _ => panic!("the mean of {} frames", frames.len()),
+    };
+    let (pitch, dst) = (width * channels, s.sink(dst));
+    s.run(dims[0], |row, scratch| {
+        if clear_border(&dst, row, dims) {
+            return;
+        }
+        let (from, to) = ((row - 1) * pitch, (row * dims[1] + 1) * channels);
+        let Some(second) = &second else {
+            return dst.copy(to, &first, from, pitch, &mut scratch[..CHUNK]);
+        };
+        for piece in pieces(pitch, CHUNK) {
+            let (mean, other) = scratch.split_at_mut(CHUNK);
+            let (mean, other) = (&mut mean[..piece.len()], &mut other[..piece.len()]);
+            first.load(from + piece.start, mean);
+            second.load(from + piece.start, other);
+            for (mean, other) in mean.iter_mut().zip(other) {
+                *mean = (*mean + *other) / 2.0;
+            }
+            dst.store(to + piece.start, mean);
         }
     });
 }
@@ -159,7 +218,7 @@ pub(crate) fn to_unit_range(s: &Session<'_>, src: &Tensor, dst: &mut Tensor) {
 }
 
 /// Rounds to `dtype` and back.
-fn round_to(dtype: DType, values: &mut [f32]) {
+pub(super) fn round_to(dtype: DType, values: &mut [f32]) {
     const BLOCK: usize = 256;
     for values in values.chunks_mut(BLOCK) {
         match dtype {

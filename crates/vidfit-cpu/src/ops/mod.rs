@@ -10,6 +10,7 @@ pub(crate) mod frame;
 pub(crate) mod group_norm;
 pub(crate) mod norm;
 pub(crate) mod patch;
+pub(crate) mod posterior;
 pub(crate) mod transfer;
 
 use crate::device::Session;

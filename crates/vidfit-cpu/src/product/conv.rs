@@ -3,7 +3,7 @@
 //! In a padded frame the three pixels under a row of the filter lie side by side, so they are one
 //! row of A with `3 · channels` columns, and the next pixel's row starts one pixel later. The
 //! convolution is the sum of three (nine in 3-D) such products, one for each row of the filter,
-//! continued in the same chains.
+//! continued in the same chains. With stride 2 the next pixel's row starts two pixels later.
 
 use super::conv_narrow;
 use super::isa::Isa;
@@ -34,8 +34,10 @@ pub(crate) fn run(session: &Session<'_>, op: Conv<'_>, dst: &mut Tensor) {
     let channels_in = op.frames[0].columns();
     assert_eq!(op.weight.dims(), [taps, channels_in, channels_out]);
     assert_eq!(op.bias.shape().elements(), channels_out);
+    let stride = op.stride;
+    assert!(matches!(stride, 1 | 2), "a stride of {stride}");
     for frame in op.frames {
-        assert_eq!(frame.dims(), [height + 2, width + 2, channels_in]);
+        assert_eq!(frame.dims(), [stride * height + 2, stride * width + 2, channels_in]);
     }
     let mut frames = [session.source(op.frames[0]); 3];
     for (to, frame) in frames.iter_mut().zip(op.frames) {
@@ -49,14 +51,15 @@ pub(crate) fn run(session: &Session<'_>, op: Conv<'_>, dst: &mut Tensor) {
         accumulate: op.accumulate,
         dst: session.sink(dst),
         width,
+        stride,
         channels_in,
         channels_out,
     };
     let narrow = conv_narrow::fits(taps, channels_in, channels_out);
-    let most = PIXELS.min(COPY / channels_in - 2);
+    let most = PIXELS.min((COPY / channels_in - 3) / stride + 1);
     let column_blocks = width.div_ceil(most);
     let block_width = width.div_ceil(column_blocks);
-    let most_rows = (PIXELS / block_width).min(COPY / (channels_in * (block_width + 2)));
+    let most_rows = (PIXELS / block_width).min(COPY / conv.length(block_width));
     let row_blocks = height.div_ceil(most_rows);
     let panels = channels_out.div_ceil(PANEL);
     let wanted = (JOBS * session.threads()).div_ceil(row_blocks * column_blocks);
@@ -83,11 +86,31 @@ pub(super) struct Filter<'a> {
     pub accumulate: bool,
     pub dst: Sink,
     pub width: usize,
+    pub stride: usize,
     pub channels_in: usize,
     pub channels_out: usize,
 }
 
 impl Filter<'_> {
+    /// Elements from one row of a padded frame to the next.
+    fn pitch(&self) -> usize {
+        (self.stride * self.width + 2) * self.channels_in
+    }
+
+    /// Elements of a row of a padded frame that `pixels` of a row are made of.
+    fn length(&self, pixels: usize) -> usize {
+        (self.stride * (pixels - 1) + 3) * self.channels_in
+    }
+
+    /// The first element of a padded frame that a row of the filter, of three, meets for the pixel
+    /// in row `y` and column `x`.
+    pub(super) fn first(&self, filter_row: usize, y: usize, x: usize) -> usize {
+        // With stride 2 the filter begins behind the border.
+        let border = self.stride - 1;
+        let row = border + self.stride * y + filter_row;
+        row * self.pitch() + (border + self.stride * x) * self.channels_in
+    }
+
     fn job(
         &self,
         rows: Range<usize>,
@@ -102,14 +125,14 @@ impl Filter<'_> {
         let filter_rows = 3 * self.frames.len();
         let row_length = columns.len() * PANEL;
         for (filter_row, frame) in self.frames.iter().flat_map(|f| [f; 3]).enumerate() {
-            let first_row = rows.start + filter_row % 3;
-            let first = (first_row * (self.width + 2) + columns.start) * self.channels_in;
+            let first = self.first(filter_row % 3, rows.start, columns.start);
+            let next_row = self.stride * self.pitch();
             let (a, a_row) = match frame.as_f32() {
-                Some(elements) => (&elements[first..], (self.width + 2) * self.channels_in),
+                Some(elements) => (&elements[first..], next_row),
                 None => {
-                    let a_row = (columns.len() + 2) * self.channels_in;
+                    let a_row = self.length(columns.len());
                     for (y, to) in copies.chunks_exact_mut(a_row).take(rows.len()).enumerate() {
-                        frame.load(first + y * (self.width + 2) * self.channels_in, to);
+                        frame.load(first + y * next_row, to);
                     }
                     (&*copies, a_row)
                 }
@@ -133,7 +156,7 @@ impl Filter<'_> {
                             rows: columns.len(),
                             depth: inner.len(),
                             a: &a[y * a_row + inner.start..],
-                            a_stride: self.channels_in,
+                            a_stride: self.stride * self.channels_in,
                             b: panel,
                             c,
                             c_stride: PANEL,

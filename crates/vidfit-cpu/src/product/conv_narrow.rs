@@ -49,13 +49,13 @@ impl Filter<'_> {
             for x in columns.clone().step_by(PANEL) {
                 let pixels = PANEL.min(columns.end - x);
                 for (filter_row, &frame) in self.frames.iter().flat_map(|f| [f; 3]).enumerate() {
-                    let first = ((y + filter_row % 3) * (self.width + 2) + x) * self.channels_in;
+                    let first = self.first(filter_row % 3, y, x);
                     for slice in 0..slices {
                         let inner = part(depth, slices, slice);
                         Block {
                             source: frame,
                             first: first + inner.start,
-                            stride: self.channels_in,
+                            stride: self.stride * self.channels_in,
                             rows: pixels,
                             columns: inner.len(),
                         }

@@ -195,6 +195,16 @@ impl Device for SimDevice {
         self.inner.latent_frame(src, corner, factor, padded, dst);
     }
 
+    fn store_latent(&self, frame: &Tensor, corner: (usize, usize), dst: &mut Tensor) {
+        let _desk = self.enter("store_latent", [frame], [&*dst]);
+        self.inner.store_latent(frame, corner, dst);
+    }
+
+    fn posterior_sample(&self, moments: &Tensor, noise: &Tensor, factor: f64, dst: &mut Tensor) {
+        let _desk = self.enter("posterior_sample", [moments, noise], [&*dst]);
+        self.inner.posterior_sample(moments, noise, factor, dst);
+    }
+
     fn conv(&self, op: Conv<'_>, dst: &mut Tensor) {
         let before = op.accumulate.then_some(&*dst);
         let reads = op.frames.iter().copied().chain([op.weight, op.bias]).chain(before);
@@ -223,6 +233,11 @@ impl Device for SimDevice {
     fn upsample(&self, frame: &Tensor, dst: &mut Tensor) {
         let _desk = self.enter("upsample", [frame], [&*dst]);
         self.inner.upsample(frame, dst);
+    }
+
+    fn mean_of_frames(&self, frames: &[&Tensor], dst: &mut Tensor) {
+        let _desk = self.enter("mean_of_frames", frames.iter().copied(), [&*dst]);
+        self.inner.mean_of_frames(frames, dst);
     }
 
     fn crop(&self, src: &Tensor, corner: (usize, usize), dst: &mut Tensor) {
