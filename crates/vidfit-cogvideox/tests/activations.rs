@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use vidfit_cogvideox::transformer::{self, Conditioning, TransformerConfig, TransformerSchedule};
-use vidfit_cogvideox::vae::{self, DecodeSchedule, Tiling, VaeConfig};
+use vidfit_cogvideox::vae::{self, DecodeSchedule, EncodeSchedule, Tiling, VaeConfig};
 use vidfit_cogvideox::weights::{Block, Manifest, Weights};
 use vidfit_tensor::{
     Arena, Context, DType, DryDevice, Error, Event, Layout, Profile, Tensor, Unwatched, solve,
@@ -187,6 +187,49 @@ fn the_decoder_holds_one_table_of_its_largest_frames() {
         assert!(in_blocks(&paged) <= most + most / 33, "{name}: {:.3}", gib(in_blocks(&paged)));
         assert!(gib(paged.peak_bytes) <= most_gib, "{name}: {:.3}", gib(paged.peak_bytes));
         assert!(resident.peak_bytes > paged.peak_bytes);
+    }
+}
+
+/// The widest place is the first stage, where a resnet adds to its inputs themselves: as many
+/// frames again of the first convolution, and the three padded frames that one reads.
+#[test]
+fn the_encoder_holds_two_tables_of_its_largest_frames() {
+    let config = VaeConfig::default();
+    let weights = Nowhere(config.encoder_manifest());
+    let reference = Some(Tiling::reference(&config));
+    let cases = [
+        ("49x480x720 whole", (49, 480, 720), None, (480, 720), 3.15),
+        ("49x480x720 in tiles", (49, 480, 720), reference, (240, 360), 0.80),
+        ("81x768x1360 whole", (81, 768, 1360), None, (768, 1360), 9.6),
+        ("81x768x1360 in tiles", (81, 768, 1360), reference, (240, 360), 0.82),
+        ("1x480x720 whole", (1, 480, 720), None, (480, 720), 0.27),
+        ("1x768x1360 in tiles", (1, 768, 1360), reference, (240, 360), 0.08),
+    ];
+    for (name, video, tiling, (height, width), most_gib) in cases {
+        let encode = |paged_caches: usize| {
+            plan(|cx| {
+                let schedule = EncodeSchedule { paged_caches };
+                let none = &mut |_, _: &mut [f32]| panic!("a dry run needs no pixels");
+                vae::encode(cx, &weights, &config, DTYPE, video, none, tiling, schedule).map(drop)
+            })
+        };
+        let (resident, paged) = (encode(0), encode(config.encoder_caches()));
+        let frame = (height * width * 128) as u64 * DTYPE.bytes();
+        println!(
+            "{name:21} {:.3} GiB, with all caches paged {:.3}: {:.2} frames",
+            gib(resident.peak_bytes),
+            gib(paged.peak_bytes),
+            paged.peak_bytes as f64 / frame as f64,
+        );
+        // Of a single frame the three that a convolution reads are one.
+        let in_blocks = if video.0 == 1 { 3 * frame } else { (2 * 9 + 3) * frame };
+        let size = (video.1, video.2);
+        let moments = vae::latent_frames(&config, video.0) * 32 * size.0 * size.1 / 64;
+        let edges = vae::kept_latent_edges(&config, tiling, video.0, size);
+        let most = in_blocks + (moments + edges) as u64 * DTYPE.bytes();
+        // Borders are small.
+        assert!(paged.peak_bytes <= most + most / 33, "{name}: {:.3}", gib(paged.peak_bytes));
+        assert!(gib(resident.peak_bytes) <= most_gib, "{name}: {:.3}", gib(resident.peak_bytes));
     }
 }
 

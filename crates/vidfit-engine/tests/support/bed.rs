@@ -6,7 +6,14 @@ use vidfit_tensor::{Arena, Context, Device, DryDevice, Error, Tensor, Unwatched,
 
 /// Runs `body` dry, then on the CPU in exactly the memory that it asked for, poisoned.
 pub fn compute<T>(threads: usize, body: impl Fn(&Context<'_>) -> Result<T, Error>) -> T {
-    let device = Arc::new(CpuDevice::new(threads).unwrap());
+    compute_on(&Arc::new(CpuDevice::new(threads).unwrap()), body).0
+}
+
+/// As [`compute`], on any device; also the bytes of the arena.
+pub fn compute_on<D: Device + 'static, T>(
+    device: &Arc<D>,
+    body: impl Fn(&Context<'_>) -> Result<T, Error>,
+) -> (T, u64) {
     let profile = device.profile().clone();
     let dry = Arena::record(profile.alignment);
     body(&Context::new(&DryDevice::new(profile), &dry, &Unwatched)).unwrap();
@@ -16,10 +23,11 @@ pub fn compute<T>(threads: usize, body: impl Fn(&Context<'_>) -> Result<T, Error
     let poisoned = device.clone();
     let arena = Arena::replay(layout.clone())
         .poison_with(move |offset, bytes| poisoned.poison(offset, bytes));
-    let result = body(&Context::new(&*device, &arena, &Unwatched)).unwrap();
+    let result = body(&Context::new(&**device, &arena, &Unwatched)).unwrap();
     device.finish().unwrap();
     assert_eq!(arena.finish().unwrap().peak_bytes, layout.peak_bytes);
-    result
+    device.release();
+    (result, layout.peak_bytes)
 }
 
 /// The elements of `tensor`, widened. A dry run has none: zeros.

@@ -54,6 +54,16 @@ pub enum Mistake {
     BlendOrder,
     /// Seams not blended.
     BlendSkipped,
+    /// The encoder pools each frame with the one before it, the odd first frame included.
+    FirstFramePooled,
+    /// The encoder drops every other frame where it should pool.
+    SecondFramesDropped,
+    /// The encoder's reductions padded at the top and on the left.
+    PaddedTopLeft,
+    /// No noise in draws from the posterior.
+    PosteriorMean,
+    /// Logarithms of variances taken for those of standard deviations.
+    PosteriorUnhalved,
 }
 
 use Mistake::*;
@@ -73,10 +83,14 @@ struct State {
     vertical: Option<(Tensor, Tensor, usize)>,
     /// How often each convolution, by its weight's place, has run in this chunk.
     convolved: BTreeMap<u64, usize>,
+    /// The last frame that was read to be reduced.
+    reduced: Option<Tensor>,
     /// Chunks begun.
     chunks: usize,
-    /// Whether latent frames are being cut out.
+    /// Whether latent frames are being cut out, or frames uploaded.
     cutting: bool,
+    /// Whether those chunks are the encoder's.
+    encodes: bool,
     /// Every reservation.
     reserved: Vec<u64>,
     /// The end of the highest operand in the arena.
@@ -284,6 +298,9 @@ impl Device for Saboteur {
         if !padded && !state.cutting {
             // Every chunk begins with its unpadded latents.
             state.convolved.clear();
+            if std::mem::take(&mut state.encodes) {
+                state.chunks = 0;
+            }
             state.chunks = if corner == (0, 0) { state.chunks + 1 } else { state.chunks };
         }
         state.cutting = !padded;
@@ -293,6 +310,14 @@ impl Device for Saboteur {
 
     fn conv(&self, op: Conv<'_>, dst: &mut Tensor) {
         self.note([op.weight, op.bias, dst].into_iter().chain(op.frames.iter().copied()));
+        if op.stride == 2 && self.makes(PaddedTopLeft) {
+            // Moved down and to the right, the frame has its border where the filter begins.
+            let (values, pitch) = (self.values(op.frames[0]), op.frames[0].dims()[1]);
+            let by = (pitch + 1) * op.frames[0].columns();
+            let moved = [vec![0.0; by], values[..values.len() - by].to_vec()].concat();
+            let moved = host_tensor(&moved, op.frames[0].shape());
+            return self.inner.conv(Conv { frames: &[&moved], ..op }, dst);
+        }
         let mistaken = self.makes(ConvCacheDropped) || self.makes(ConvCacheZeroed);
         let (3, true) = (op.frames.len(), mistaken) else { return self.inner.conv(op, dst) };
         let Place::Arena(life) = op.weight.place() else { panic!("a repacked weight") };
@@ -311,6 +336,47 @@ impl Device for Saboteur {
         self.inner.conv(Conv { frames: &frames, ..op }, dst);
     }
 
+    fn mean_of_frames(&self, frames: &[&Tensor], dst: &mut Tensor) {
+        self.note(frames.iter().copied().chain([&*dst]));
+        let mut state = self.state();
+        let before = state.reduced.replace(self.copy(frames[frames.len() - 1]));
+        match (self.mistake, frames, before) {
+            (Some(SecondFramesDropped), [first, _], _) => self.inner.mean_of_frames(&[first], dst),
+            (Some(FirstFramePooled), [first, _], Some(before))
+                if before.shape() == first.shape() =>
+            {
+                self.inner.mean_of_frames(&[&before, first], dst);
+            }
+            _ => self.inner.mean_of_frames(frames, dst),
+        }
+    }
+
+    fn store_latent(&self, frame: &Tensor, corner: (usize, usize), dst: &mut Tensor) {
+        self.note([frame, dst]);
+        self.flush();
+        self.inner.store_latent(frame, corner, dst);
+    }
+
+    fn posterior_sample(&self, moments: &Tensor, noise: &Tensor, factor: f64, dst: &mut Tensor) {
+        self.note([moments, noise, dst]);
+        match self.mistake {
+            Some(PosteriorMean) => {
+                let zeros = host_tensor(&vec![0.0; noise.shape().elements()], noise.shape());
+                self.inner.posterior_sample(moments, &zeros, factor, dst);
+            }
+            Some(PosteriorUnhalved) => {
+                let mut values = self.values(moments);
+                let half = moments.dims()[1..].iter().product::<usize>() / 2;
+                for frame in values.chunks_exact_mut(2 * half) {
+                    frame[half..].iter_mut().for_each(|value| *value *= 2.0);
+                }
+                let moments = host_tensor(&values, moments.shape());
+                self.inner.posterior_sample(&moments, noise, factor, dst);
+            }
+            _ => self.inner.posterior_sample(moments, noise, factor, dst),
+        }
+    }
+
     fn group_norm_statistics(
         &self,
         frames: &[&Tensor],
@@ -319,6 +385,9 @@ impl Device for Saboteur {
         statistics: &mut Tensor,
     ) {
         self.note(frames.iter().copied().chain([&*partials, &*statistics]));
+        let mut state = self.state();
+        state.cutting &= !state.encodes;
+        drop(state);
         if self.makes(StatisticsOfFirstFrame) {
             let partials = &mut partials.slice(0..1);
             self.inner.group_norm_statistics(&frames[..1], eps, partials, statistics);
@@ -390,6 +459,14 @@ impl Device for Saboteur {
 
     fn upload(&self, values: &[f32], dst: &mut Tensor) {
         self.note([&*dst]);
+        let mut state = self.state();
+        if dst.dims().len() == 3 && dst.columns() == 3 && !state.cutting {
+            // Every chunk of the encoder, of a single tile, begins with frames from the host.
+            state.convolved.clear();
+            state.chunks = if state.encodes { state.chunks + 1 } else { 1 };
+            (state.cutting, state.encodes) = (true, true);
+        }
+        drop(state);
         self.inner.upload(values, dst);
     }
 
