@@ -16,7 +16,7 @@ mod tiling;
 pub use config::VaeConfig;
 pub use decoder::{DecodeSchedule, Piece, decode, decoded_pixels, decoder_passes, kept_edges};
 pub use encoder::{
-    EncodeSchedule, Pixels, Rectangle, encode, encoded_pixels, encoder_passes, frames_first,
-    kept_latent_edges, latent_frames, sample,
+    EncodeSchedule, Pixels, Rectangle, encode, encoded_pixels, encoder_host_bytes, encoder_passes,
+    frames_first, kept_latent_edges, latent_frames, sample,
 };
 pub use tiling::Tiling;

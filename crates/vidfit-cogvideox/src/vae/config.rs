@@ -270,8 +270,11 @@ impl VaeConfig {
         if self.layers_per_block > MOST_LAYERS {
             return Some(format!("layers_per_block = {}", self.layers_per_block));
         }
-        if self.out_channels != 3 {
-            return Some(format!("pictures of {} channels", self.out_channels));
+        if let Some(channels) = sizes[..2].iter().find(|&&channels| channels != 3) {
+            return Some(format!("pictures of {channels} channels"));
+        }
+        if !(self.norm_eps.is_finite() && self.norm_eps >= 0.0) {
+            return Some(format!("norm_eps = {}", self.norm_eps));
         }
         if !self.temporal_compression_ratio.is_power_of_two() || !self.scaling_factor.is_normal() {
             return Some("a compression ratio or scaling factor that makes no sense".into());

@@ -72,6 +72,21 @@ pub fn kept_latent_edges(
     pixels * latent_frames(config, frames) * 2 * config.latent_channels
 }
 
+/// Bytes of host memory that the pixels of one frame of a tile pass through on their way to the
+/// device: as they are given, and with a border.
+pub fn encoder_host_bytes(
+    config: &VaeConfig,
+    tiling: Option<Tiling>,
+    size: (usize, usize),
+) -> u64 {
+    let values = |tile: Tile| {
+        let (height, width) = tile.size;
+        (height * width + (height + 2) * (width + 2)) * config.in_channels
+    };
+    let most = Grid::encoding(config, tiling, size).tiles().map(values).max();
+    most.unwrap_or(0) as u64 * DType::F32.bytes()
+}
+
 /// The latent frames that `frames` become: in every chunk, each halving in time leaves the first of
 /// an odd number by itself. 4·n+1 frames become n+1, of which a picture is one.
 pub fn latent_frames(config: &VaeConfig, frames: usize) -> usize {
