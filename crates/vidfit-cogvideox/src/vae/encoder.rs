@@ -74,11 +74,7 @@ pub fn kept_latent_edges(
 
 /// Bytes of host memory that the pixels of one frame of a tile pass through on their way to the
 /// device: as they are given, and with a border.
-pub fn encoder_host_bytes(
-    config: &VaeConfig,
-    tiling: Option<Tiling>,
-    size: (usize, usize),
-) -> u64 {
+pub fn encoder_host_bytes(config: &VaeConfig, tiling: Option<Tiling>, size: (usize, usize)) -> u64 {
     let values = |tile: Tile| {
         let (height, width) = tile.size;
         (height * width + (height + 2) * (width + 2)) * config.in_channels
