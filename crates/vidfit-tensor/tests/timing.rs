@@ -5,7 +5,7 @@
 
 use proptest::prelude::*;
 use std::sync::Arc;
-use vidfit_tensor::rates::{CopyCost, Cost, PerType};
+use vidfit_tensor::rates::{Class, CopyCost, Cost, PerType, Work};
 use vidfit_tensor::*;
 
 /// Bytes of a block's weights.
@@ -244,6 +244,44 @@ fn a_product_costs_its_terms() {
     assert_near(seconds(Activation::Silu, false), 1e-3 + flops + 0.15 + weights + bytes);
     assert_near(seconds(Activation::None, true), 1e-3 + weights + bytes);
     assert_near(seconds(Activation::Silu, true), 1e-3 + flops + 0.15);
+}
+
+#[test]
+fn the_encoder_s_operations_are_counted() {
+    let device = DryDevice::new(profile());
+    let tensor = |shape: &[usize]| Tensor::nowhere(DType::BF16, shape);
+    let ((), operations) = device.operations_of(|| {
+        let (frame, padded) = (tensor(&[4, 6, 8]), tensor(&[6, 8, 8]));
+        device.mean_of_frames(&[&frame, &frame], &mut padded.clone());
+        let (frames, weight, bias) = (&[&padded], &tensor(&[9, 8, 16]), &tensor(&[16]));
+        let conv = Conv { frames, stride: 2, weight, bias, accumulate: false };
+        device.conv(conv, &mut tensor(&[2, 3, 16]));
+        device.store_latent(&tensor(&[2, 3, 16]), (0, 0), &mut tensor(&[16, 20, 30]));
+        let (moments, noise) = (tensor(&[2, 8, 3, 5]), tensor(&[2, 4, 3, 5]));
+        device.posterior_sample(&moments, &noise, 0.7, &mut noise.clone());
+    });
+    let expected = [
+        // Two frames in, a padded one out.
+        (Class::Elementwise, Work { bytes: 2 * (2 * 192 + 384), ..Work::default() }),
+        (
+            Class::Convolution,
+            // What the filter skips is not computed.
+            Work {
+                flops: 2.0 * 72.0 * 96.0,
+                weight_bytes: 2 * 9 * 8 * 16,
+                bytes: 2 * (384 + 96),
+                functions: 0,
+            },
+        ),
+        // Of the latent frame only the rectangle is touched.
+        (Class::Elementwise, Work { bytes: 2 * 2 * 96, ..Work::default() }),
+        (
+            Class::Elementwise,
+            Work { bytes: 2 * (240 + 120 + 120), functions: 120, ..Work::default() },
+        ),
+    ];
+    let counted: Vec<_> = operations.iter().map(|found| (found.class, found.work)).collect();
+    assert_eq!(counted, expected);
 }
 
 #[test]

@@ -266,11 +266,20 @@ mod tests {
     #[test]
     fn contributions_of_tiles_cover_everything_once() {
         let config = VaeConfig::default();
-        let tiling = Some(Tiling::reference(&config));
-        for (height, width) in [(30, 45), (31, 45), (60, 90), (96, 170), (8, 100)] {
+        let reference = Tiling::reference(&config);
+        let small = Tiling { height: 48, width: 40 };
+        for (tiling, height, width) in [
+            (reference, 30, 45),
+            (reference, 31, 45),
+            (reference, 60, 90),
+            (reference, 96, 170),
+            (reference, 8, 100),
+            (small, 61, 90),
+            (Tiling { height: 144, width: 200 }, 60, 90),
+        ] {
             for grid in [
-                Grid::decoding(&config, tiling, (height, width)),
-                Grid::encoding(&config, tiling, (8 * height, 8 * width)),
+                Grid::decoding(&config, Some(tiling), (height, width)),
+                Grid::encoding(&config, Some(tiling), (8 * height, 8 * width)),
             ] {
                 let (out_height, out_width) =
                     (grid.scale.of(grid.size.0), grid.scale.of(grid.size.1));
@@ -296,6 +305,12 @@ mod tests {
         assert!(Tiling { height: 8, width: 8 }.problem(&config).is_some());
         assert!(Tiling { height: 0, width: 0 }.problem(&config).is_some());
         assert!(odd.encoding_problem(&config).unwrap().contains("240"));
+        // Those that join when they are decoded do when they are encoded.
+        for pixels in (0..1200).step_by(8) {
+            let tiling = Tiling { height: pixels, width: pixels };
+            let (decoding, encoding) = (tiling.problem(&config), tiling.encoding_problem(&config));
+            assert_eq!(decoding, encoding, "{pixels} pixels");
+        }
         assert!(Tiling { height: 8, width: 8 }.encoding_problem(&config).is_some());
     }
 }
