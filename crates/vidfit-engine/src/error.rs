@@ -3,6 +3,7 @@
 use crate::bytes::both_in_words;
 use crate::checkpoint::CheckpointError;
 use crate::hub::HubError;
+use crate::runs::RunsError;
 use crate::safetensors::SafetensorsError;
 
 /// An error of the engine.
@@ -20,6 +21,9 @@ pub enum EngineError {
     /// Tensors could not be written.
     #[error(transparent)]
     Tensors(#[from] SafetensorsError),
+    /// The directory of a run cannot be used.
+    #[error(transparent)]
+    Runs(#[from] RunsError),
     /// A file of the run's own cannot be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     File {
@@ -110,6 +114,7 @@ impl EngineError {
                 | HubError::NotCached { .. } => Fault::Input,
                 _ => Fault::Other,
             },
+            EngineError::Runs(error) => error.fault(),
             EngineError::DoesNotFit { .. }
             | EngineError::NotEnoughRam { .. }
             | EngineError::CannotReserve { .. } => Fault::Memory,
@@ -130,6 +135,11 @@ impl From<vidfit_tensor::Error> for EngineError {
             vidfit_tensor::Error::DoesNotFit { required_bytes, available_bytes } => {
                 EngineError::DoesNotFit { required_bytes, available_bytes, tiled: true }
             }
+            // Whoever keeps the state of a run has errors of this kind, and they come back through it.
+            vidfit_tensor::Error::Model(source) => match source.downcast::<EngineError>() {
+                Ok(error) => *error,
+                Err(source) => EngineError::Run(vidfit_tensor::Error::Model(source)),
+            },
             other => EngineError::Run(other),
         }
     }

@@ -13,6 +13,9 @@ pub struct Folders {
     /// What outlives a run, such as calibrations: `$XDG_STATE_HOME/vidfit`, else
     /// `~/.local/state/vidfit`; on Windows `%LOCALAPPDATA%\vidfit`.
     pub state: PathBuf,
+    /// The runs, if they are not kept elsewhere: `$XDG_DATA_HOME/vidfit/runs`, else
+    /// `~/.local/share/vidfit/runs`; on Windows `%LOCALAPPDATA%\vidfit\runs`.
+    pub runs: PathBuf,
     /// What running jobs say of themselves: `$XDG_RUNTIME_DIR/vidfit`, else `running` in `state`.
     pub running: PathBuf,
 }
@@ -36,6 +39,7 @@ impl Folders {
             true => (absolute("APPDATA"), absolute("LOCALAPPDATA")),
             false => (absolute("XDG_CONFIG_HOME"), absolute("XDG_STATE_HOME")),
         };
+        let data = absolute(if cfg!(windows) { "LOCALAPPDATA" } else { "XDG_DATA_HOME" });
         let config = config.unwrap_or_else(|| home(".config")).join("vidfit");
         let state = state.unwrap_or_else(|| home(".local/state")).join("vidfit");
         let named = variable("VIDFIT_CONFIG").filter(|path| !path.as_os_str().is_empty());
@@ -43,6 +47,7 @@ impl Folders {
         Folders {
             config_is_named: named.is_some(),
             config_file: named.unwrap_or_else(|| config.join("config.toml")),
+            runs: data.unwrap_or_else(|| home(".local/share")).join("vidfit").join("runs"),
             running: running.unwrap_or_else(|| state.join("running")),
             state,
         }
@@ -62,7 +67,13 @@ mod tests {
 
     #[test]
     fn without_variables_all_is_in_the_home_folder() {
-        let empty = ["VIDFIT_CONFIG", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"];
+        let empty = [
+            "VIDFIT_CONFIG",
+            "XDG_CONFIG_HOME",
+            "XDG_STATE_HOME",
+            "XDG_RUNTIME_DIR",
+            "XDG_DATA_HOME",
+        ];
         for variables in [vec![], empty.map(|name| (name, "")).to_vec()] {
             let folders = folders(&variables);
             let config = Path::new("/home/ann/.config/vidfit/config.toml");
@@ -70,16 +81,23 @@ mod tests {
             assert!(!folders.config_is_named);
             assert_eq!(folders.state, Path::new("/home/ann/.local/state/vidfit"));
             assert_eq!(folders.running, Path::new("/home/ann/.local/state/vidfit/running"));
+            assert_eq!(folders.runs, Path::new("/home/ann/.local/share/vidfit/runs"));
         }
     }
 
     #[test]
     fn variables_move_the_folders() {
-        let xdg = [("XDG_CONFIG_HOME", "/c"), ("XDG_STATE_HOME", "/s"), ("XDG_RUNTIME_DIR", "/r")];
+        let xdg = [
+            ("XDG_CONFIG_HOME", "/c"),
+            ("XDG_STATE_HOME", "/s"),
+            ("XDG_RUNTIME_DIR", "/r"),
+            ("XDG_DATA_HOME", "/d"),
+        ];
         let moved = folders(&xdg);
         assert_eq!(moved.config_file, Path::new("/c/vidfit/config.toml"));
         assert_eq!(moved.state, Path::new("/s/vidfit"));
         assert_eq!(moved.running, Path::new("/r/vidfit"));
+        assert_eq!(moved.runs, Path::new("/d/vidfit/runs"));
         let named = folders(&[xdg[0], ("VIDFIT_CONFIG", "mine.toml")]);
         assert_eq!(named.config_file, Path::new("mine.toml"));
         assert!(named.config_is_named);

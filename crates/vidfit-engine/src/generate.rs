@@ -2,7 +2,7 @@
 
 mod collect;
 
-pub use collect::{KeptTensors, kept_bytes, result_bytes};
+pub use collect::{KeptTensors, kept_bytes, result_bytes, state_bytes};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::EngineError;
@@ -129,6 +129,9 @@ impl From<Refused> for EngineError {
     }
 }
 
+/// Keeps what a run could go on from. An error of it ends the run.
+pub type Keep<'a> = dyn FnMut(&RunState) -> Result<(), EngineError> + 'a;
+
 /// Plans made again before a run gives up: others take and give memory meanwhile.
 const MOST_PLANS: usize = 5;
 
@@ -143,10 +146,25 @@ pub fn run(
     checkpoint: &Checkpoint,
     prepared: &Prepared,
     device: &Arc<dyn Device>,
+    options: RunOptions<'_>,
+) -> Result<Generated, EngineError> {
+    run_keeping(checkpoint, prepared, device, options, &mut |_| Ok(()))
+}
+
+/// As [`run`], and has `keep` keep the state as soon as there is one, and after every step. The
+/// arithmetic waits for it.
+///
+/// # Errors
+/// As [`run`], and those of `keep`.
+pub fn run_keeping(
+    checkpoint: &Checkpoint,
+    prepared: &Prepared,
+    device: &Arc<dyn Device>,
     mut options: RunOptions<'_>,
+    keep: &mut Keep<'_>,
 ) -> Result<Generated, EngineError> {
     let prepared = reserve(checkpoint, prepared, device, &mut options)?;
-    let result = run_reserved(checkpoint, prepared, device, options);
+    let result = run_reserved(checkpoint, prepared, device, options, keep);
     device.release();
     result
 }
@@ -218,6 +236,7 @@ fn run_reserved(
     prepared: Prepared,
     device: &Arc<dyn Device>,
     options: RunOptions<'_>,
+    keep: &mut Keep<'_>,
 ) -> Result<Generated, EngineError> {
     let Prepared { job, schedule, plan, .. } = &prepared;
     let mut arena = Arena::replay(plan.layout.clone());
@@ -227,7 +246,7 @@ fn run_reserved(
     }
     let watch = Watch::new(options.stop, options.listener);
     let context = Context::new(&**device, &arena, &watch);
-    let mut outputs = Collecting::new(job, plan, &watch, &**device, &options.keep_tensors);
+    let mut outputs = Collecting::new(job, plan, &watch, &**device, &options.keep_tensors, keep);
     if let Some(state) = options.state {
         outputs.go_on_from(state);
     }

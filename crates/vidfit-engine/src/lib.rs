@@ -6,7 +6,7 @@
 //!   [`schedule`]: how it uses memory. [`plan`]: the pipeline run dry. [`planner`]: the search for a
 //!   schedule. [`generate`]: the pipeline run in what was planned. [`state`]: what it goes on from.
 //! - [`gpus`], [`machine`]: what this machine has. [`catalogue`]: the cards that there are.
-//!   [`running`]: the jobs under way.
+//!   [`running`]: the jobs under way. [`runs`]: what is kept of each.
 //! - [`bytes`], [`settings`], [`presets`], [`folders`], [`whole_file`]: what is written, by whom, and where.
 //! - [`progress`], [`error`], [`digest`]: what surrounds a run.
 
@@ -29,6 +29,7 @@ pub mod presets;
 pub mod progress;
 pub mod request;
 pub mod running;
+pub mod runs;
 pub mod safetensors;
 pub mod schedule;
 pub mod settings;

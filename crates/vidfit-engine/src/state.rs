@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::error::EngineError;
 use crate::request::Job;
-use crate::safetensors::{SafetensorsFile, StoredDtype, write_safetensors};
+use crate::safetensors::{SafetensorsFile, StoredDtype, Values, write_values};
 use vidfit_cogvideox::scheduler::Update;
 
 /// A run after some of its steps. Values are widened to f32, which loses nothing.
@@ -34,21 +34,20 @@ impl RunState {
     /// Writes the state to a file, whole or not at all.
     ///
     /// # Errors
-    /// As [`write_safetensors`].
+    /// As [`write_values`].
     pub fn save(&self, path: &Path) -> Result<(), EngineError> {
-        let floats =
-            |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
         let steps = (self.steps_done as i64).to_le_bytes();
-        let (embeds, latents) = (floats(&self.embeds), floats(&self.latents));
-        let (previous, job) = (floats(&self.previous), self.job.as_bytes());
-        write_safetensors(
+        let job = self.job.as_bytes();
+        let (embeds, latents) = (Values::Floats(&self.embeds), Values::Floats(&self.latents));
+        let previous = Values::Floats(&self.previous);
+        write_values(
             path,
             &[
-                ("steps_done", StoredDtype::I64, &[1], &steps),
-                ("embeds", StoredDtype::F32, &[self.embeds.len()], &embeds),
-                ("latents", StoredDtype::F32, &[self.latents.len()], &latents),
-                ("previous", StoredDtype::F32, &[self.previous.len()], &previous),
-                ("job", StoredDtype::U8, &[job.len()], job),
+                ("steps_done", StoredDtype::I64, &[1], Values::Bytes(&steps)),
+                ("embeds", StoredDtype::F32, &[self.embeds.len()], embeds),
+                ("latents", StoredDtype::F32, &[self.latents.len()], latents),
+                ("previous", StoredDtype::F32, &[self.previous.len()], previous),
+                ("job", StoredDtype::U8, &[job.len()], Values::Bytes(job)),
             ],
         )?;
         Ok(())
@@ -61,20 +60,15 @@ impl RunState {
     /// [`SafetensorsFile::open`].
     pub fn load(path: &Path, job: &Job, embeds: usize) -> Result<RunState, EngineError> {
         let file = SafetensorsFile::open(path)?;
-        let wrong = |what: &str| {
-            EngineError::Request(format!("{} cannot be gone on with: {what}", path.display()))
-        };
+        let wrong = |what: &str| wrong(path, what);
         let floats = |name: &str| -> Result<Vec<f32>, EngineError> {
             let bytes = file.bytes(name)?;
             let words = bytes.chunks_exact(4);
             Ok(words.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
         };
-        let steps = file.bytes("steps_done")?;
-        let steps: [u8; 8] = steps.try_into().map_err(|_| wrong("it is damaged"))?;
         let state = RunState {
             job: String::from_utf8_lossy(file.bytes("job")?).into_owned(),
-            steps_done: usize::try_from(i64::from_le_bytes(steps))
-                .map_err(|_| wrong("it is damaged"))?,
+            steps_done: steps_done(&file, path)?,
             embeds: floats("embeds")?,
             latents: floats("latents")?,
             previous: floats("previous")?,
@@ -92,6 +86,26 @@ impl RunState {
             && state.previous.len() == if looks_back(job) { latents } else { 0 };
         if whole { Ok(state) } else { Err(wrong("it is damaged")) }
     }
+}
+
+impl RunState {
+    /// The steps that are done in a state, without the rest of it.
+    ///
+    /// # Errors
+    /// As [`RunState::load`], as far as that can be told from the file alone.
+    pub fn steps_done_in(path: &Path) -> Result<usize, EngineError> {
+        steps_done(&SafetensorsFile::open(path)?, path)
+    }
+}
+
+fn steps_done(file: &SafetensorsFile, path: &Path) -> Result<usize, EngineError> {
+    let damaged = || wrong(path, "it is damaged");
+    let steps: [u8; 8] = file.bytes("steps_done")?.try_into().map_err(|_| damaged())?;
+    usize::try_from(i64::from_le_bytes(steps)).map_err(|_| damaged())
+}
+
+fn wrong(path: &Path, what: &str) -> EngineError {
+    EngineError::Request(format!("{} cannot be gone on with: {what}", path.display()))
 }
 
 /// Whether a job's scheduler needs its estimate of the step before.

@@ -33,6 +33,7 @@ mod fps;
 mod gif;
 #[cfg(feature = "h264")]
 mod h264;
+mod kept;
 mod kind;
 #[cfg(feature = "h264")]
 mod mp4;
@@ -45,6 +46,7 @@ mod writer;
 
 pub use error::MediaError;
 pub use fps::Fps;
+pub use kept::KeptFrames;
 pub use kind::{OutputKind, estimate_bytes};
 pub use target::{check_file, check_target};
 pub use writer::{Crf, VideoSettings, VideoWriter, Written};

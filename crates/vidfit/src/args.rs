@@ -5,12 +5,14 @@ mod choices;
 mod generate;
 mod job;
 mod machine;
+mod runs;
 
 pub use calibrate::CalibrateArgs;
 pub use choices::{Dtype, DynamicCfg, Frames, ProgressStyle};
 pub use generate::GenerateArgs;
 pub use job::{JobArgs, OutputArgs};
 pub use machine::{FitArgs, MachineArgs};
+pub use runs::{DecodeArgs, GcArgs, ResumeArgs, RunsArgs, RunsCommand, RunsFolder};
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -42,6 +44,12 @@ pub struct Args {
 pub enum Command {
     /// Make a video from a text.
     Generate(Box<GenerateArgs>),
+    /// Go on with a run that was stopped, from its last step.
+    Resume(Box<ResumeArgs>),
+    /// Make the video of a run again: at another rate or quality, in another form, in other tiles.
+    Decode(Box<DecodeArgs>),
+    /// List the runs that are kept, show one, or take some away.
+    Runs(RunsArgs),
     /// Say what a job will take, phase by phase, before anything is loaded.
     Plan(Box<crate::plan::PlanArgs>),
     /// Say in one sentence whether there is enough memory for a job.

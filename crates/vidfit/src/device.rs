@@ -61,6 +61,18 @@ impl FromStr for DeviceChoice {
     }
 }
 
+/// As the command line spells it.
+impl std::fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            DeviceChoice::Auto => f.write_str("auto"),
+            DeviceChoice::Cpu => f.write_str("cpu"),
+            DeviceChoice::Sim(card) => f.write_str(&card.spelled),
+            DeviceChoice::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
 impl SimCard {
     /// The card of a size or of a name in the catalogue.
     fn named(text: &str) -> Result<SimCard, String> {
@@ -313,6 +325,9 @@ mod tests {
         let gpu = catalogue::find("RTX 3060 12GB").unwrap();
         assert_eq!(sim("sim:RTX 3060 12GB"), (12 << 30, gpu.overhead_bytes));
         assert_eq!(sim("sim:rtx 4090").0, 24 << 30);
+        for text in ["auto", "cpu", "cuda:3", "sim:8GB", "sim:rtx 4090"] {
+            assert_eq!(choice(text).unwrap().to_string(), text);
+        }
     }
 
     #[test]

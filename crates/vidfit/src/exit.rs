@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::process::ExitCode;
 use vidfit_engine::checkpoint::CheckpointError;
 use vidfit_engine::hub::HubError;
+use vidfit_engine::runs::RunsError;
 use vidfit_engine::safetensors::SafetensorsError;
 use vidfit_engine::settings::SettingsError;
 use vidfit_engine::{EngineError, Fault};
@@ -54,6 +55,11 @@ impl Failure {
         Failure { code: INTERRUPTED, message: "interrupted; nothing was written".into() }
     }
 
+    /// Whether the user stopped it.
+    pub fn is_interruption(&self) -> bool {
+        self.code == INTERRUPTED
+    }
+
     /// The word of a run's report for it.
     pub fn outcome(&self) -> &'static str {
         match self.code {
@@ -92,6 +98,12 @@ impl From<CheckpointError> for Failure {
 
 impl From<HubError> for Failure {
     fn from(error: HubError) -> Self {
+        EngineError::from(error).into()
+    }
+}
+
+impl From<RunsError> for Failure {
+    fn from(error: RunsError) -> Self {
         EngineError::from(error).into()
     }
 }

@@ -1,28 +1,31 @@
 //! `vidfit generate`.
 
+mod begin;
 mod log;
-mod output;
-mod resume;
+mod making;
+pub mod output;
+
+pub use begin::{check_all_room, name};
+pub use log::announce;
+pub use making::{Making, Unmade, settle, written_in_words};
 
 use crate::args::GenerateArgs;
 use crate::decide::{NoRoom, Wanted, budget};
 use crate::device::{Opened, beside_results, open, target};
 use crate::exit::Failure;
-use crate::human::{duration, frames, size};
+use crate::human::size;
 use crate::interrupt;
 use crate::model::{Model, downloaded};
 use crate::progress::Shown;
-use log::{MemoryLog, announce, listener};
-use output::{Output, absolute, save_tensors};
-use resume::{Asked, go_on, leave, spelled_out};
+use begin::begin;
+use output::{Output, absolute};
 use serde_json::json;
 use std::time::Instant;
 use vidfit_engine::EngineError;
 use vidfit_engine::checkpoint::Checkpoint;
-use vidfit_engine::generate::{Generated, Prepared, RunOptions, run as run_job};
+use vidfit_engine::generate::Prepared;
 use vidfit_engine::planner::{Offload, PlanReport, Planned, RunReport, SavedPlan, Target};
-use vidfit_engine::request::{Job, Request, TilingChoice};
-use vidfit_engine::running::{Running, RunningJob};
+use vidfit_engine::request::{Job, Request};
 use vidfit_media::check_file;
 
 const NO_MODEL: &str = "\
@@ -60,7 +63,6 @@ fn check_names(args: &GenerateArgs) -> Result<(), Failure> {
         ("the report", &args.report),
         ("the tensors", &args.output.save_tensors),
         ("the plan", &args.plan),
-        ("the state to go on from", &args.resume),
     ];
     let named: Vec<_> =
         files.iter().filter_map(|(what, path)| Some((what, path.as_ref()?))).collect();
@@ -86,70 +88,38 @@ fn make(args: &GenerateArgs, shown: Shown, plan: &mut Option<PlanReport>) -> Res
     }
     let opened = open(&args.machine)?;
     // Sizes, memory and paths are checked before any work.
-    let mut chosen = match &args.plan {
+    let chosen = match &args.plan {
         None => choose(args, plan)?,
         Some(path) => chosen_before(args, SavedPlan::load(path)?, &opened, plan)?,
     };
     let checkpoint = &chosen.model.checkpoint;
     *plan = Some(chosen.report.clone());
     let output = Output::new(&args.output, checkpoint, &chosen.prepared.job)?;
-    let state = match &args.resume {
-        Some(path) => Some(go_on(path, checkpoint, &mut chosen.prepared, &chosen.target)?),
-        None => None,
-    };
+    let run = begin(args, &chosen, &output)?;
     let prepared = &chosen.prepared;
     prepared.warnings.iter().for_each(|warning| shown.warn(warning));
+    name(shown, &run);
     announce(shown, prepared, &chosen.report, &output);
 
-    let Opened { device, memory_bytes } = &opened;
-    let memory = MemoryLog { shown, device: device.clone(), memory_bytes: *memory_bytes, began };
-    memory.tell("before loading", None);
-    let running = Running::start(RunningJob {
-        model: chosen.report.model.clone(),
-        device: chosen.report.device.clone(),
-        arena_bytes: prepared.plan.device_bytes(),
-        output: Some(output.path.clone()),
-    });
-    let options = RunOptions {
+    let making = Making {
+        shown,
         stop: &stop,
-        listener: listener(shown, memory.clone(), running),
-        keep_tensors: args.output.save_tensors.is_some(),
-        capacity_bytes: chosen.target.budget_bytes(),
-        poison: false,
-        state: state.as_ref(),
-        replan: chosen.replan.map(|offload| (offload, chosen.target.clone())),
+        began,
+        checkpoint,
+        prepared,
+        report: &chosen.report,
+        target: &chosen.target,
+        offload: chosen.offload,
+        may_replan: chosen.may_replan,
+        opened: &opened,
+        output: &output,
+        save_tensors: args.output.save_tensors.as_deref(),
+        state: None,
     };
-    let generated = run_job(checkpoint, prepared, device, options)
-        .map_err(|error| leave(error, &output.path, &chosen.asked))?;
-    memory.tell("at the end", None);
-    // The video first: whatever happens to the tensors, it is not lost.
-    let written = output.write(&generated, &stop)?;
-    if let Some(path) = &args.output.save_tensors {
-        save_tensors(path, &prepared.job, &generated)?;
-    }
-    if let Some(path) = &args.resume {
-        // It is of no use any more; that it stays is no reason to fail.
-        let _ = std::fs::remove_file(path);
-    }
-    let took = began.elapsed();
-    shown.say(&format!(
-        "{} ({}, {}) after {}",
-        written.path.display(),
-        frames(written.frames as usize),
-        size(written.bytes),
-        duration(took)
-    ));
-    shown.event(json!({
-        "event": "done",
-        "output": written.path,
-        "frames": written.frames,
-        "bytes": written.bytes,
-        "seconds": took.as_secs_f64(),
-        "planned_peak_bytes": generated.ran.plan.layout.peak_bytes,
-        "measured_peak_bytes": generated.measured.peak_bytes,
-    }));
+    let made = making.make(&run);
+    let report = settle(run, made, Some(&chosen.report), &args.keep.runs, shown)?;
     if let Some(path) = &args.report {
-        RunReport::of_done(chosen.report_of(&generated), &generated).save(path)?;
+        report.save(path)?;
     }
     Ok(())
 }
@@ -163,10 +133,13 @@ struct Chosen {
     prepared: Prepared,
     /// Its plan, for people and programs.
     report: PlanReport,
+    /// What to ask for to get it.
+    request: Request,
     target: Target,
-    /// How it may be planned again at run time, if it may.
-    replan: Option<Offload>,
-    asked: Asked,
+    /// Where weights may wait.
+    offload: Offload,
+    /// Whether it may be planned again at run time.
+    may_replan: bool,
 }
 
 /// The job that the arguments ask for, changed as far as they allow if it has to be. If it does not
@@ -204,14 +177,10 @@ fn choose(args: &GenerateArgs, plan: &mut Option<PlanReport>) -> Result<Chosen, 
             "--offload {offload} has no meaning on the CPU, which uses weights where they lie"
         ));
     }
-    let is_spelled_out = decided.changed.is_none()
-        && !wanted.fits_frames
-        && decided.request.tiling != TilingChoice::Auto;
-    let request = spelled_out(&decided.request, &decided.planned.job);
-    let decision = (model.spelled.clone(), request);
-    let asked = asked((!is_spelled_out).then_some(decision));
+    let request = decided.request;
     let prepared = Prepared::new(decided.planned, warnings);
-    Ok(Chosen { model, prepared, report, target: wanted.target, replan: Some(offload), asked })
+    let target = wanted.target;
+    Ok(Chosen { model, prepared, report, request, target, offload, may_replan: true })
 }
 
 /// The job of a saved plan, exactly, if there is room for it now. Its report is left in `plan`.
@@ -236,7 +205,8 @@ fn chosen_before(
     let report = report_now(&saved, checkpoint, &prepared, &target);
     *plan = Some(report.clone());
     check_room(&report)?;
-    Ok(Chosen { model, prepared, report, target, replan: None, asked: asked(None) })
+    let (request, offload) = (saved.run.request, saved.run.offload);
+    Ok(Chosen { model, prepared, report, request, target, offload, may_replan: false })
 }
 
 /// What a saved plan takes, of what there is now. Its times are those that it was saved with.
@@ -272,24 +242,5 @@ fn check_room(report: &PlanReport) -> Result<(), Failure> {
             report.device,
             budget(report)
         ))),
-    }
-}
-
-fn asked(decided: Option<(String, Request)>) -> Asked {
-    Asked { words: std::env::args().collect(), decided }
-}
-
-impl Chosen {
-    /// The report of what was run: it may have been planned again, or begun in the middle.
-    fn report_of(&self, generated: &Generated) -> PlanReport {
-        let Prepared { job, schedule, plan, .. } = generated.ran.clone();
-        let planned = Planned { job, schedule, plan, rejected: self.report.rejected.clone() };
-        let offload = self.replan.unwrap_or(Offload::Auto);
-        let report = PlanReport::of(&self.model.checkpoint, &planned, offload, &self.target);
-        PlanReport {
-            changes_picture: self.report.changes_picture.clone(),
-            certainty: self.report.certainty,
-            ..report
-        }
     }
 }

@@ -6,6 +6,7 @@ mod calibrate;
 mod check;
 mod config;
 mod decide;
+mod decode;
 mod defaults;
 mod device;
 mod exit;
@@ -22,6 +23,8 @@ mod plan;
 mod progress;
 mod recommend;
 mod requirements;
+mod resume;
+mod runs;
 mod say;
 mod snapshot;
 mod status;
@@ -40,6 +43,9 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<(), exit::Failure> {
     match args.command {
         Command::Generate(args) => generate::run(*args),
+        Command::Resume(args) => resume::run(&args),
+        Command::Decode(args) => decode::run(&args),
+        Command::Runs(args) => runs::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Frames(args) => frames::run(&args),

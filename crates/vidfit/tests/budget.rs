@@ -6,15 +6,7 @@ mod support;
 use serde_json::Value;
 use std::path::Path;
 use std::process::Output;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use support::{checkpoint, files, json_file, says, small, stderr, stdout, vidfit};
-use vidfit_cpu::{Faults, SimConfig, SimDevice};
-use vidfit_engine::EngineError;
-use vidfit_engine::checkpoint::Checkpoint;
-use vidfit_engine::generate::{RunOptions, prepare, run};
-use vidfit_engine::request::{Request, TilingChoice};
-use vidfit_tensor::Device;
 
 const GENERATE: [&str; 2] = ["generate", "A panda"];
 
@@ -172,61 +164,4 @@ fn every_run_tells_the_memory_before_after_and_at_the_end() {
     let reserved = ["peak_bytes", "scratch_bytes"].map(|key| planned[key].as_u64().unwrap());
     assert_eq!(used, [0, reserved[0] + reserved[1], 0]);
     assert!(memory[1]["load_seconds"].is_f64() && memory[0]["load_seconds"].is_null());
-}
-
-/// A run that stopped because copies failed goes on from its state to the very same video.
-#[test]
-fn a_stopped_run_goes_on() {
-    let folder = tempfile::tempdir().unwrap();
-    let uninterrupted = whole(folder.path(), &["-o", "one.gif", "--device", "sim:64MB"]);
-    let expected = written(&uninterrupted, folder.path(), "one.gif");
-    let state = folder.path().join("two.gif.resume");
-    stopped_after_a_step().save(&state).unwrap();
-    let flags = ["--device", "sim:64MB", "-o", "two.gif", "--resume", "two.gif.resume"];
-    let output = whole(folder.path(), &[&flags[..], &["--report", "r.json"]].concat());
-    assert!(written(&output, folder.path(), "two.gif") == expected);
-    assert!(!state.exists(), "the state is of no use any more");
-    // That of another video is of no use for this one.
-    stopped_after_a_step().save(&state).unwrap();
-    let output = whole(folder.path(), &[&flags[..], &["--seed", "43"]].concat());
-    assert_eq!(output.status.code(), Some(2));
-    says(&stderr(&output), &["two.gif.resume", "another video"]);
-}
-
-/// What is left of the small job when uploads fail after its first step.
-fn stopped_after_a_step() -> vidfit_engine::state::RunState {
-    let checkpoint = Checkpoint::open(&checkpoint("5b")).unwrap();
-    let request = Request {
-        frames: Some(17),
-        height: Some(96),
-        width: Some(128),
-        steps: 2,
-        tiling: TilingChoice::Off,
-        ..Request::new("A panda")
-    };
-    let device = SimDevice::new(SimConfig { threads: 2, ..SimConfig::new(64 << 20) }).unwrap();
-    let device = Arc::new(device);
-    let prepared = prepare(&checkpoint, &request, &*device, 64 << 20).unwrap();
-    let card = device.clone();
-    let listener = Box::new(move |news| {
-        if let vidfit_engine::progress::Progress::Advanced { steps_done: 1, .. } = news {
-            card.set_faults(Faults::UploadsFrom(0));
-        }
-    });
-    let stop = AtomicBool::new(false);
-    let options = RunOptions {
-        stop: &stop,
-        listener,
-        keep_tensors: false,
-        capacity_bytes: u64::MAX,
-        poison: false,
-        state: None,
-        replan: None,
-    };
-    let device: Arc<dyn Device> = device;
-    match run(&checkpoint, &prepared, &device, options) {
-        Err(EngineError::Stopped { state: Some(state), .. }) => *state,
-        Err(error) => panic!("{error}"),
-        Ok(_) => panic!("it was not stopped"),
-    }
 }

@@ -1,6 +1,6 @@
 //! What a run gives: frames, tensors, and what it could go on from.
 
-use super::MeasuredPhase;
+use super::{Keep, MeasuredPhase};
 use crate::checkpoint::Checkpoint;
 use crate::plan::{PHASES, Plan};
 use crate::progress::Watch;
@@ -33,8 +33,8 @@ pub fn result_bytes(checkpoint: &Checkpoint, job: &Job, keep_tensors: bool) -> u
     frames * frame + 4 * frame + 2 * state_bytes(checkpoint, job) + kept
 }
 
-/// Bytes of [`RunState`].
-fn state_bytes(checkpoint: &Checkpoint, job: &Job) -> u64 {
+/// Bytes of [`RunState`], in memory and, but for a few thousand, on the disk.
+pub fn state_bytes(checkpoint: &Checkpoint, job: &Job) -> u64 {
     let tokens: usize = job.prompts.iter().map(Vec::len).sum();
     let embeds = tokens * checkpoint.text_encoder.config.d_model;
     4 * (embeds + 2 * job.latent_elements()) as u64
@@ -60,6 +60,8 @@ pub(super) struct Collecting<'a> {
     piece: Vec<f32>,
     /// What the run could go on from.
     state: RunState,
+    /// Whoever keeps it.
+    keep: &'a mut Keep<'a>,
     device: &'a dyn Device,
     /// The phases that have ended.
     phases: Vec<MeasuredPhase>,
@@ -78,6 +80,7 @@ impl<'a> Collecting<'a> {
         watch: &'a Watch<'a>,
         device: &'a dyn Device,
         keep_tensors: &bool,
+        keep: &'a mut Keep<'_>,
     ) -> Collecting<'a> {
         let frame_bytes = job.height * job.width * 3;
         let collecting = Collecting {
@@ -88,6 +91,7 @@ impl<'a> Collecting<'a> {
             tensors: keep_tensors.then(KeptTensors::default),
             piece: Vec::new(),
             state: RunState::default(),
+            keep,
             device,
             phases: Vec::new(),
             began: Instant::now(),
@@ -105,6 +109,11 @@ impl<'a> Collecting<'a> {
     /// What the run can go on from, if it has come to its first step.
     pub fn into_state(self) -> Option<RunState> {
         (self.state.steps_done > 0).then_some(self.state)
+    }
+
+    /// Has the state kept, which the run can go on from now.
+    fn keep_state(&mut self) -> Result<(), Error> {
+        (self.keep)(&self.state).map_err(Error::model)
     }
 
     /// Ends the last phase.
@@ -181,7 +190,7 @@ impl Outputs for Collecting<'_> {
         }
         state.steps_done = step + 1;
         self.watch.steps_done(step + 1);
-        Ok(())
+        self.keep_state()
     }
 
     fn latents(&mut self, cx: &Context<'_>, latents: &Tensor) -> Result<(), Error> {

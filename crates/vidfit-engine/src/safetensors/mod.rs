@@ -23,4 +23,4 @@ pub use file::{SafetensorsFile, StoredBytes, TensorInfo};
 pub use header::MAX_HEADER_BYTES;
 pub use map::MappedBytes;
 pub use shards::{ExtraTensor, ShardedTensors};
-pub use write::{TensorToWrite, write_safetensors};
+pub use write::{TensorToWrite, Values, write_safetensors, write_values};

@@ -3,6 +3,7 @@
 use super::choices::ProgressStyle;
 use super::job::{JobArgs, OutputArgs};
 use super::machine::{FitArgs, MachineArgs};
+use super::runs::KeepArgs;
 use std::path::PathBuf;
 
 /// `vidfit generate`.
@@ -19,7 +20,10 @@ Examples:
 
 Sizes, frames and rates that are not given are the model's own: 49 frames of 720×480 at 8 per
 second, or 81 frames of 1360×768 at 16 per second for CogVideoX1.5. A job that does not fit is
-refused before anything is loaded, with exit code 3 and the nearest that would fit."
+refused before anything is loaded, with exit code 3 and the nearest that would fit.
+
+Every run has a name, which is printed first, and a directory where its state is kept after every
+step: a run that was stopped, however, goes on with `vidfit resume NAME`."
 )]
 pub struct GenerateArgs {
     /// What to make.
@@ -48,9 +52,9 @@ pub struct GenerateArgs {
         ]
     )]
     pub plan: Option<PathBuf>,
-    /// Go on with a run that stopped, from the file that it wrote then.
-    #[arg(long, value_name = "FILE", help_heading = "Memory")]
-    pub resume: Option<PathBuf>,
+    /// What is kept of the run.
+    #[command(flatten)]
+    pub keep: KeepArgs,
     /// Write what was planned and what was measured, side by side, to a JSON file; also where the
     /// job is refused or fails.
     #[arg(long, value_name = "FILE", help_heading = "Reports")]

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::{Generated, kept_bytes};
 use vidfit_engine::request::Job;
+use vidfit_engine::runs::RunRecord;
 use vidfit_engine::safetensors::{StoredDtype, write_safetensors};
 use vidfit_media::{
-    Crf, Fps, OutputKind, VideoSettings, VideoWriter, Written, check_file, check_target,
-    estimate_bytes,
+    Crf, Fps, KeptFrames, MediaError, OutputKind, VideoSettings, VideoWriter, Written, check_file,
+    check_target, estimate_bytes,
 };
 
 /// More than the header of the file of `--save-tensors` takes.
@@ -22,46 +23,132 @@ pub struct Output {
     pub path: PathBuf,
     /// Its size and rate.
     pub settings: VideoSettings,
+    /// Frames of it.
+    pub frames: u64,
 }
 
 impl Output {
+    /// Where the video of `job` goes, by the arguments.
+    ///
+    /// # Errors
+    /// Bad input if it cannot be written in that form.
+    pub fn new(args: &OutputArgs, checkpoint: &Checkpoint, job: &Job) -> Result<Output, Failure> {
+        let path = args.output.clone().unwrap_or_else(|| free_name(Path::new("output.mp4")));
+        let fps = args.fps.unwrap_or(checkpoint.variant.fps());
+        Output::of(path, (job.frames, job.height, job.width), fps, args.crf)
+    }
+
+    /// A video of so many frames of a height and a width, at `path`.
+    ///
+    /// # Errors
+    /// As [`Output::new`].
+    pub fn of(
+        path: PathBuf,
+        (frames, height, width): (usize, usize, usize),
+        fps: f64,
+        crf: u32,
+    ) -> Result<Output, Failure> {
+        let fps = Fps::new(fps).map_err(Failure::input)?;
+        let size = |pixels: usize| u32::try_from(pixels).map_err(Failure::input);
+        let mut settings = VideoSettings::new(size(width)?, size(height)?, fps);
+        settings.crf = Crf::new(crf).map_err(Failure::input)?;
+        settings.check(&path).map_err(Failure::input)?;
+        Ok(Output { path, settings, frames: frames as u64 })
+    }
+
+    /// Where the video of a run goes: to `path` if that is given, else where it was to go, unless
+    /// that place was not named, and is taken by now.
+    ///
+    /// # Errors
+    /// As [`Output::new`].
+    pub fn of_run(record: &RunRecord, path: Option<&PathBuf>) -> Result<Output, Failure> {
+        let path = match path {
+            Some(path) => path.clone(),
+            None if record.output_is_named => record.output.clone(),
+            None => free_name(&record.output),
+        };
+        Output::of(path, size_of(record), record.fps, record.crf)
+    }
+
     /// Checks that the video, and the tensors if any, can be written, before there is anything to
-    /// write.
+    /// write, and says how many bytes they may take.
     ///
     /// # Errors
     /// Bad input if they cannot.
-    pub fn new(args: &OutputArgs, checkpoint: &Checkpoint, job: &Job) -> Result<Output, Failure> {
-        let path = args.output.clone().unwrap_or_else(free_name);
-        let fps = Fps::new(args.fps.unwrap_or(checkpoint.variant.fps())).map_err(Failure::input)?;
-        let size = |pixels: usize| u32::try_from(pixels).map_err(Failure::input);
-        let mut settings = VideoSettings::new(size(job.width)?, size(job.height)?, fps);
-        settings.crf = Crf::new(args.crf).map_err(Failure::input)?;
-        settings.check(&path).map_err(Failure::input)?;
-        let kind = OutputKind::from_path(&path).map_err(Failure::input)?;
-        let mut bytes = estimate_bytes(kind, settings.width, settings.height, job.frames as u64);
-        if let Some(tensors) = &args.save_tensors {
+    pub fn check(&self, tensors: Option<(&Path, u64)>) -> Result<u64, Failure> {
+        let kind = OutputKind::from_path(&self.path).map_err(Failure::input)?;
+        let mut bytes = self.bytes_as(kind);
+        if let Some((path, tensor_bytes)) = tensors {
             // As if both went to one disk.
-            bytes += kept_bytes(checkpoint, job) + HEADER_BYTES;
-            check_file(tensors, bytes).map_err(Failure::input)?;
+            bytes += tensor_bytes;
+            check_file(path, bytes).map_err(Failure::input)?;
         }
-        check_target(&path, bytes).map_err(Failure::input)?;
-        Ok(Output { path, settings })
+        check_target(&self.path, bytes).map_err(Failure::input)?;
+        Ok(bytes)
+    }
+
+    /// Bytes that the video may take in a form.
+    pub fn bytes_as(&self, kind: OutputKind) -> u64 {
+        estimate_bytes(kind, self.settings.width, self.settings.height, self.frames)
     }
 
     /// Writes the video, whole or not at all.
     ///
     /// # Errors
     /// If the system will not, or the user stops it.
-    pub fn write(&self, generated: &Generated, stop: &AtomicBool) -> Result<Written, Failure> {
-        let mut writer = VideoWriter::create(&self.path, self.settings)?;
-        for frame in &generated.frames {
-            if stop.load(Ordering::Relaxed) {
-                return Err(Failure::interrupted());
-            }
-            writer.write_frame(frame)?;
-        }
-        Ok(writer.finish()?)
+    pub fn write(&self, frames: &[Vec<u8>], stop: &AtomicBool) -> Result<Written, Failure> {
+        write(&self.path, self.settings, frames.iter().map(Ok), stop)
     }
+
+    /// As [`Output::write`], of frames that were kept.
+    ///
+    /// # Errors
+    /// As [`Output::write`]; and if a frame cannot be read.
+    pub fn write_kept(&self, kept: &KeptFrames, stop: &AtomicBool) -> Result<Written, Failure> {
+        let frames = (0..kept.len()).map(|frame| kept.frame(frame));
+        write(&self.path, self.settings, frames, stop)
+    }
+
+    /// Keeps the frames as a folder of PNGs.
+    ///
+    /// # Errors
+    /// As [`Output::write`].
+    pub fn keep(
+        &self,
+        folder: &Path,
+        frames: &[Vec<u8>],
+        stop: &AtomicBool,
+    ) -> Result<Written, Failure> {
+        write(folder, self.settings, frames.iter().map(Ok), stop)
+    }
+}
+
+/// Frames, height and width of a run's video.
+pub fn size_of(record: &RunRecord) -> (usize, usize, usize) {
+    let request = &record.request;
+    let known = |number: Option<usize>| number.unwrap_or_default();
+    (known(request.frames), known(request.height), known(request.width))
+}
+
+/// Bytes of the file of `--save-tensors`.
+pub fn tensor_bytes(checkpoint: &Checkpoint, job: &Job) -> u64 {
+    kept_bytes(checkpoint, job) + HEADER_BYTES
+}
+
+fn write<Frame: AsRef<[u8]>>(
+    path: &Path,
+    settings: VideoSettings,
+    frames: impl Iterator<Item = Result<Frame, MediaError>>,
+    stop: &AtomicBool,
+) -> Result<Written, Failure> {
+    let mut writer = VideoWriter::create(path, settings)?;
+    for frame in frames {
+        if stop.load(Ordering::Relaxed) {
+            return Err(Failure::interrupted());
+        }
+        writer.write_frame(frame?.as_ref())?;
+    }
+    Ok(writer.finish()?)
 }
 
 /// The path from the root, with links followed as far as there are any.
@@ -72,12 +159,25 @@ pub(super) fn absolute(path: &Path) -> PathBuf {
     path.canonicalize().or(folder.map(|folder| folder.join(name))).unwrap_or(path.to_owned())
 }
 
-/// `output.mp4`, or the first of `output-2.mp4`, `output-3.mp4`, … that is free.
-fn free_name() -> PathBuf {
-    let names = std::iter::once("output.mp4".to_owned())
-        .chain((2..).map(|number| format!("output-{number}.mp4")));
-    let mut free = names.map(PathBuf::from).filter(|path| !path.exists());
-    free.next().unwrap_or_default()
+/// `path`, or the first of `NAME-2.mp4`, `NAME-3.mp4`, … that is free.
+pub fn free_name(path: &Path) -> PathBuf {
+    // Without the final slash, which would hide a file of that name.
+    let plain: PathBuf = path.components().collect();
+    let is_folder = matches!(OutputKind::from_path(path), Ok(OutputKind::PngFolder));
+    let part =
+        |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+    let numbered = |number: usize| match is_folder {
+        // Whatever is behind a dot in it.
+        true => plain.with_file_name(format!("{}-{number}/", part(plain.file_name()))),
+        false => {
+            let (stem, extension) = (part(plain.file_stem()), part(plain.extension()));
+            plain.with_file_name(format!("{stem}-{number}.{extension}"))
+        }
+    };
+    let names = std::iter::once(path.to_owned()).chain((2..).map(numbered));
+    let is_free =
+        |path: &PathBuf| path.components().collect::<PathBuf>().symlink_metadata().is_err();
+    names.into_iter().find(is_free).unwrap_or_default()
 }
 
 /// Writes what `--save-tensors` promises.
@@ -106,4 +206,27 @@ pub fn save_tensors(path: &Path, job: &Job, generated: &Generated) -> Result<(),
         ],
     )?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_taken_gets_a_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for (name, expected) in [("v.mp4", "v-2.mp4"), ("v1.5/", "v1.5-2"), ("frames", "frames-2")]
+        {
+            assert_eq!(free_name(&path(name)), path(name));
+            std::fs::create_dir(path(name)).unwrap();
+            assert_eq!(free_name(&path(name)), path(expected));
+            assert_eq!(
+                OutputKind::from_path(&free_name(&path(name))).ok(),
+                OutputKind::from_path(&path(name)).ok()
+            );
+        }
+        std::fs::write(path("v-2.mp4"), "").unwrap();
+        assert_eq!(free_name(&path("v.mp4")), path("v-3.mp4"));
+    }
 }

@@ -17,7 +17,7 @@ pub fn command(folder: &Path, arguments: &[&str]) -> Command {
     let nowhere = Path::new(env!("CARGO_TARGET_TMPDIR")).join("user");
     let mut command = Command::new(env!("CARGO_BIN_EXE_vidfit"));
     command.args(arguments).current_dir(folder).env("HF_HOME", folder.join("no-cache"));
-    for variable in ["XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME"] {
+    for variable in ["XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"] {
         command.env(variable, &nowhere);
     }
     command.env_remove("HF_HUB_CACHE").env_remove("VIDFIT_CONFIG");

@@ -1,0 +1,269 @@
+//! `vidfit resume`: a run goes on from its last step.
+
+use crate::args::ResumeArgs;
+use crate::decide::needs;
+use crate::device::{beside_results, open, target};
+use crate::exit::Failure;
+use crate::generate::output::{Output, size_of};
+use crate::generate::{Making, Unmade, announce, check_all_room, name, settle, written_in_words};
+use crate::human::size;
+use crate::interrupt;
+use crate::model::Model;
+use crate::progress::Shown;
+use crate::say::answer;
+use serde_json::json;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+use vidfit_engine::EngineError;
+use vidfit_engine::checkpoint::Checkpoint;
+use vidfit_engine::generate::Prepared;
+use vidfit_engine::plan::Plan;
+use vidfit_engine::planner::{Offload, PlanReport, Planned, RunReport, SavedPlan, Target, replan};
+use vidfit_engine::request::Job;
+use vidfit_engine::runs::{FRAMES, PLAN, Run, RunRecord};
+use vidfit_engine::state::RunState;
+use vidfit_media::KeptFrames;
+use vidfit_tensor::Profile;
+
+/// Goes on with a run until its video is there.
+pub fn run(args: &ResumeArgs) -> Result<(), Failure> {
+    let shown = Shown::from(args.progress);
+    go_on(args, shown).inspect_err(|failure| {
+        let Failure { code, message } = failure;
+        shown.event(json!({ "event": "error", "code": code, "message": message }));
+    })
+}
+
+fn go_on(args: &ResumeArgs, shown: Shown) -> Result<(), Failure> {
+    let stop = interrupt::watch()?;
+    let began = Instant::now();
+    let runs = args.runs.runs();
+    let run = runs.open(&runs.find(&args.run)?)?;
+    let record = run.record().clone();
+    if run.is_done() {
+        return say_where(&run, shown);
+    }
+    let output = Output::of_run(&record, args.output.as_ref())?;
+    let report = match kept_frames(&run, &output) {
+        Some(frames) => {
+            output.check(None)?;
+            run.go_on();
+            name(shown, &run);
+            let plan = SavedPlan::load(&run.path(PLAN)).ok().map(|plan| plan.report);
+            let made = from_frames(&run, &frames, &output, &stop, plan.clone(), (shown, began));
+            settle(run, made, plan.as_ref(), &args.runs, shown)?
+        }
+        None => {
+            let machine = args.machine.instead_of(&record.machine).map_err(Failure::input)?;
+            let opened = open(&machine)?;
+            let Model { checkpoint, .. } = &model_of(&record)?;
+            let job = job_of(&record, checkpoint)?;
+            let state = run.state(&job, embeds(checkpoint, &job))?;
+            let keeps_tensors = record.save_tensors.is_some();
+            let target = beside_results(target(&machine)?, checkpoint, &job, keeps_tensors);
+            let tensors = record.save_tensors.as_deref();
+            check_all_room(&runs, checkpoint, &job, &output, tensors, record.keeps)?;
+            let planned = plan(&run, checkpoint, &job, machine.offload, &target, state.as_ref())?;
+            run.go_on();
+            name(shown, &run);
+            if let Some(why) = &planned.why_again {
+                shown.say(&format!("planned again, with the same picture: {why}"));
+                shown.event(json!({ "event": "planned_again", "why": why }));
+                run.log().note(json!({ "event": "planned_again", "why": why }));
+            }
+            let done = state.as_ref().map_or(0, |state| state.steps_done);
+            shown.say(&format!("going on after {done} of {} steps", record.steps));
+            announce(shown, &planned.prepared, &planned.report, &output);
+            let making = Making {
+                shown,
+                stop: &stop,
+                began,
+                checkpoint,
+                prepared: &planned.prepared,
+                report: &planned.report,
+                target: &target,
+                offload: machine.offload,
+                may_replan: true,
+                opened: &opened,
+                output: &output,
+                save_tensors: tensors,
+                state: state.as_ref(),
+            };
+            let made = making.make(&run);
+            settle(run, made, Some(&planned.report), &args.runs, shown)?
+        }
+    };
+    if let Some(path) = &args.report {
+        report.save(path)?;
+    }
+    Ok(())
+}
+
+/// Says where the video of a run is that is done.
+fn say_where(run: &Run, shown: Shown) -> Result<(), Failure> {
+    let output = run.record().output.clone();
+    let path = if output.exists() { Some(output) } else { run.video() };
+    shown.event(json!({ "event": "done", "run": run.id().as_str(), "output": path }));
+    if shown == Shown::Json {
+        return Ok(());
+    }
+    match path {
+        Some(path) => answer(&format!("run {} is done: {}", run.id(), path.display())),
+        None => answer(&format!(
+            "run {id} is done, but its video is gone; `vidfit decode {id}` makes it again",
+            id = run.id()
+        )),
+    }
+}
+
+/// The frames of a run whose video alone is missing; not if intermediate results are to be written,
+/// which take another decode.
+fn kept_frames(run: &Run, output: &Output) -> Option<KeptFrames> {
+    let frames = KeptFrames::open(&run.path(FRAMES), &output.settings, output.frames)?;
+    run.record().save_tensors.is_none().then_some(frames)
+}
+
+/// Writes the video of frames that were kept.
+fn from_frames(
+    run: &Run,
+    frames: &KeptFrames,
+    output: &Output,
+    stop: &AtomicBool,
+    plan: Option<PlanReport>,
+    (shown, began): (Shown, Instant),
+) -> Result<RunReport, Unmade> {
+    let written = output.write_kept(frames, stop)?;
+    if written.path.is_file() {
+        run.keep_video(&written.path).map_err(EngineError::from)?;
+    }
+    let report = RunReport::of_plan("done", None, plan);
+    run.end(&report)?;
+    shown.say(&written_in_words(&written, began.elapsed()));
+    shown.event(json!({
+        "event": "done",
+        "run": run.id().as_str(),
+        "output": written.path,
+        "frames": written.frames,
+        "bytes": written.bytes,
+        "seconds": began.elapsed().as_secs_f64(),
+    }));
+    Ok(report)
+}
+
+/// The model of a run, as it was when the run began.
+///
+/// # Errors
+/// Bad input if it is gone, or was changed.
+pub fn model_of(record: &RunRecord) -> Result<Model, Failure> {
+    let RunRecord { model, model_folder, model_identity, .. } = record;
+    if !model_folder.is_dir() {
+        return Err(Failure::input(format!(
+            "the run's model {model} is not in {} any more. Put it back there, or download it again",
+            model_folder.display()
+        )));
+    }
+    let checkpoint = Checkpoint::open(model_folder)?;
+    if checkpoint.identity() != *model_identity {
+        return Err(Failure::input(format!(
+            "the files of the run's model {model} in {} were changed since the run began, so it \
+             would not be the same video any more. Make it anew with `vidfit generate`",
+            model_folder.display()
+        )));
+    }
+    Ok(Model { checkpoint, spelled: model.clone(), is_built_in: false })
+}
+
+/// The job of a run.
+///
+/// # Errors
+/// Bad input if the model cannot make it.
+pub fn job_of(record: &RunRecord, checkpoint: &Checkpoint) -> Result<Job, Failure> {
+    let (job, _) = Job::new(checkpoint, &record.request)?;
+    job.check_runnable(checkpoint)?;
+    let (frames, height, width) = size_of(record);
+    match (job.frames, job.height, job.width, job.steps.len())
+        == (frames, height, width, record.steps)
+    {
+        true => Ok(job),
+        false => Err(Failure::input("the run's request is not what its model makes of it")),
+    }
+}
+
+/// Values of the prompts' embeddings.
+pub fn embeds(checkpoint: &Checkpoint, job: &Job) -> usize {
+    let tokens: usize = job.prompts.iter().map(Vec::len).sum();
+    tokens * checkpoint.text_encoder.config.d_model
+}
+
+/// How the rest of a run is done.
+struct Rest {
+    prepared: Prepared,
+    report: PlanReport,
+    /// Why it is not done by the plan that the run began with, if it is not.
+    why_again: Option<String>,
+}
+
+/// Plans the rest of a run: as it was planned in the beginning, if there is room for that.
+fn plan(
+    run: &Run,
+    checkpoint: &Checkpoint,
+    job: &Job,
+    offload: Offload,
+    target: &Target,
+    state: Option<&RunState>,
+) -> Result<Rest, Failure> {
+    let rest = |planned: Planned, why_again| {
+        let report = PlanReport::of(checkpoint, &planned, offload, target);
+        Rest { prepared: Prepared::new(planned, Vec::new()), report, why_again }
+    };
+    let why_again = match as_before(run, checkpoint, job, offload, target, state) {
+        Ok(planned) => return Ok(rest(planned, None)),
+        Err(why) => why,
+    };
+    match replan(checkpoint, job, offload, target, state)? {
+        Ok(planned) => Ok(rest(planned, Some(why_again))),
+        Err(refused) => {
+            let report = PlanReport::of_refused(checkpoint, &refused, offload, target);
+            Err(Failure::no_room(format!(
+                "{}. The picture of a run that has begun stays as it is; go on where there is more \
+                 room, or make another video",
+                needs(&report)
+            )))
+        }
+    }
+}
+
+/// The rest of a run by the plan that it began with; or, in words, why that cannot be.
+fn as_before(
+    run: &Run,
+    checkpoint: &Checkpoint,
+    job: &Job,
+    offload: Offload,
+    target: &Target,
+    state: Option<&RunState>,
+) -> Result<Planned, String> {
+    let words = |error: EngineError| error.to_string();
+    let saved = SavedPlan::load(&run.path(PLAN)).map_err(words)?;
+    // What a device is called takes no memory.
+    let same_name = Profile { name: target.profile.name.clone(), ..saved.run.profile.clone() };
+    if same_name != target.profile {
+        return Err(format!(
+            "it was planned for {}, and {} is another kind of device",
+            saved.report.device, target.name
+        ));
+    }
+    let schedule = saved.prepare(checkpoint, &target.profile).map_err(words)?.schedule;
+    let (profile, rates) = (&target.profile, &target.rates);
+    let plan = Plan::timed(checkpoint, job, &schedule, state, profile, rates).map_err(words)?;
+    let planned = Planned { job: job.clone(), schedule, plan, rejected: Vec::new() };
+    let report = PlanReport::of(checkpoint, &planned, offload, target);
+    match report.fits {
+        true => Ok(planned),
+        false => Err(format!(
+            "the plan takes {} of memory and {} of RAM, and {} of memory may be used now",
+            size(report.peak_bytes),
+            size(report.ram_peak_bytes),
+            size(report.budget_bytes)
+        )),
+    }
+}
