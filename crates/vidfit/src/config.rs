@@ -60,6 +60,7 @@ pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
 fn standard(key: &str) -> Option<String> {
     match key {
         "keep" => Some("true".into()),
+        "runs" => Some(Folders::from_env().runs.display().to_string()),
         "warm_pipelines" => Some("0".into()),
         _ => built_in(key),
     }

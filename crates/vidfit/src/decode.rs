@@ -4,11 +4,11 @@ use crate::args::DecodeArgs;
 use crate::decide::needs;
 use crate::device::{beside_results, open, target};
 use crate::exit::Failure;
-use crate::generate::output::{Output, free_name, size_of};
+use crate::generate::output::{Output, free_name};
 use crate::generate::{Making, announce, written_in_words};
 use crate::interrupt;
 use crate::progress::Shown;
-use crate::resume::{embeds, job_of, model_of};
+use crate::resume::{embeds, model_of};
 use serde_json::json;
 use std::time::Instant;
 use vidfit_engine::checkpoint::Checkpoint;
@@ -31,12 +31,12 @@ pub fn run(args: &DecodeArgs) -> Result<(), Failure> {
 fn decode(args: &DecodeArgs, shown: Shown) -> Result<(), Failure> {
     let stop = interrupt::watch()?;
     let began = Instant::now();
-    let runs = args.runs.runs();
+    let runs = args.folder.runs();
     let run = runs.open(&runs.find(&args.run)?)?;
     let record = run.record();
     let output = Output::of(
         args.output.clone().unwrap_or_else(|| free_name(&record.output)),
-        size_of(record),
+        (record.frames, record.height, record.width),
         args.fps.unwrap_or(record.fps),
         args.crf.unwrap_or(record.crf),
     )?;
@@ -59,7 +59,7 @@ fn decode(args: &DecodeArgs, shown: Shown) -> Result<(), Failure> {
     let machine = args.machine.instead_of(&record.machine).map_err(Failure::input)?;
     let opened = open(&machine)?;
     let checkpoint = &model_of(record)?.checkpoint;
-    let job = job_of(record, checkpoint)?;
+    let job = record.job(checkpoint)?;
     let state = latents(&run, checkpoint, &job)?;
     let target = beside_results(target(&machine)?, checkpoint, &job, false);
     let ways = ways(args, checkpoint, &job, &record.request)?;

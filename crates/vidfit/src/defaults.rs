@@ -91,7 +91,11 @@ fn task_model(matches: &ArgMatches) -> &'static str {
 
 /// The command with `value` as default of each argument `--key`.
 fn with_default(mut command: Command, key: &str, value: &str) -> Command {
-    let takers = command.get_subcommands().filter(|command| takes(command, key));
+    let takers = command.get_subcommands().filter(|command| {
+        // What a run was asked for stays so: settings may have changed since.
+        let is_of_a_run = ["resume", "decode"].contains(&command.get_name());
+        takes(command, key) && (!is_of_a_run || ["runs", "progress"].contains(&key))
+    });
     let names: Vec<String> = takers.map(|command| command.get_name().to_owned()).collect();
     for name in names {
         let default = OsStr::from(value.to_owned());

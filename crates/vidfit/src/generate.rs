@@ -117,7 +117,7 @@ fn make(args: &GenerateArgs, shown: Shown, plan: &mut Option<PlanReport>) -> Res
         state: None,
     };
     let made = making.make(&run);
-    let report = settle(run, made, Some(&chosen.report), &args.keep.runs, shown)?;
+    let report = settle(run, made, Some(&chosen.report), &args.keep.folder, shown)?;
     if let Some(path) = &args.report {
         report.save(path)?;
     }

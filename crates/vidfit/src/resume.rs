@@ -4,7 +4,7 @@ use crate::args::ResumeArgs;
 use crate::decide::needs;
 use crate::device::{beside_results, open, target};
 use crate::exit::Failure;
-use crate::generate::output::{Output, size_of};
+use crate::generate::output::Output;
 use crate::generate::{Making, Unmade, announce, check_all_room, name, settle, written_in_words};
 use crate::human::size;
 use crate::interrupt;
@@ -37,7 +37,7 @@ pub fn run(args: &ResumeArgs) -> Result<(), Failure> {
 fn go_on(args: &ResumeArgs, shown: Shown) -> Result<(), Failure> {
     let stop = interrupt::watch()?;
     let began = Instant::now();
-    let runs = args.runs.runs();
+    let runs = args.folder.runs();
     let run = runs.open(&runs.find(&args.run)?)?;
     let record = run.record().clone();
     if run.is_done() {
@@ -51,13 +51,13 @@ fn go_on(args: &ResumeArgs, shown: Shown) -> Result<(), Failure> {
             name(shown, &run);
             let plan = SavedPlan::load(&run.path(PLAN)).ok().map(|plan| plan.report);
             let made = from_frames(&run, &frames, &output, &stop, plan.clone(), (shown, began));
-            settle(run, made, plan.as_ref(), &args.runs, shown)?
+            settle(run, made, plan.as_ref(), &args.folder, shown)?
         }
         None => {
             let machine = args.machine.instead_of(&record.machine).map_err(Failure::input)?;
             let opened = open(&machine)?;
             let Model { checkpoint, .. } = &model_of(&record)?;
-            let job = job_of(&record, checkpoint)?;
+            let job = record.job(checkpoint)?;
             let state = run.state(&job, embeds(checkpoint, &job))?;
             let keeps_tensors = record.save_tensors.is_some();
             let target = beside_results(target(&machine)?, checkpoint, &job, keeps_tensors);
@@ -90,7 +90,7 @@ fn go_on(args: &ResumeArgs, shown: Shown) -> Result<(), Failure> {
                 state: state.as_ref(),
             };
             let made = making.make(&run);
-            settle(run, made, Some(&planned.report), &args.runs, shown)?
+            settle(run, made, Some(&planned.report), &args.folder, shown)?
         }
     };
     if let Some(path) = &args.report {
@@ -173,22 +173,6 @@ pub fn model_of(record: &RunRecord) -> Result<Model, Failure> {
     Ok(Model { checkpoint, spelled: model.clone(), is_built_in: false })
 }
 
-/// The job of a run.
-///
-/// # Errors
-/// Bad input if the model cannot make it.
-pub fn job_of(record: &RunRecord, checkpoint: &Checkpoint) -> Result<Job, Failure> {
-    let (job, _) = Job::new(checkpoint, &record.request)?;
-    job.check_runnable(checkpoint)?;
-    let (frames, height, width) = size_of(record);
-    match (job.frames, job.height, job.width, job.steps.len())
-        == (frames, height, width, record.steps)
-    {
-        true => Ok(job),
-        false => Err(Failure::input("the run's request is not what its model makes of it")),
-    }
-}
-
 /// Values of the prompts' embeddings.
 pub fn embeds(checkpoint: &Checkpoint, job: &Job) -> usize {
     let tokens: usize = job.prompts.iter().map(Vec::len).sum();
@@ -252,7 +236,12 @@ fn as_before(
             saved.report.device, target.name
         ));
     }
-    let schedule = saved.prepare(checkpoint, &target.profile).map_err(words)?.schedule;
+    let before = saved.prepare(checkpoint, &target.profile).map_err(words)?;
+    let tiles = |job: &Job| (job.tiling, job.encode_tiling);
+    if RunState::key(&before.job) != RunState::key(job) || tiles(&before.job) != tiles(job) {
+        return Err("the plan that was saved is of another video".into());
+    }
+    let schedule = before.schedule;
     let (profile, rates) = (&target.profile, &target.rates);
     let plan = Plan::timed(checkpoint, job, &schedule, state, profile, rates).map_err(words)?;
     let planned = Planned { job: job.clone(), schedule, plan, rejected: Vec::new() };

@@ -11,11 +11,11 @@ use vidfit_engine::runs::{CleanRules, Dropped, Listed, RunId, Runs, RunsError, S
 
 /// Lists runs, shows one, or takes some away.
 pub fn run(args: &RunsArgs) -> Result<(), Failure> {
-    let runs = args.runs.runs();
+    let runs = args.folder.runs();
     match &args.command {
         None => list(&runs, args.json),
         Some(RunsCommand::Show { run, json }) => show(&runs.look(&runs.find(run)?), *json),
-        Some(RunsCommand::Rm { runs: names }) => remove(&runs, names),
+        Some(RunsCommand::Rm { names }) => remove(&runs, names),
         Some(RunsCommand::Gc(args)) => clean(&runs, args),
     }
 }

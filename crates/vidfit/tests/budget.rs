@@ -6,7 +6,7 @@ mod support;
 use serde_json::Value;
 use std::path::Path;
 use std::process::Output;
-use support::{checkpoint, files, json_file, says, small, stderr, stdout, vidfit};
+use support::{files, json_file, says, small, stderr, stdout, vidfit};
 
 const GENERATE: [&str; 2] = ["generate", "A panda"];
 

@@ -573,3 +573,46 @@ fn tiles_stay_tiles() {
     succeeds(&generate(untiled.path(), &["-o", "v.gif"]));
     assert!(made(folder.path()).video != made(untiled.path()).video);
 }
+
+/// Settings say where runs are and whether they are kept, but not what a run was asked for.
+#[test]
+fn settings_say_where_runs_are_but_not_what_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags: Vec<String> = job(&["-o", "v.gif"]);
+    let mut words: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let place = words.iter().position(|word| *word == "--runs").unwrap();
+    words.drain(place..place + 2);
+    let run = |words: &[&str], settings: &[(&str, &str)]| {
+        let mut command = command(folder.path(), words);
+        command.envs(settings.iter().copied()).env("VIDFIT_RUNS", "set");
+        command.output().unwrap()
+    };
+    succeeds(&run(&[&words[..], &["--keep"]].concat(), &[("VIDFIT_KEEP", "false")]));
+    succeeds(&run(&words, &[("VIDFIT_KEEP", "false")]));
+    succeeds(&run(&[&words[..], &["--no-keep"]].concat(), &[]));
+    assert_eq!(files(&folder.path().join("set")).len(), 1);
+    let shown = json(&run(&["runs", "show", "last", "--json"], &[]));
+    assert_eq!(shown["status"], "done");
+    // These would make another file, or fail.
+    let other = [("VIDFIT_FPS", "24"), ("VIDFIT_CRF", "40"), ("VIDFIT_DEVICE", "sim:1MB")];
+    let v = std::fs::read(folder.path().join("v.gif")).unwrap();
+    for more in [&[][..], &["--vae-tiling", "off"]] {
+        let decode = [&["decode", "last", "-o", "again.gif"], more].concat();
+        succeeds(&run(&decode, &other));
+        assert!(std::fs::read(folder.path().join("again.gif")).unwrap() == v);
+    }
+    let one = only(&folder.path().join("set"));
+    std::fs::remove_file(one.join("report.json")).unwrap();
+    std::fs::remove_dir_all(one.join("frames")).unwrap();
+    let resumed = run(&["resume", "last"], &other);
+    succeeds(&resumed);
+    assert!(!stderr(&resumed).contains("planned again"), "{}", stderr(&resumed));
+    assert!(std::fs::read(folder.path().join("v.gif")).unwrap() == v);
+}
+
+/// The only thing in a folder.
+fn only(folder: &Path) -> PathBuf {
+    let names = files(folder);
+    assert_eq!(names.len(), 1, "{names:?}");
+    folder.join(&names[0])
+}

@@ -237,6 +237,7 @@ pub fn replan(
     target: &Target,
     state: Option<&RunState>,
 ) -> Result<Result<Planned, Refused>, EngineError> {
+    check_planable(checkpoint, std::slice::from_ref(job), target.budget_bytes())?;
     let trials = Trials { checkpoint, job, target };
     let search = Search { trials, offload, memo: &Memo::default(), spares_ram: false, state };
     let budget_bytes = target.budget_bytes();

@@ -1,9 +1,12 @@
 //! What a run is asked for: all that it takes to do it again.
 
+use crate::checkpoint::Checkpoint;
+use crate::error::EngineError;
 use crate::planner::Offload;
-use crate::request::{Job, Request, TilingChoice};
+use crate::request::{Job, Request, Start};
 use serde::{Deserialize, Serialize, Serializer};
 use std::path::{Path, PathBuf};
+use vidfit_cogvideox::vae::Tiling;
 
 /// The version of `request.json`: it changes when a field changes its meaning or goes.
 pub const RECORD_VERSION: u32 = 1;
@@ -24,10 +27,20 @@ pub struct RunRecord {
     pub model_folder: PathBuf,
     /// [`Checkpoint::identity`](crate::checkpoint::Checkpoint::identity).
     pub model_identity: String,
-    /// What to make, with nothing left open: see [`settled`].
+    /// What to make, with no size and no type left open: see [`settled`].
     pub request: Request,
     /// Denoising steps in all.
     pub steps: usize,
+    /// Frames that come out.
+    pub frames: usize,
+    /// Their height in pixels.
+    pub height: usize,
+    /// Their width in pixels.
+    pub width: usize,
+    /// The tiles to decode in that were decided on.
+    pub tiling: Option<Tiling>,
+    /// The tiles to encode in that were decided on.
+    pub encode_tiling: Option<Tiling>,
     /// Where the video goes, from the root.
     #[serde(serialize_with = "readable")]
     pub output: PathBuf,
@@ -66,17 +79,41 @@ pub struct MachineRecord {
     pub offload: Offload,
 }
 
-/// The request that leads to `job` again, whatever memory there is then.
+impl RunRecord {
+    /// The very job of the run, whatever memory there is now.
+    ///
+    /// # Errors
+    /// [`EngineError::Request`] if `checkpoint` does not make of it what it made when the run began.
+    pub fn job(&self, checkpoint: &Checkpoint) -> Result<Job, EngineError> {
+        let (job, _) = Job::new(checkpoint, &self.request)?;
+        let RunRecord { tiling, encode_tiling, .. } = *self;
+        let mut tilings = [tiling, encode_tiling].into_iter().flatten();
+        if let Some(problem) = tilings.find_map(|tiling| tiling.problem(&checkpoint.vae.config)) {
+            return Err(EngineError::Request(problem));
+        }
+        let job = Job { tiling, encode_tiling, ..job };
+        job.check_runnable(checkpoint)?;
+        let found = (job.steps.len(), job.frames, job.height, job.width);
+        match found == (self.steps, self.frames, self.height, self.width) {
+            true => Ok(job),
+            false => Err(EngineError::Request(
+                "the run's request is not what its model makes of it".into(),
+            )),
+        }
+    }
+}
+
+/// The request with the sizes and the type of `job`, which it led to.
 pub fn settled(request: &Request, job: &Job) -> Request {
-    let tiling = if job.tiling.is_some() { TilingChoice::On } else { TilingChoice::Off };
+    let frames = match job.start {
+        Start::Video { .. } => job.given_frames,
+        Start::Text | Start::Image => job.frames,
+    };
     Request {
-        frames: Some(job.frames),
+        frames: Some(frames),
         height: Some(job.height),
         width: Some(job.width),
         dtype: job.dtype,
-        tiling,
-        tile_height: job.tiling.map(|tiles| tiles.height),
-        tile_width: job.tiling.map(|tiles| tiles.width),
         ..request.clone()
     }
 }

@@ -8,25 +8,26 @@ use std::path::PathBuf;
 use vidfit_engine::bytes::ByteSize;
 use vidfit_engine::planner::Offload;
 use vidfit_engine::runs::{MachineRecord, RunId, Runs};
+use vidfit_engine::settings::{Settings, SettingsError};
 
 /// Where runs are kept.
 #[derive(clap::Args, Clone)]
 pub struct RunsFolder {
     /// Where runs are kept [default: vidfit/runs in the user's data folder].
-    #[arg(long = "runs", value_name = "DIR", global = true, help_heading = "Runs")]
-    pub folder: Option<PathBuf>,
+    #[arg(long, value_name = "DIR", global = true, help_heading = "Runs")]
+    pub runs: Option<PathBuf>,
 }
 
 impl RunsFolder {
     /// The runs there.
     pub fn runs(&self) -> Runs {
-        self.folder.as_ref().map_or_else(Runs::of_user, Runs::in_folder)
+        self.runs.as_ref().map_or_else(Runs::of_user, Runs::in_folder)
     }
 
     /// The command that goes on with a run there.
     pub fn resume_command(&self, id: &RunId) -> String {
         let folder = self
-            .folder
+            .runs
             .as_ref()
             .map(|folder| format!(" --runs {}", quoted(&folder.to_string_lossy())));
         format!("vidfit resume {id}{}", folder.unwrap_or_default())
@@ -47,10 +48,26 @@ fn quoted(word: &str) -> String {
 pub struct KeepArgs {
     /// Where it is.
     #[command(flatten)]
-    pub runs: RunsFolder,
+    pub folder: RunsFolder,
     /// Drop the run's directory once the video is written. A run that does not come to its end stays.
-    #[arg(long, help_heading = "Runs")]
+    #[arg(long, overrides_with = "keep", help_heading = "Runs")]
     pub no_keep: bool,
+    /// Keep it, even where the settings say otherwise.
+    #[arg(long, help_heading = "Runs")]
+    pub keep: bool,
+}
+
+impl KeepArgs {
+    /// Whether it is kept.
+    ///
+    /// # Errors
+    /// If the settings are wrong.
+    pub fn keeps(&self) -> Result<bool, SettingsError> {
+        match self.keep || self.no_keep {
+            true => Ok(self.keep),
+            false => Ok(Settings::load()?.read("keep")?.unwrap_or(true)),
+        }
+    }
 }
 
 /// Another device than the run had, or another part of it. What is not given stays as it was.
@@ -116,7 +133,7 @@ pub struct ResumeArgs {
     pub run: String,
     /// Where it is.
     #[command(flatten)]
-    pub runs: RunsFolder,
+    pub folder: RunsFolder,
     /// On what.
     #[command(flatten)]
     pub machine: OtherMachineArgs,
@@ -146,7 +163,7 @@ pub struct DecodeArgs {
     pub run: String,
     /// Where it is.
     #[command(flatten)]
-    pub runs: RunsFolder,
+    pub folder: RunsFolder,
     /// On what.
     #[command(flatten)]
     pub machine: OtherMachineArgs,
@@ -190,7 +207,7 @@ pub struct RunsArgs {
     pub command: Option<RunsCommand>,
     /// Where they are.
     #[command(flatten)]
-    pub runs: RunsFolder,
+    pub folder: RunsFolder,
     /// As one JSON array.
     #[arg(long)]
     pub json: bool,
@@ -212,7 +229,7 @@ pub enum RunsCommand {
     Rm {
         /// The runs: names, beginnings of names, or `last`.
         #[arg(value_name = "RUN", required = true)]
-        runs: Vec<String>,
+        names: Vec<String>,
     },
     /// Take away what is not needed any more: frames and states of old runs that are done, what killed
     /// processes left behind, and whole runs if that is asked for.
@@ -245,7 +262,7 @@ mod tests {
     fn the_command_that_goes_on_names_the_folder() {
         let id = RunId::parse("20261123-181530-k3f").unwrap();
         let command = |folder: Option<&str>| {
-            RunsFolder { folder: folder.map(PathBuf::from) }.resume_command(&id)
+            RunsFolder { runs: folder.map(PathBuf::from) }.resume_command(&id)
         };
         assert_eq!(command(None), "vidfit resume 20261123-181530-k3f");
         assert_eq!(command(Some("a/b")), "vidfit resume 20261123-181530-k3f --runs a/b");

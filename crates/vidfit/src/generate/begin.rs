@@ -30,9 +30,10 @@ pub fn name(shown: Shown, run: &Run) {
 /// Bad input if it has not.
 pub fn begin(args: &GenerateArgs, chosen: &Chosen, output: &Output) -> Result<Run, Failure> {
     let (checkpoint, job) = (&chosen.model.checkpoint, &chosen.prepared.job);
-    let runs = args.keep.runs.runs();
+    let runs = args.keep.folder.runs();
     let tensors = args.output.save_tensors.as_deref();
-    check_all_room(&runs, checkpoint, job, output, tensors, !args.keep.no_keep)?;
+    let keeps = args.keep.keeps()?;
+    check_all_room(&runs, checkpoint, job, output, tensors, keeps)?;
     let bytes = |size: Option<ByteSize>| size.map(|size| size.0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let machine = &args.machine;
@@ -45,6 +46,11 @@ pub fn begin(args: &GenerateArgs, chosen: &Chosen, output: &Output) -> Result<Ru
         model_identity: job.model.clone(),
         request: settled(&chosen.request, job),
         steps: job.steps.len(),
+        frames: job.frames,
+        height: job.height,
+        width: job.width,
+        tiling: job.tiling,
+        encode_tiling: job.encode_tiling,
         output: from_root(&output.path),
         output_is_named: args.output.output.is_some(),
         fps: output.settings.fps.as_f64(),
@@ -58,7 +64,7 @@ pub fn begin(args: &GenerateArgs, chosen: &Chosen, output: &Output) -> Result<Ru
             ram_bytes: bytes(machine.ram),
             offload: chosen.offload,
         },
-        keeps: !args.keep.no_keep,
+        keeps,
         inputs: Vec::new(),
     };
     let Prepared { job, schedule, plan, .. } = chosen.prepared.clone();

@@ -256,6 +256,11 @@ mod tests {
             model_identity: planned.job.model.clone(),
             request: settled(&request, &planned.job),
             steps: 5,
+            frames: planned.job.frames,
+            height: planned.job.height,
+            width: planned.job.width,
+            tiling: planned.job.tiling,
+            encode_tiling: planned.job.encode_tiling,
             output: folder.join("v.gif"),
             output_is_named: true,
             fps: 8.0,
@@ -294,7 +299,7 @@ mod tests {
             let state = RunState { steps_done: 3, ..RunState::default() };
             run.save(&state).unwrap();
             let id = run.id().clone();
-            let runs = RunsFolder { folder: Some(folder.path().to_owned()) };
+            let runs = RunsFolder { runs: Some(folder.path().to_owned()) };
             let failure = settle(run, Err(error.into()), None, &runs, Shown::Nothing).unwrap_err();
             let message = &failure.message;
             assert_eq!(failure.code, code, "{message}");

@@ -67,7 +67,7 @@ impl Output {
             None if record.output_is_named => record.output.clone(),
             None => free_name(&record.output),
         };
-        Output::of(path, size_of(record), record.fps, record.crf)
+        Output::of(path, (record.frames, record.height, record.width), record.fps, record.crf)
     }
 
     /// Checks that the video, and the tensors if any, can be written, before there is anything to
@@ -121,13 +121,6 @@ impl Output {
     ) -> Result<Written, Failure> {
         write(folder, self.settings, frames.iter().map(Ok), stop)
     }
-}
-
-/// Frames, height and width of a run's video.
-pub fn size_of(record: &RunRecord) -> (usize, usize, usize) {
-    let request = &record.request;
-    let known = |number: Option<usize>| number.unwrap_or_default();
-    (known(request.frames), known(request.height), known(request.width))
 }
 
 /// Bytes of the file of `--save-tensors`.

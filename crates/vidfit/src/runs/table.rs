@@ -72,12 +72,8 @@ pub fn of_one(run: &Listed) -> String {
             (
                 "sampling",
                 format!(
-                    "{} steps, guidance {}{}, seed {}, {}",
-                    record.steps,
-                    request.guidance,
-                    if request.dynamic_guidance { " (dynamic)" } else { "" },
-                    request.seed,
-                    request.dtype
+                    "{} steps, guidance {}, seed {}, {}",
+                    record.steps, request.guidance, request.seed, request.dtype
                 ),
             ),
             ("device", record.machine.device.clone()),
@@ -129,8 +125,7 @@ fn age(record: &RunRecord, now: SystemTime) -> String {
 }
 
 fn video(record: &RunRecord) -> String {
-    let (frames, height, width) = crate::generate::output::size_of(record);
-    format!("{frames} × {width}×{height}")
+    format!("{} × {}×{}", record.frames, record.width, record.height)
 }
 
 /// The last part of a model's name.
