@@ -246,8 +246,7 @@ impl Job {
                 job.frames
             ));
         }
-        let [tiles, encode_tiles] =
-            [tiles(checkpoint, request)?, encode_tiles(checkpoint, request)?];
+        let tiles = tiles(checkpoint, request)?;
         let named = [
             request.tile_height,
             request.tile_width,
@@ -259,7 +258,7 @@ impl Job {
         }
         Ok((
             match request.tiling {
-                TilingChoice::On => job.with_tiles(tiles).with_encode_tiles(encode_tiles),
+                TilingChoice::On => job.with_tiles(tiles),
                 TilingChoice::Auto | TilingChoice::Off => job,
             },
             warnings,
@@ -294,48 +293,43 @@ impl Job {
         (tensors * inner_dim) as u64 * rows as u64 * self.dtype.bytes()
     }
 
-    /// The same job, decoded in tiles.
-    pub fn with_tiles(self, tiles: Tiling) -> Job {
-        Job { tiling: Some(tiles), ..self }
-    }
-
-    /// The same job, encoded in tiles, if there is anything to encode.
-    pub fn with_encode_tiles(self, tiles: Tiling) -> Job {
-        Job { encode_tiling: (self.given_frames > 0).then_some(tiles), ..self }
+    /// The same job, decoded in tiles, and encoded in tiles if there is anything to encode.
+    pub fn with_tiles(self, tiles: Tiles) -> Job {
+        let encode_tiling = (self.given_frames > 0).then_some(tiles.encode);
+        Job { tiling: Some(tiles.decode), encode_tiling, ..self }
     }
 }
 
-/// The tiles to decode in that a request asks for, or the reference's.
+/// The tiles of both directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tiles {
+    /// To encode in.
+    pub encode: Tiling,
+    /// To decode in.
+    pub decode: Tiling,
+}
+
+/// The tiles that a request asks for, or the reference's.
 ///
 /// # Errors
 /// [`EngineError::Request`] if their pieces would not meet.
-pub fn tiles(checkpoint: &Checkpoint, request: &Request) -> Result<Tiling, EngineError> {
-    asked_tiles(checkpoint, request.tile_height, request.tile_width)
-}
-
-/// The tiles to encode in that a request asks for, or the reference's.
-///
-/// # Errors
-/// [`EngineError::Request`] if their pieces would not meet.
-pub fn encode_tiles(checkpoint: &Checkpoint, request: &Request) -> Result<Tiling, EngineError> {
-    asked_tiles(checkpoint, request.encode_tile_height, request.encode_tile_width)
-}
-
-fn asked_tiles(
-    checkpoint: &Checkpoint,
-    height: Option<usize>,
-    width: Option<usize>,
-) -> Result<Tiling, EngineError> {
+pub fn tiles(checkpoint: &Checkpoint, request: &Request) -> Result<Tiles, EngineError> {
     let vae = &checkpoint.vae.config;
     let reference = Tiling::reference(vae);
-    let tiling = Tiling {
-        height: height.unwrap_or(reference.height),
-        width: width.unwrap_or(reference.width),
+    let asked = |height: Option<usize>, width: Option<usize>| {
+        let tiling = Tiling {
+            height: height.unwrap_or(reference.height),
+            width: width.unwrap_or(reference.width),
+        };
+        match tiling.problem(vae) {
+            Some(problem) => refuse(problem),
+            None => Ok(tiling),
+        }
     };
-    match tiling.problem(vae) {
-        Some(problem) => refuse(problem),
-        None => Ok(tiling),
-    }
+    Ok(Tiles {
+        encode: asked(request.encode_tile_height, request.encode_tile_width)?,
+        decode: asked(request.tile_height, request.tile_width)?,
+    })
 }
 
 fn refuse<T>(why: String) -> Result<T, EngineError> {
