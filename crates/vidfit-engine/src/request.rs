@@ -309,6 +309,13 @@ pub struct Tiles {
     pub decode: Tiling,
 }
 
+impl Tiles {
+    /// The same tiles both ways.
+    pub fn both(tiling: Tiling) -> Tiles {
+        Tiles { encode: tiling, decode: tiling }
+    }
+}
+
 /// The tiles that a request asks for, or the reference's.
 ///
 /// # Errors

@@ -166,6 +166,7 @@ fn check(dtype: DType, slots: usize, paged_caches: usize, keeps_converted: bool)
         keep_tensors: false,
         capacity_bytes: prepared.plan.device_bytes(),
         poison: false,
+        pixels: None,
         state: None,
         replan: None,
     };

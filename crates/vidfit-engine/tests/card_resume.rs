@@ -16,7 +16,7 @@ use vidfit_engine::EngineError;
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::{self, RunOptions};
 use vidfit_engine::progress::{Listener, Progress};
-use vidfit_engine::request::{Job, Request};
+use vidfit_engine::request::{Job, Request, tiles};
 use vidfit_engine::schedule::Schedule;
 use vidfit_engine::state::RunState;
 use vidfit_tensor::{DType, Device};
@@ -79,6 +79,7 @@ fn on_cpu(bed: &Bed, state: &RunState) -> Bits {
         keep_tensors: true,
         capacity_bytes: prepared.plan.device_bytes(),
         poison: true,
+        pixels: None,
         state: Some(state),
         replan: None,
     };
@@ -175,7 +176,7 @@ fn a_state_of_another_job_is_refused() {
     let words = answer(&bed, &job, &path);
     assert!(words.contains("it belongs to another video"), "another model: {words}");
     // Tiles do not matter: a decode can be repeated with others.
-    let tiles = vidfit_cogvideox::vae::Tiling::reference(&bed.checkpoint.vae.config);
+    let tiles = tiles(&bed.checkpoint, &bed.request).unwrap();
     assert!(RunState::load(&path, &bed.job.clone().with_tiles(tiles), bed.embeds()).is_ok());
 }
 

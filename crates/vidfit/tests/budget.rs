@@ -220,6 +220,7 @@ fn stopped_after_a_step() -> vidfit_engine::state::RunState {
         keep_tensors: false,
         capacity_bytes: u64::MAX,
         poison: false,
+        pixels: None,
         state: None,
         replan: None,
     };

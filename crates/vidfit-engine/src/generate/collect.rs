@@ -17,6 +17,10 @@ use vidfit_tensor::{Context, Copied, Device, Error, Tensor};
 pub struct KeptTensors {
     /// `[1, tokens, width]`.
     pub prompt_embeds: Vec<f32>,
+    /// `[1, F, C, h, w]`, before the first step.
+    pub start_latents: Vec<f32>,
+    /// `[1, C, h, w]`, of the image that the video starts from; empty without one.
+    pub image_latents: Vec<f32>,
     /// `[1, F, C, h, w]`, after the last step, padding frames included.
     pub latents: Vec<f32>,
     /// `[F, H, W, 3]` in 0..=1, before rounding.
@@ -46,7 +50,7 @@ fn state_bytes(checkpoint: &Checkpoint, job: &Job) -> u64 {
 /// Bytes of [`KeptTensors`].
 pub fn kept_bytes(checkpoint: &Checkpoint, job: &Job) -> u64 {
     let embeds = job.prompts.last().map_or(0, Vec::len) * checkpoint.text_encoder.config.d_model;
-    let latents = job.latent_frames * job.channels * job.latent_height * job.latent_width;
+    let latents = 2 * job.latent_elements() + image_elements(job);
     let frames = job.frames * job.height * job.width * 3;
     4 * (embeds + latents + frames) as u64
 }
@@ -206,6 +210,10 @@ impl Outputs for Collecting<'_> {
         }
         self.reach(cx, reached)?;
         self.has_begun = true;
+        if let Some(kept) = &mut self.tensors {
+            kept.start_latents = self.state.latents.clone();
+            kept.image_latents = self.state.image.clone();
+        }
         Ok(())
     }
 

@@ -142,8 +142,8 @@ impl SavedPlan {
         let SavedRun { request, tiling, encode_tiling, schedule, digest, .. } = &self.run;
         let (job, warnings) = Job::new(checkpoint, request)?;
         let job = Job { tiling: *tiling, encode_tiling: *encode_tiling, ..job };
-        let tilings = [tiling, encode_tiling].into_iter().flatten();
-        for problem in tilings.filter_map(|tiling| tiling.problem(&checkpoint.vae.config)) {
+        let mut tilings = [tiling, encode_tiling].into_iter().flatten();
+        if let Some(problem) = tilings.find_map(|tiling| tiling.problem(&checkpoint.vae.config)) {
             return Err(EngineError::Request(problem));
         }
         let heads = checkpoint.transformer.config.num_attention_heads;
