@@ -37,11 +37,11 @@ CASES = {
         guidance=1.0,
         seed=32,
     ),
-    "5b-i2v-17-frames-dynamic": dict(
-        **{**IMAGE, "stored_frames": [16]},
+    "5b-i2v-25-frames-dynamic": dict(
+        **{**IMAGE, "stored_frames": [24]},
         checkpoint="5b-i2v",
         input="image-48x64",
-        num_frames=17,
+        num_frames=25,
         height=48,
         width=64,
         steps=5,
