@@ -280,6 +280,15 @@ impl Job {
         }
     }
 
+    /// The frames that were asked for: not those that come out, where a video is started from whose
+    /// length does not come out as it went in.
+    pub fn asked_frames(&self) -> usize {
+        match self.start {
+            Start::Video { .. } => self.given_frames,
+            Start::Text | Start::Image => self.frames,
+        }
+    }
+
     /// Values of the latents.
     pub fn latent_elements(&self) -> usize {
         self.latent_frames * self.channels * self.latent_height * self.latent_width

@@ -116,6 +116,7 @@ fn make(args: &GenerateArgs, shown: Shown, plan: &mut Option<PlanReport>) -> Res
         keep_tensors: args.output.save_tensors.is_some(),
         capacity_bytes: chosen.target.budget_bytes(),
         poison: false,
+        pixels: None,
         state: state.as_ref(),
         replan: chosen.replan.map(|offload| (offload, chosen.target.clone())),
     };
@@ -182,6 +183,8 @@ fn choose(args: &GenerateArgs, plan: &mut Option<PlanReport>) -> Result<Chosen, 
     let keeps_tensors = args.output.save_tensors.is_some();
     let mut wanted =
         Wanted::new(&args.job, &args.machine, change, target, keeps_tensors, downloaded)?;
+    // What a plan takes for granted has to be there now.
+    wanted.request.start = args.job.input.start();
     let (job, _) = Job::new(wanted.checkpoint(), &wanted.request)?;
     job.check_runnable(wanted.checkpoint())?;
     let decided = match wanted.decide()? {

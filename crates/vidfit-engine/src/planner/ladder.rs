@@ -220,7 +220,7 @@ fn changes(
         Step::Tiling => Ok(None),
         Step::Frames => {
             let (job, _) = Job::new(ask.checkpoint, ask.request)?;
-            let fewer = ask.most_frames(job.frames.saturating_sub(1).max(1))?;
+            let fewer = ask.most_frames(job.asked_frames().saturating_sub(1).max(1))?;
             // A single frame is no video.
             let fewer = fewer.filter(|(_, planned)| planned.job.frames > 1);
             Ok(fewer.and_then(|(request, planned)| {

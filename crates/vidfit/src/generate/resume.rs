@@ -59,21 +59,24 @@ pub struct Asked {
 
 /// The request that leads to `job` again, whatever memory there is then.
 pub fn spelled_out(request: &Request, job: &Job) -> Request {
-    let tiling = if job.tiling.is_some() { TilingChoice::On } else { TilingChoice::Off };
+    let is_tiled = job.tiling.is_some() || job.encode_tiling.is_some();
+    let tiling = if is_tiled { TilingChoice::On } else { TilingChoice::Off };
     Request {
-        frames: Some(job.frames),
+        frames: Some(job.asked_frames()),
         height: Some(job.height),
         width: Some(job.width),
         dtype: job.dtype,
         tiling,
         tile_height: job.tiling.map(|tiles| tiles.height),
         tile_width: job.tiling.map(|tiles| tiles.width),
+        encode_tile_height: job.encode_tiling.map(|tiles| tiles.height),
+        encode_tile_width: job.encode_tiling.map(|tiles| tiles.width),
         ..request.clone()
     }
 }
 
 /// Options of `generate` that the decision took the place of, with their values if they take one.
-const DECIDED: [(&str, bool); 16] = [
+const DECIDED: [(&str, bool); 18] = [
     ("--fit", false),
     ("--fit-order", true),
     ("--fallback-model", true),
@@ -89,6 +92,8 @@ const DECIDED: [(&str, bool); 16] = [
     ("--vae_tiling", true),
     ("--tile-height", true),
     ("--tile-width", true),
+    ("--encode-tile-height", true),
+    ("--encode-tile-width", true),
     ("--dtype", true),
 ];
 
@@ -133,6 +138,8 @@ fn flags(request: &Request) -> Vec<String> {
         ("--vae-tiling", Some(tiling.to_owned())),
         ("--tile-height", number(request.tile_height)),
         ("--tile-width", number(request.tile_width)),
+        ("--encode-tile-height", number(request.encode_tile_height)),
+        ("--encode-tile-width", number(request.encode_tile_width)),
     ];
     let given = options.into_iter().filter_map(|(option, value)| Some([option.to_owned(), value?]));
     given.flatten().collect()
