@@ -11,7 +11,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::EngineError;
 use serde::{Deserialize, Serialize};
 use vidfit_cogvideox::guidance::{Guidance, GuidanceCurve};
-use vidfit_cogvideox::positions::Grid;
+use vidfit_cogvideox::positions::{Grid, PositionError};
 use vidfit_cogvideox::scheduler::{AddNoise, SchedulerConfig, SchedulerKind, Step, TimestepRule};
 use vidfit_cogvideox::vae::Tiling;
 use vidfit_tensor::DType;
@@ -172,7 +172,19 @@ impl Job {
         let Some(grid) = config.grid(latent_frames, latent_height, latent_width) else {
             return refuse(format!("{width}×{height} pixels are not whole patches"));
         };
-        config.check_grid(grid).map_err(refused)?;
+        match config.check_grid(grid) {
+            Err(PositionError::OtherThanLearned { rows, cols, .. }) => {
+                let unit = checkpoint.size_unit();
+                return refuse(format!(
+                    "{} makes videos of {}×{} pixels alone, not of {width}×{height}: it has \
+                     learned positions for no other size",
+                    checkpoint.variant,
+                    cols * unit,
+                    rows * unit
+                ));
+            }
+            other => other.map_err(refused)?,
+        }
         if config.use_learned_positional_embeddings && !config.has_learned_positions(grid) {
             warnings.push(format!(
                 "{} has learned positions for {} frames alone; for {frames}, computed ones take \
@@ -197,24 +209,11 @@ impl Job {
             .map(|(name, text)| prompt::tokenize(checkpoint, name, text, &mut warnings))
             .collect::<Result<_, _>>()?;
 
-        let mut scheduler: SchedulerConfig = checkpoint.scheduler.clone();
-        scheduler.kind = request.scheduler.unwrap_or(scheduler.kind);
-        scheduler.timestep_rule = request.timestep_rule;
-        let steps = scheduler.steps(request.steps).map_err(refused)?;
-        let (steps, given_frames) = match request.start {
-            Start::Text => (steps, 0),
-            Start::Image => (steps, 1),
-            Start::Video { strength } => {
-                let skipped = SchedulerConfig::skipped_steps(request.steps, strength);
-                let skipped = skipped.map_err(refused)?;
-                (scheduler.steps_without(request.steps, skipped).map_err(refused)?, frames)
-            }
-        };
-        let noising = match (request.start, steps.first()) {
-            (Start::Video { .. }, Some(first)) => {
-                Some(scheduler.noise_table().add_noise(first.timestep))
-            }
-            _ => None,
+        let (steps, noising) = steps(checkpoint, request)?;
+        let given_frames = match request.start {
+            Start::Text => 0,
+            Start::Image => 1,
+            Start::Video { .. } => frames,
         };
 
         let job = Job {
@@ -307,6 +306,22 @@ impl Job {
         let encode_tiling = (self.given_frames > 0).then_some(tiles.encode);
         Job { tiling: Some(tiles.decode), encode_tiling, ..self }
     }
+}
+
+/// The steps of the scheduler that are done, and how a video is noised to where they begin.
+fn steps(
+    checkpoint: &Checkpoint,
+    request: &Request,
+) -> Result<(Vec<Step>, Option<AddNoise>), EngineError> {
+    let mut scheduler: SchedulerConfig = checkpoint.scheduler.clone();
+    scheduler.kind = request.scheduler.unwrap_or(scheduler.kind);
+    scheduler.timestep_rule = request.timestep_rule;
+    let steps = scheduler.steps(request.steps).map_err(refused)?;
+    let Start::Video { strength } = request.start else { return Ok((steps, None)) };
+    let skipped = SchedulerConfig::skipped_steps(request.steps, strength).map_err(refused)?;
+    let steps = scheduler.steps_without(request.steps, skipped).map_err(refused)?;
+    let noising = steps.first().map(|first| scheduler.noise_table().add_noise(first.timestep));
+    Ok((steps, noising))
 }
 
 /// The tiles of both directions.
