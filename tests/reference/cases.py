@@ -95,8 +95,8 @@ SCHEDULERS = {"ddim": CogVideoXDDIMScheduler, "dpm": CogVideoXDPMScheduler}
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
-def case_of(name: str) -> dict:
-    return {**BASE, "exact": False, "low": False, **CASES[name]}
+def case_of(name: str, cases: dict = CASES) -> dict:
+    return {**BASE, "exact": False, "low": False, **cases[name]}
 
 
 def signed(seed: int) -> int:
@@ -110,9 +110,9 @@ def rel(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).norm() / b.norm())
 
 
-def load(root: Path, case: dict, dtype: torch.dtype) -> CogVideoXPipeline:
+def load(root: Path, case: dict, dtype: torch.dtype, pipeline=CogVideoXPipeline):
     folder = root / "checkpoints" / case["checkpoint"]
-    pipe = CogVideoXPipeline.from_pretrained(folder, torch_dtype=dtype)
+    pipe = pipeline.from_pretrained(folder, torch_dtype=dtype)
     if case["scheduler"] != "auto":
         pipe.scheduler = SCHEDULERS[case["scheduler"]].from_config(pipe.scheduler.config)
     if case["tiling"]:
@@ -122,9 +122,11 @@ def load(root: Path, case: dict, dtype: torch.dtype) -> CogVideoXPipeline:
 
 
 @torch.no_grad()
-def run(pipe: CogVideoXPipeline, case: dict) -> dict[str, torch.Tensor]:
-    """Runs a pipeline; ids, embeddings, the last latents and the frames, all upcast to f32."""
+def run(pipe, case: dict, given: dict | None = None) -> dict[str, torch.Tensor]:
+    """Runs a pipeline; ids, embeddings, the last latents and the frames, all upcast to f32. `given`
+    are the arguments of what it starts from, with the number of frames unless that follows."""
     out = {}
+    given = {"num_frames": case["num_frames"]} if given is None else given
     tokens = pipe.tokenizer(
         [case["prompt"]],
         padding="max_length",
@@ -145,11 +147,11 @@ def run(pipe: CogVideoXPipeline, case: dict) -> dict[str, torch.Tensor]:
         return tensors
 
     video = pipe(
-        case["prompt"],
+        prompt=case["prompt"],
         negative_prompt=case["negative_prompt"],
         height=case["height"],
         width=case["width"],
-        num_frames=case["num_frames"],
+        **given,
         num_inference_steps=case["steps"],
         guidance_scale=case["guidance"],
         use_dynamic_cfg=case["dynamic_cfg"],
@@ -164,37 +166,44 @@ def run(pipe: CogVideoXPipeline, case: dict) -> dict[str, torch.Tensor]:
     return out
 
 
-def write_pipeline_cases(root: Path) -> None:
+def write_case(root: Path, name: str, case: dict, stored: set, run_in) -> None:
+    """Writes what `run_in` makes of a case in a type. `stored` holds the text encoders and prompts whose
+    embeddings an earlier case has written."""
     folder = root / "cases"
     folder.mkdir(parents=True, exist_ok=True)
-    stored = set()  # embeddings stored by an earlier case of the same checkpoint
+    exact, low = case.pop("exact"), case.pop("low")
+    out = run_in(case, torch.float32)
+    entry = {"name": name, "dtype": "f32", **case}
+    entry["tokens"] = int((out["input_ids"] != 0).sum())
+    entry["latent_shape"] = list(out["latents"].shape)
+    entry["padding_latent_frames"] = out["latents"].shape[1] - ((case["num_frames"] - 1) // 4 + 1)
+    entry["frames_shape"] = list(out["frames"].shape)
+    if low:
+        for dtype in ("bf16", "f16"):
+            other = run_in(case, DTYPES[dtype])
+            entry[f"distance_{dtype}"] = {
+                key: rel(other[key], out[key]) for key in ("prompt_embeds", "latents", "frames")
+            }
+            entry[f"max_abs_{dtype}"] = {"frames": float((other["frames"] - out["frames"]).abs().max())}
+    text_encoder = case["checkpoint"].removesuffix("-i2v")
+    for key, prompt in (("prompt_embeds", case["prompt"]), ("negative_prompt_embeds", case["negative_prompt"])):
+        if (text_encoder, prompt) in stored:
+            out.pop(key, None)
+        elif key in out:
+            stored.add((text_encoder, prompt))
+    if "stored_frames" in case:
+        out["frames"] = out["frames"][case["stored_frames"]].contiguous()
+    if not exact:
+        out["frames"] = out["frames"].half()
+    save_file(out, folder / f"{name}.safetensors")
+    tiny.write_json(folder / f"{name}.json", entry)
+
+
+def write_pipeline_cases(root: Path) -> set:
+    stored = set()
     for name in CASES:
-        case = case_of(name)
-        exact, low = case.pop("exact"), case.pop("low")
-        out = run(load(root, case, torch.float32), case)
-        entry = {"name": name, "dtype": "f32", **case}
-        entry["tokens"] = int((out["input_ids"] != 0).sum())
-        entry["latent_shape"] = list(out["latents"].shape)
-        entry["padding_latent_frames"] = (
-            out["latents"].shape[1] - ((case["num_frames"] - 1) // 4 + 1)
-        )
-        entry["frames_shape"] = list(out["frames"].shape)
-        if low:
-            for dtype in ("bf16", "f16"):
-                other = run(load(root, case, DTYPES[dtype]), case)
-                entry[f"distance_{dtype}"] = {
-                    key: rel(other[key], out[key]) for key in ("prompt_embeds", "latents", "frames")
-                }
-                entry[f"max_abs_{dtype}"] = {"frames": float((other["frames"] - out["frames"]).abs().max())}
-        for key, prompt in (("prompt_embeds", case["prompt"]), ("negative_prompt_embeds", case["negative_prompt"])):
-            if (case["checkpoint"], prompt) in stored:
-                out.pop(key, None)
-            elif key in out:
-                stored.add((case["checkpoint"], prompt))
-        if not exact:
-            out["frames"] = out["frames"].half()
-        save_file(out, folder / f"{name}.safetensors")
-        tiny.write_json(folder / f"{name}.json", entry)
+        write_case(root, name, case_of(name), stored, lambda case, dtype: run(load(root, case, dtype), case))
+    return stored
 
 
 # --- single models ---------------------------------------------------------------------------
@@ -301,7 +310,6 @@ def write_t5_case(root: Path) -> None:
 
 
 def write(root: Path) -> None:
-    write_pipeline_cases(root)
     write_transformer_cases(root)
     write_vae_cases(root)
     write_t5_case(root)

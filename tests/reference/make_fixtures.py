@@ -9,6 +9,7 @@
 import argparse
 import filecmp
 import importlib.metadata
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -29,17 +30,33 @@ def check_versions() -> None:
 
 
 def files(root: Path) -> dict[str, int]:
-    return {str(p.relative_to(root)): p.stat().st_size for p in sorted(root.rglob("*")) if p.is_file()}
+    """The bytes of every file. What a link leads to counts where it is; the link has its own few bytes."""
+    found = {}
+    for folder, folders, names in os.walk(root):
+        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        for name in names + links:
+            path = Path(folder, name)
+            found[str(path.relative_to(root))] = path.lstat().st_size
+    return dict(sorted(found.items()))
+
+
+def differ(here: Path, there: Path) -> bool:
+    """Whether two files are not the same, or two links do not lead to the same place."""
+    if here.is_symlink() or there.is_symlink():
+        return not (here.is_symlink() and there.is_symlink() and os.readlink(here) == os.readlink(there))
+    return not filecmp.cmp(here, there, shallow=False)
 
 
 def write(root: Path) -> None:
     import cases
     import encodes
+    import given_cases
     import readme
     import tables
     import tiny
 
     tiny.write_checkpoints(root / "checkpoints")
+    given_cases.write(root, cases.write_pipeline_cases(root))
     cases.write(root)
     encodes.write(root)
     tables.write(root)
@@ -78,7 +95,7 @@ def main() -> None:
             here, there = files(args.output), files(Path(folder))
             differing = sorted(here.keys() ^ there.keys())
             common = sorted(here.keys() & there.keys())
-            differing += filecmp.cmpfiles(args.output, folder, common, shallow=False)[1]
+            differing += [name for name in common if differ(args.output / name, Path(folder, name))]
             print("\n".join(differing) or "identical")
             sys.exit(1 if differing else 0)
     stale = files(args.output) if args.output.exists() else {}

@@ -15,22 +15,24 @@ safetensors header: inputs and frames are stored as f16 where noted.
 |---|---|---|---|---|
 | `2b` | all | DDIM, snr shift 3 | f16, T5 `wo` f32 | sincos positions, scaling 1.15258426 |
 | `5b` | all | DPM | bf16 | transformer in shards with an index |
-| `5b-i2v` | transformer | | bf16 | learned positions, 1 layer |
+| `5b-i2v` | transformer, the rest linked to `5b` | DPM | bf16 | learned positions, 1 layer |
 | `1.5` | all | DPM | bf16 | patch_size_t 2, text encoder in shards, `invert_scale_latents` |
-| `1.5-i2v` | transformer | | bf16 | `ofs`, 1 layer |
+| `1.5-i2v` | transformer, the rest linked to `1.5` | DPM | bf16 | `ofs`, 1 layer |
 
 2 heads of 64 (D = 128), 2 layers, time embedding 20, text 32 (T5: 2 layers, inner width 128, FF 112, table
 of 1120 rows for 1100 tokens), VAE channels 4, 8, 8, 16 in 4 groups, one resnet per encoder block and two per decoder block.
 VAE tiles are 48x40 pixels = 6x5 latents (stride 5x4, blend 8x8 pixels), from sample_height 96, sample_width 80.
 The rotary base grid of `5b` is 3x4 patches: whole positions at 48x64 pixels, fractions elsewhere. 1.5: at most 10x10 patches.
 The tokenizer folders have the four files of the published ones; `spiece.model` is a unigram model of 1000 pieces.
+They are all the same: those of `5b`, and links to them.
 The random weights are scaled so that mistakes show: `make_fixtures.py --check-sharpness` prints how far each misses.
 
 ## cases/NAME.json, cases/NAME.safetensors
 
-Runs of `CogVideoXPipeline` with `torch.Generator().manual_seed(seed)`. The JSON holds the request (`checkpoint`,
+Runs of `CogVideoXPipeline`, `CogVideoXImageToVideoPipeline` (`start` image) and `CogVideoXVideoToVideoPipeline` (`start`
+video, with its `strength`) with `torch.Generator().manual_seed(seed)`. The JSON holds the request (`checkpoint`,
 `prompt`, `negative_prompt`, `num_frames`, `height`, `width`, `steps`, `guidance`, `seed` (u64), `scheduler`
-auto|ddim|dpm, `dynamic_cfg`, `tiling`, `dtype`), `valid_request` (false: 13 frames, which a command line may refuse),
+auto|ddim|dpm, `dynamic_cfg`, `tiling` (of encoding and decoding), `dtype`; `input`: which of `inputs/` it starts from), `valid_request` (false: 13 frames, which a command line may refuse),
 `tokens` (ids that are not padding), the shapes, `padding_latent_frames` (at the front, dropped before decoding), and in some cases
 `distance_bf16`, `distance_f16`: the reference's own distance (norm of the difference / norm) of `prompt_embeds`, `latents` and `frames` from its f32 result when
 the checkpoint is loaded and run in that type; `max_abs_*`: the largest difference of a frame value.
@@ -41,10 +43,16 @@ the checkpoint is loaded and run in that type; `max_abs_*`: the largest differen
 | `prompt_embeds` | f32 | [1,226,32] |
 | `negative_prompt_embeds` | f32 | [1,226,32] |
 | `latents` | f32 | [1,F,16,h,w] after the last step, padding frames included |
-| `frames` | f32, mostly f16 | [frames,H,W,3] in 0..1, before rounding to bytes |
+| `start_latents` | f32 | [1,F,16,h,w] before the first step, where it starts from an image or a video |
+| `image_latents` | f32 | [1,16,h,w], scaled, of the image it starts from |
+| `frames` | f32, mostly f16 | [frames,H,W,3] in 0..1, before rounding to bytes; of the numbers in `stored_frames` alone where the JSON has that |
 
-Embeddings are stored once per checkpoint and prompt: a case lacks those that an earlier case stores;
+Embeddings are stored once per text encoder and prompt: a case lacks those that an earlier case stores;
 `negative_prompt_embeds` are also absent without guidance. f16 frames are off by at most 2.5e-4.
+
+## inputs/NAME.safetensors
+
+`pixels` u8 [frames,H,W,3]: what cases start from, of their video's size.
 
 ## transformer/NAME.safetensors, transformer/index.json
 

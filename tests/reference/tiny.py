@@ -37,7 +37,12 @@ DTYPE = {
     "1.5": torch.bfloat16,
     "1.5-i2v": torch.bfloat16,
 }
-COMPLETE = ("2b", "5b", "1.5")  # the others hold a transformer only
+# The others share all but the transformer with one of their family.
+COMPLETE = ("2b", "5b", "1.5")
+SHARED = ("scheduler", "text_encoder", "tokenizer", "vae")
+# All tokenizers are one; this checkpoint's files are the ones that are there.
+TOKENIZER = "5b"
+TOKENIZER_FILES = ("spiece.model", "added_tokens.json", "special_tokens_map.json", "tokenizer_config.json")
 VARIANTS = tuple(DTYPE)
 
 
@@ -248,9 +253,19 @@ def write_json(path: Path, value, indent: int | None = 2) -> None:
     path.write_text(json.dumps(value, indent=indent, ensure_ascii=False) + "\n", "utf-8")
 
 
-def write_tokenizer(folder: Path, model: bytes) -> None:
+def link(path: Path, target: str) -> None:
+    """Makes a relative link, in the place of another if there is one."""
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+
+
+def write_tokenizer(folder: Path, variant: str, model: bytes) -> None:
     """The four files of the published tokenizer folders."""
     folder.mkdir(parents=True, exist_ok=True)
+    if variant != TOKENIZER:
+        for name in TOKENIZER_FILES:
+            link(folder / name, f"../../{TOKENIZER}/tokenizer/{name}")
+        return
     (folder / "spiece.model").write_bytes(model)
     extra = [f"<extra_id_{i}>" for i in range(EXTRA_IDS)]
     ids = {token: PIECES + EXTRA_IDS - 1 - i for i, token in enumerate(extra)}
@@ -320,6 +335,8 @@ def write_checkpoint(root: Path, variant: str, tokenizer: bytes) -> None:
     shard = {"max_shard_size": "400KB"} if variant == "5b" else {}
     transformer.to(dtype).save_pretrained(folder / "transformer", **shard)
     if variant not in COMPLETE:
+        for component in SHARED:
+            link(folder / component, f"../{variant.removesuffix('-i2v')}/{component}")
         return
 
     vae = AutoencoderKLCogVideoX(**vae_config(variant))
@@ -333,7 +350,7 @@ def write_checkpoint(root: Path, variant: str, tokenizer: bytes) -> None:
     shard = {"max_shard_size": "100KB"} if variant == "1.5" else {}
     text_encoder.save_pretrained(folder / "text_encoder", **shard)
     scheduler_class(variant)(**scheduler_config(variant)).save_pretrained(folder / "scheduler")
-    write_tokenizer(folder / "tokenizer", tokenizer)
+    write_tokenizer(folder / "tokenizer", variant, tokenizer)
 
 
 def write_checkpoints(root: Path) -> None:

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use box_muller::box_muller;
 use mt19937::Mt19937;
+pub use mt19937::WORDS;
 
 /// Sizes from here on take the vectorised path.
 const BLOCK: usize = 16;
@@ -28,8 +29,8 @@ pub struct Generator {
     kept_normal: Option<f64>,
 }
 
-/// A generator's whole state, for a run that is to be resumed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A generator's whole state, for a run that is to be resumed. The default is no generator's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GeneratorState {
     /// The words of the Mersenne Twister, `[624]`.
     pub words: Vec<u32>,

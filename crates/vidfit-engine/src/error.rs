@@ -148,7 +148,10 @@ impl From<vidfit_tensor::Error> for EngineError {
 /// What is left of a run that was stopped.
 fn stopped(state: Option<&crate::state::RunState>) -> String {
     match state {
+        Some(state) if state.steps_done == 0 => {
+            "What came before the first step is not lost".into()
+        }
         Some(state) => format!("The first {} steps are not lost", state.steps_done),
-        None => "Nothing was lost: the first step had not been done".into(),
+        None => "Nothing was lost: the first step had not begun".into(),
     }
 }

@@ -6,13 +6,14 @@ pub use collect::{KeptTensors, kept_bytes, result_bytes, state_bytes};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::EngineError;
+use crate::pipeline::{self, Origin};
+use crate::pixels::Pixels;
 use crate::plan::Plan;
-use crate::planner::{Ask, Offload, Planned, Refused, Target, replan};
+use crate::planner::{Ask, Offload, Planned, Refused, Target, replan, without_tiles};
 use crate::progress::{Listener, Progress, Watch};
 use crate::request::{Job, Request, Warnings};
 use crate::schedule::Schedule;
 use crate::state::RunState;
-use crate::text_to_video;
 use collect::Collecting;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -43,6 +44,8 @@ pub struct RunOptions<'a> {
     pub capacity_bytes: u64,
     /// Whether freed and fresh memory is filled with garbage. For tests; slow.
     pub poison: bool,
+    /// What the video starts from, of its size. A run that goes on needs none.
+    pub pixels: Option<&'a Pixels>,
     /// Where the run goes on from.
     pub state: Option<&'a RunState>,
     /// How to plan again if the device has less memory by now than was planned. Without it, that is
@@ -108,12 +111,16 @@ impl Prepared {
     /// What was planned, with what the user should know of the request.
     pub fn new(planned: Planned, mut warnings: Warnings) -> Prepared {
         let Planned { job, schedule, plan, rejected } = planned;
-        if let (Some(tiling), Some(whole)) = (job.tiling, rejected.first()) {
-            warnings.push(format!(
-                "decoding in tiles of {}×{} pixels, because the whole {}; this changes the picture \
-                 slightly (--vae-tiling off forbids it)",
-                tiling.width, tiling.height, whole.why
-            ));
+        for (verb, tiling) in [("encode", job.encode_tiling), ("decode", job.tiling)] {
+            let whole = rejected.iter().find(|way| way.what == without_tiles(verb));
+            if let (Some(tiling), Some(whole)) = (tiling, whole) {
+                let gerund = verb.trim_end_matches('e');
+                warnings.push(format!(
+                    "{gerund}ing in tiles of {}×{} pixels, because the whole {}; this changes the \
+                     picture slightly (--vae-tiling off forbids it)",
+                    tiling.width, tiling.height, whole.why
+                ));
+            }
         }
         Prepared { job, schedule, plan, warnings }
     }
@@ -177,6 +184,10 @@ fn reserve(
     options: &mut RunOptions<'_>,
 ) -> Result<Prepared, EngineError> {
     prepared.job.check_runnable(checkpoint)?;
+    match options.state {
+        Some(state) => state.check_pixels(options.pixels)?,
+        None => prepared.job.check_pixels(options.pixels)?,
+    }
     let buffer_bytes = options.replan.as_ref().map_or(0, |(_, target)| target.buffer_bytes);
     let capacity_bytes = options.capacity_bytes;
     let available = || {
@@ -247,11 +258,13 @@ fn run_reserved(
     let watch = Watch::new(options.stop, options.listener);
     let context = Context::new(&**device, &arena, &watch);
     let mut outputs = Collecting::new(job, plan, &watch, &**device, &options.keep_tensors, keep);
-    if let Some(state) = options.state {
-        outputs.go_on_from(state);
+    let origin = Origin { pixels: options.pixels, state: options.state };
+    match origin {
+        Origin { state: Some(state), .. } => outputs.go_on_from(state),
+        Origin { pixels: Some(pixels), .. } => outputs.start_from(pixels),
+        _ => {}
     }
-    let result =
-        text_to_video::run(&context, checkpoint, job, schedule, options.state, &mut outputs);
+    let result = pipeline::run(&context, checkpoint, job, schedule, origin, &mut outputs);
     if let Err(source @ Error::Transfer { .. }) = result {
         return Err(EngineError::Stopped { source, state: outputs.into_state().map(Box::new) });
     }

@@ -2,9 +2,10 @@
 //!
 //! - [`hub`]: finding and downloading models. [`safetensors`]: their files. [`checkpoint`]: what
 //!   they hold. [`placement`]: where weights are while they are used.
-//! - [`request`]: what to make, held against a checkpoint. [`text_to_video`]: the pipeline.
-//!   [`schedule`]: how it uses memory. [`plan`]: the pipeline run dry. [`planner`]: the search for a
-//!   schedule. [`generate`]: the pipeline run in what was planned. [`state`]: what it goes on from.
+//! - [`request`]: what to make, held against a checkpoint. [`pixels`]: what it starts from.
+//!   [`pipeline`]: text, image and video to video. [`schedule`]: how it uses memory. [`plan`]: the
+//!   pipeline run dry. [`planner`]: the search for a schedule. [`generate`]: the pipeline run in what
+//!   was planned. [`state`]: what it goes on from.
 //! - [`gpus`], [`machine`]: what this machine has. [`catalogue`]: the cards that there are.
 //!   [`running`]: the jobs under way. [`runs`]: what is kept of each.
 //! - [`bytes`], [`settings`], [`presets`], [`folders`], [`whole_file`]: what is written, by whom, and where.
@@ -21,6 +22,7 @@ pub mod generate;
 pub mod gpus;
 pub mod hub;
 pub mod machine;
+pub mod pipeline;
 pub mod pixels;
 pub mod placement;
 pub mod plan;
@@ -34,7 +36,6 @@ pub mod safetensors;
 pub mod schedule;
 pub mod settings;
 pub mod state;
-pub mod text_to_video;
 pub mod whole_file;
 
 pub use error::{EngineError, Fault};

@@ -4,6 +4,7 @@ use crate::digest::Digest;
 use crate::error::EngineError;
 use crate::request::Job;
 use std::sync::Arc;
+use vidfit_cogvideox::vae::Rectangle;
 
 /// Frames of RGB, 8 bits: an image is one, a video several.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,17 +39,19 @@ impl Pixels {
         self.frames.len()
     }
 
-    /// A rectangle of a frame, `[height, width, 3]` in -1..=1, in the reference's arithmetic
-    /// (`VaeImageProcessor.preprocess`): divided by 255, doubled, less 1.
-    pub fn rectangle(
-        &self,
-        frame: usize,
-        (top, left): (usize, usize),
-        (height, width): (usize, usize),
-    ) -> Vec<f32> {
+    /// Writes a rectangle of a frame to `values`, `[height, width, 3]` in -1..=1, in the reference's
+    /// arithmetic (`VaeImageProcessor`): divided by 255, doubled, less 1.
+    ///
+    /// # Panics
+    /// If the rectangle is not within the frame.
+    pub fn fill(&self, rectangle: Rectangle, values: &mut [f32]) {
+        let Rectangle { frame, top, left, height, width } = rectangle;
         let rows = self.frames[frame].chunks_exact(3 * self.width).skip(top).take(height);
-        let bytes = rows.flat_map(|row| &row[3 * left..3 * (left + width)]);
-        bytes.map(|&byte| 2.0 * (f32::from(byte) / 255.0) - 1.0).collect()
+        for (row, line) in rows.zip(values.chunks_exact_mut(3 * width)) {
+            for (value, &byte) in line.iter_mut().zip(&row[3 * left..][..3 * width]) {
+                *value = 2.0 * (f32::from(byte) / 255.0) - 1.0;
+            }
+        }
     }
 
     /// A digest of all of them, in hexadecimal.
@@ -101,12 +104,12 @@ mod tests {
         let frame: Vec<u8> = (0..2 * 3 * 3).map(|n| n * 15).collect();
         let pixels = Pixels::new(2, 3, vec![frame.into()]).unwrap();
         assert_eq!(pixels.count(), 1);
-        let cut = pixels.rectangle(0, (1, 1), (1, 2));
+        let mut cut = [0.0; 6];
+        pixels.fill(Rectangle { frame: 0, top: 1, left: 1, height: 1, width: 2 }, &mut cut);
         let expected =
             [12.0_f32, 13.0, 14.0, 15.0, 16.0, 17.0].map(|n| 2.0 * (n * 15.0 / 255.0) - 1.0);
         assert_eq!(cut, expected);
-        assert_eq!(cut[5], 1.0);
-        assert_eq!(pixels.rectangle(0, (0, 0), (1, 1))[0], -1.0);
+        assert_eq!(cut[5], 1.0, "the last byte is 255");
     }
 
     #[test]

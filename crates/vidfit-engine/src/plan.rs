@@ -3,10 +3,10 @@
 use crate::checkpoint::Checkpoint;
 use crate::digest::Digest;
 use crate::error::EngineError;
+use crate::pipeline::{self, Origin, Outputs, Reached};
 use crate::request::Job;
 use crate::schedule::Schedule;
 use crate::state::RunState;
-use crate::text_to_video::{self, Outputs};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use vidfit_cogvideox::vae::Piece;
@@ -15,8 +15,19 @@ use vidfit_tensor::{
     solve,
 };
 
-/// The phases of a job, in order.
-pub const PHASES: [&str; 3] = ["text", "denoise", "decode"];
+/// The phases of jobs, in order. `encode` is that of jobs with pixels to start from: see
+/// [`Job::phases`].
+pub const PHASES: [&str; 4] = ["text", "encode", "denoise", "decode"];
+
+/// Those of jobs that start from text alone.
+const PHASES_OF_TEXT: [&str; 3] = ["text", "denoise", "decode"];
+
+impl Job {
+    /// The job's phases, in order.
+    pub fn phases(&self) -> &'static [&'static str] {
+        if self.given_frames > 0 { &PHASES } else { &PHASES_OF_TEXT }
+    }
+}
 
 /// Where every tensor of a job will be, and how much there is to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,7 +43,7 @@ pub struct Plan {
 /// The work of one phase.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PhaseWork {
-    /// `text`, `denoise` or `decode`.
+    /// One of [`PHASES`].
     pub name: String,
     /// Multiplications and additions.
     pub flops: f64,
@@ -81,14 +92,15 @@ impl Plan {
         let monitor: &dyn Monitor = &Unwatched;
         let context = Context::new(&device, &arena, monitor);
         let mut outputs = Counting { device: &device, marks: Vec::new() };
-        text_to_video::run(&context, checkpoint, job, schedule, state, &mut outputs)?;
+        let origin = Origin { state, pixels: None };
+        pipeline::run(&context, checkpoint, job, schedule, origin, &mut outputs)?;
         outputs.marks.push(device.tally());
 
         let mut phases = Vec::new();
         let mut before = Tally::default();
-        for (name, after) in PHASES.into_iter().zip(outputs.marks) {
+        for (name, after) in job.phases().iter().zip(outputs.marks) {
             phases.push(PhaseWork {
-                name: name.to_owned(),
+                name: (*name).to_owned(),
                 flops: after.flops - before.flops,
                 units: after.units - before.units,
                 seconds: after.seconds - before.seconds,
@@ -147,14 +159,23 @@ impl Outputs for Counting<'_> {
         Ok(())
     }
 
-    fn step_done(
+    fn encoded(&mut self, _: &Context<'_>) -> Result<(), Error> {
+        self.marks.push(self.device.tally());
+        Ok(())
+    }
+
+    fn begun(
         &mut self,
         cx: &Context<'_>,
-        _: usize,
-        latents: &Tensor,
-        previous: Option<&Tensor>,
+        reached: &Reached<'_>,
+        image: Option<&Tensor>,
     ) -> Result<(), Error> {
-        let mut kept = std::iter::once(latents).chain(previous);
+        cx.device.download(reached.latents, &mut [])?;
+        image.map_or(Ok(()), |image| cx.device.download(&image.slice(0..1), &mut []))
+    }
+
+    fn step_done(&mut self, cx: &Context<'_>, reached: &Reached<'_>) -> Result<(), Error> {
+        let mut kept = std::iter::once(reached.latents).chain(reached.previous);
         kept.try_for_each(|tensor| cx.device.download(tensor, &mut []))
     }
 

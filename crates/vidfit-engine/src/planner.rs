@@ -4,8 +4,8 @@
 //! one another in one arena, so each is searched by itself and the whole is then planned once more
 //! and held to the budget.
 //!
-//! - [`target`]: what is planned for. `trial`: one phase, run dry. `search`: the choices. `decide`:
-//!   whether it fits, and how.
+//! - [`target`]: what is planned for. `trial`: one phase, run dry. `search`: the choices. `ways`:
+//!   with tiles or without. `decide`: whether it fits, and how.
 //! - [`report`]: the answer, as people and programs read it. [`saved`]: the answer in a file, to be
 //!   executed exactly. [`measured`]: the answer beside what was. [`ladder`]: what would fit instead.
 
@@ -17,6 +17,7 @@ pub mod saved;
 mod search;
 pub mod target;
 mod trial;
+mod ways;
 
 pub use decide::{Planned, Refused, Rejected, plan, plan_least, replan};
 pub use ladder::{Alternative, Ask, Step, fit, nearest};
@@ -24,3 +25,4 @@ pub use measured::RunReport;
 pub use report::PlanReport;
 pub use saved::SavedPlan;
 pub use target::{Certainty, Offload, Target};
+pub(crate) use ways::without_tiles;

@@ -17,7 +17,7 @@ pub enum Progress {
     },
     /// A phase has begun.
     PhaseBegan {
-        /// `text`, `denoise` or `decode`.
+        /// `text`, `encode`, `denoise` or `decode`.
         phase: &'static str,
         /// Steps of it that are worth naming, or none.
         steps: Option<usize>,

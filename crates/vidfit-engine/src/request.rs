@@ -11,7 +11,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::EngineError;
 use serde::{Deserialize, Serialize};
 use vidfit_cogvideox::guidance::{Guidance, GuidanceCurve};
-use vidfit_cogvideox::positions::Grid;
+use vidfit_cogvideox::positions::{Grid, PositionError};
 use vidfit_cogvideox::scheduler::{AddNoise, SchedulerConfig, SchedulerKind, Step, TimestepRule};
 use vidfit_cogvideox::vae::Tiling;
 use vidfit_tensor::DType;
@@ -172,7 +172,19 @@ impl Job {
         let Some(grid) = config.grid(latent_frames, latent_height, latent_width) else {
             return refuse(format!("{width}×{height} pixels are not whole patches"));
         };
-        config.check_grid(grid).map_err(refused)?;
+        match config.check_grid(grid) {
+            Err(PositionError::OtherThanLearned { rows, cols, .. }) => {
+                let unit = checkpoint.size_unit();
+                return refuse(format!(
+                    "{} makes videos of {}×{} pixels alone, not of {width}×{height}: it has \
+                     learned positions for no other size",
+                    checkpoint.variant,
+                    cols * unit,
+                    rows * unit
+                ));
+            }
+            other => other.map_err(refused)?,
+        }
         if config.use_learned_positional_embeddings && !config.has_learned_positions(grid) {
             warnings.push(format!(
                 "{} has learned positions for {} frames alone; for {frames}, computed ones take \
@@ -197,24 +209,11 @@ impl Job {
             .map(|(name, text)| prompt::tokenize(checkpoint, name, text, &mut warnings))
             .collect::<Result<_, _>>()?;
 
-        let mut scheduler: SchedulerConfig = checkpoint.scheduler.clone();
-        scheduler.kind = request.scheduler.unwrap_or(scheduler.kind);
-        scheduler.timestep_rule = request.timestep_rule;
-        let steps = scheduler.steps(request.steps).map_err(refused)?;
-        let (steps, given_frames) = match request.start {
-            Start::Text => (steps, 0),
-            Start::Image => (steps, 1),
-            Start::Video { strength } => {
-                let skipped = SchedulerConfig::skipped_steps(request.steps, strength);
-                let skipped = skipped.map_err(refused)?;
-                (scheduler.steps_without(request.steps, skipped).map_err(refused)?, frames)
-            }
-        };
-        let noising = match (request.start, steps.first()) {
-            (Start::Video { .. }, Some(first)) => {
-                Some(scheduler.noise_table().add_noise(first.timestep))
-            }
-            _ => None,
+        let (steps, noising) = steps(checkpoint, request)?;
+        let given_frames = match request.start {
+            Start::Text => 0,
+            Start::Image => 1,
+            Start::Video { .. } => frames,
         };
 
         let job = Job {
@@ -246,8 +245,7 @@ impl Job {
                 job.frames
             ));
         }
-        let [tiles, encode_tiles] =
-            [tiles(checkpoint, request)?, encode_tiles(checkpoint, request)?];
+        let tiles = tiles(checkpoint, request)?;
         let named = [
             request.tile_height,
             request.tile_width,
@@ -259,7 +257,7 @@ impl Job {
         }
         Ok((
             match request.tiling {
-                TilingChoice::On => job.with_tiles(tiles).with_encode_tiles(encode_tiles),
+                TilingChoice::On => job.with_tiles(tiles),
                 TilingChoice::Auto | TilingChoice::Off => job,
             },
             warnings,
@@ -281,6 +279,15 @@ impl Job {
         }
     }
 
+    /// The frames that were asked for: not those that come out, where a video is started from whose
+    /// length does not come out as it went in.
+    pub fn asked_frames(&self) -> usize {
+        match self.start {
+            Start::Video { .. } => self.given_frames,
+            Start::Text | Start::Image => self.frames,
+        }
+    }
+
     /// Values of the latents.
     pub fn latent_elements(&self) -> usize {
         self.latent_frames * self.channels * self.latent_height * self.latent_width
@@ -294,48 +301,66 @@ impl Job {
         (tensors * inner_dim) as u64 * rows as u64 * self.dtype.bytes()
     }
 
-    /// The same job, decoded in tiles.
-    pub fn with_tiles(self, tiles: Tiling) -> Job {
-        Job { tiling: Some(tiles), ..self }
-    }
-
-    /// The same job, encoded in tiles, if there is anything to encode.
-    pub fn with_encode_tiles(self, tiles: Tiling) -> Job {
-        Job { encode_tiling: (self.given_frames > 0).then_some(tiles), ..self }
+    /// The same job, decoded in tiles, and encoded in tiles if there is anything to encode.
+    pub fn with_tiles(self, tiles: Tiles) -> Job {
+        let encode_tiling = (self.given_frames > 0).then_some(tiles.encode);
+        Job { tiling: Some(tiles.decode), encode_tiling, ..self }
     }
 }
 
-/// The tiles to decode in that a request asks for, or the reference's.
-///
-/// # Errors
-/// [`EngineError::Request`] if their pieces would not meet.
-pub fn tiles(checkpoint: &Checkpoint, request: &Request) -> Result<Tiling, EngineError> {
-    asked_tiles(checkpoint, request.tile_height, request.tile_width)
-}
-
-/// The tiles to encode in that a request asks for, or the reference's.
-///
-/// # Errors
-/// [`EngineError::Request`] if their pieces would not meet.
-pub fn encode_tiles(checkpoint: &Checkpoint, request: &Request) -> Result<Tiling, EngineError> {
-    asked_tiles(checkpoint, request.encode_tile_height, request.encode_tile_width)
-}
-
-fn asked_tiles(
+/// The steps of the scheduler that are done, and how a video is noised to where they begin.
+fn steps(
     checkpoint: &Checkpoint,
-    height: Option<usize>,
-    width: Option<usize>,
-) -> Result<Tiling, EngineError> {
+    request: &Request,
+) -> Result<(Vec<Step>, Option<AddNoise>), EngineError> {
+    let mut scheduler: SchedulerConfig = checkpoint.scheduler.clone();
+    scheduler.kind = request.scheduler.unwrap_or(scheduler.kind);
+    scheduler.timestep_rule = request.timestep_rule;
+    let steps = scheduler.steps(request.steps).map_err(refused)?;
+    let Start::Video { strength } = request.start else { return Ok((steps, None)) };
+    let skipped = SchedulerConfig::skipped_steps(request.steps, strength).map_err(refused)?;
+    let steps = scheduler.steps_without(request.steps, skipped).map_err(refused)?;
+    let noising = steps.first().map(|first| scheduler.noise_table().add_noise(first.timestep));
+    Ok((steps, noising))
+}
+
+/// The tiles of both directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tiles {
+    /// To encode in.
+    pub encode: Tiling,
+    /// To decode in.
+    pub decode: Tiling,
+}
+
+impl Tiles {
+    /// The same tiles both ways.
+    pub fn both(tiling: Tiling) -> Tiles {
+        Tiles { encode: tiling, decode: tiling }
+    }
+}
+
+/// The tiles that a request asks for, or the reference's.
+///
+/// # Errors
+/// [`EngineError::Request`] if their pieces would not meet.
+pub fn tiles(checkpoint: &Checkpoint, request: &Request) -> Result<Tiles, EngineError> {
     let vae = &checkpoint.vae.config;
     let reference = Tiling::reference(vae);
-    let tiling = Tiling {
-        height: height.unwrap_or(reference.height),
-        width: width.unwrap_or(reference.width),
+    let asked = |height: Option<usize>, width: Option<usize>| {
+        let tiling = Tiling {
+            height: height.unwrap_or(reference.height),
+            width: width.unwrap_or(reference.width),
+        };
+        match tiling.problem(vae) {
+            Some(problem) => refuse(problem),
+            None => Ok(tiling),
+        }
     };
-    match tiling.problem(vae) {
-        Some(problem) => refuse(problem),
-        None => Ok(tiling),
-    }
+    Ok(Tiles {
+        encode: asked(request.encode_tile_height, request.encode_tile_width)?,
+        decode: asked(request.tile_height, request.tile_width)?,
+    })
 }
 
 fn refuse<T>(why: String) -> Result<T, EngineError> {

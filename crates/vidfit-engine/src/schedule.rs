@@ -4,7 +4,7 @@
 use crate::placement::Streaming;
 use serde::{Deserialize, Serialize};
 use vidfit_cogvideox::transformer::TransformerSchedule;
-use vidfit_cogvideox::vae::DecodeSchedule;
+use vidfit_cogvideox::vae::{DecodeSchedule, EncodeSchedule};
 use vidfit_tensor::Profile;
 
 /// More tokens than any job has.
@@ -24,6 +24,10 @@ pub struct Schedule {
     pub denoise: Streaming,
     /// How the transformer's work is cut up.
     pub transformer: TransformerSchedule,
+    /// The encoder's weights.
+    pub encode: Streaming,
+    /// What the encoder keeps in host memory.
+    pub encoder: EncodeSchedule,
     /// The decoder's weights.
     pub decode: Streaming,
     /// What the decoder keeps in host memory.
@@ -40,6 +44,8 @@ impl Schedule {
             conditioning: Streaming::through(1),
             denoise: Streaming::RESIDENT,
             transformer: TransformerSchedule::default(),
+            encode: Streaming::RESIDENT,
+            encoder: EncodeSchedule::default(),
             decode: Streaming::RESIDENT,
             decoder: DecodeSchedule::default(),
             keeps_components: false,
@@ -65,16 +71,21 @@ impl Schedule {
         if head_groups == 0 || !heads.is_multiple_of(head_groups) {
             return Some(format!("{heads} heads in {head_groups} groups"));
         }
-        let phases = [self.text, self.conditioning, self.denoise, self.decode];
+        let phases = [self.text, self.encode, self.conditioning, self.denoise, self.decode];
         let slots = phases.iter().map(|phase| phase.slots).find(|n| !(1..=MOST_SLOTS).contains(n));
         slots.map(|slots| format!("{slots} slots"))
     }
 
-    /// This schedule with what `least` does in the decode phase, and with what it does before.
-    pub(crate) fn with_less(&self, least: &Schedule) -> [Schedule; 2] {
+    /// This schedule with what `least` does in the decode phase, with what it does before, and, for
+    /// a job that `encodes`, with what it does in that phase.
+    pub(crate) fn with_less(&self, least: &Schedule, encodes: bool) -> Vec<Schedule> {
         let decode_less = Schedule { decode: least.decode, decoder: least.decoder, ..*self };
         let before_less = Schedule { decode: self.decode, decoder: self.decoder, ..*least };
-        [decode_less, before_less]
+        let mut all = vec![decode_less, before_less];
+        if encodes {
+            all.push(Schedule { encode: least.encode, encoder: least.encoder, ..*self });
+        }
+        all
     }
 
     /// What a device can do without having searched: [`Schedule::in_place`] or

@@ -121,6 +121,7 @@ fn check(name: &str, dtype: DType, tiling: TilingChoice) {
         keep_tensors: false,
         capacity_bytes: prepared.plan.device_bytes(),
         poison: false,
+        pixels: None,
         state: None,
         replan: None,
     };

@@ -16,7 +16,7 @@ use vidfit_engine::checkpoint::{Checkpoint, Component, ModelConfig, Variant};
 use vidfit_engine::generate::Prepared;
 use vidfit_engine::placement::{Rung, Streaming, ladder};
 use vidfit_engine::planner::{Offload, plan, plan_least};
-use vidfit_engine::request::{Job, Request, TilingChoice};
+use vidfit_engine::request::{Job, Request, Tiles, TilingChoice};
 use vidfit_engine::schedule::Schedule;
 use vidfit_tensor::DType;
 
@@ -35,7 +35,7 @@ const STRATEGIES: [Offload; 9] = [
 
 /// Plans `job` with a strategy for a card with room for everything.
 fn planned(checkpoint: &Checkpoint, job: &Job, offload: Offload, threads: usize) -> Prepared {
-    let whole = (TilingChoice::Off, Tiling { height: 0, width: 0 });
+    let whole = (TilingChoice::Off, Tiles::both(Tiling { height: 0, width: 0 }));
     let planned = plan(checkpoint, job, whole, offload, &target(1 << 40, threads)).unwrap();
     Prepared::new(planned.unwrap_or_else(|_| panic!("{offload} does not fit a large card")), vec![])
 }
@@ -54,7 +54,7 @@ fn every_strategy_gives_the_same_bits(case: &str) {
     let case = Case::named(case);
     let checkpoint = case.open();
     for dtype in [DType::F32, DType::BF16, DType::F16] {
-        // Two chunks of the decoder, so that caches live from one to the next.
+        // Two chunks of decoder and encoder, so that caches live from one to the next.
         let request = Request {
             frames: Some(17),
             height: Some(16),
@@ -92,6 +92,16 @@ fn every_strategy_gives_the_same_bits_with_1_5() {
     every_strategy_gives_the_same_bits("1.5-dpm");
 }
 
+#[test]
+fn every_strategy_gives_the_same_bits_from_an_image() {
+    every_strategy_gives_the_same_bits("1.5-i2v-dpm");
+}
+
+#[test]
+fn every_strategy_gives_the_same_bits_from_a_video() {
+    every_strategy_gives_the_same_bits("5b-v2v-dpm");
+}
+
 /// Schedules that stream: everything through one slot, through two, and all but a tenth through two,
 /// with all, half and none of the decoder's caches in host memory.
 fn streaming(checkpoint: &Checkpoint, dtype: DType) -> [Schedule; 3] {
@@ -110,7 +120,7 @@ fn streaming(checkpoint: &Checkpoint, dtype: DType) -> [Schedule; 3] {
             transformer: TransformerSchedule { rows: 128, head_groups: 2 },
             decode: streaming(weights[2], true),
             decoder: DecodeSchedule { paged_caches },
-            keeps_components: false,
+            ..Schedule::resident()
         }
     };
     [of(1, 0, caches), of(2, 0, caches / 2), of(2, 10, 0)]

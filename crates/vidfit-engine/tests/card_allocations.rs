@@ -149,7 +149,7 @@ fn check(dtype: DType, slots: usize, paged_caches: usize, keeps_converted: bool)
         transformer: TransformerSchedule::default(),
         decode: streaming,
         decoder: DecodeSchedule { paged_caches },
-        keeps_components: false,
+        ..Schedule::resident()
     };
     let prepared = with_schedule(&checkpoint, &job, schedule, 2);
     let config = config(prepared.plan.device_bytes(), 2, 0);
@@ -166,6 +166,7 @@ fn check(dtype: DType, slots: usize, paged_caches: usize, keeps_converted: bool)
         keep_tensors: false,
         capacity_bytes: prepared.plan.device_bytes(),
         poison: false,
+        pixels: None,
         state: None,
         replan: None,
     };

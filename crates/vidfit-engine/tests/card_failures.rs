@@ -225,6 +225,7 @@ fn interrupt(bed: &Bed, prepared: &Prepared, sim: &Arc<SimDevice>, news: usize) 
         keep_tensors: true,
         capacity_bytes: u64::MAX,
         poison: true,
+        pixels: None,
         state: None,
         replan: None,
     };

@@ -10,21 +10,21 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::card::{
-    Bits, Draw, Extra, assert_as_planned, assert_copied_as_planned, card, heavy, profile, run,
-    target, weight_bytes,
+    Bits, Draw, Extra, assert_as_planned, assert_copied_as_planned, card, encoder_bytes, heavy,
+    profile, run, target, weight_bytes,
 };
 use support::sparse::copy_without_weights;
 use support::{Case, fixtures};
 use vidfit_cogvideox::scheduler::SchedulerKind;
 use vidfit_cogvideox::transformer::TransformerSchedule;
-use vidfit_cogvideox::vae::{DecodeSchedule, Tiling};
+use vidfit_cogvideox::vae::{DecodeSchedule, EncodeSchedule, Tiling};
 use vidfit_engine::EngineError;
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::Prepared;
 use vidfit_engine::placement::Streaming;
 use vidfit_engine::plan::Plan;
-use vidfit_engine::planner::{Offload, plan, plan_least};
-use vidfit_engine::request::{Job, Request, TilingChoice};
+use vidfit_engine::planner::{Offload, plan_least, replan};
+use vidfit_engine::request::{FrameCounts, Job, Request, Start, TilingChoice};
 use vidfit_engine::schedule::Schedule;
 use vidfit_tensor::DType;
 
@@ -32,11 +32,12 @@ use vidfit_tensor::DType;
 const CONFIGURATIONS: usize = 20;
 /// Set to another number, this draws other configurations.
 const SEED: &str = "VIDFIT_TEST_SEED";
-const MODELS: [&str; 4] = ["2b-ddim", "5b-dpm", "1.5-dpm", "heavy"];
+const MODELS: [&str; 6] = ["2b-ddim", "5b-dpm", "1.5-dpm", "heavy", "5b-i2v-dpm", "1.5-i2v-dpm"];
 
 /// What is to be planned.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Asked {
+    start: Start,
     frames: usize,
     height: usize,
     width: usize,
@@ -45,6 +46,7 @@ struct Asked {
     guidance: f64,
     dtype: DType,
     tile: Option<(usize, usize)>,
+    encode_tile: Option<(usize, usize)>,
     threads: usize,
     how: How,
 }
@@ -55,14 +57,15 @@ enum How {
     /// As the planner finds, within a budget: this share of the way from the least that the
     /// strategy can do with to all that it can use.
     Searched { offload: Offload, share: f64 },
-    /// As drawn: shares of the weights that stay, in text, denoise and decode, and the rest.
+    /// As drawn: shares of the weights that stay, in text, denoise, decode and encode, and the rest.
     Drawn {
-        stays: [f64; 3],
-        slots: [usize; 4],
-        keeps_converted: [bool; 3],
+        stays: [f64; 4],
+        slots: [usize; 5],
+        keeps_converted: [bool; 4],
         rows: usize,
         head_groups: usize,
         paged_caches: f64,
+        paged_encoder_caches: f64,
         keeps_components: bool,
     },
 }
@@ -107,24 +110,42 @@ fn draw(draw: &mut Draw, model: &str, checkpoint: &Checkpoint) -> Asked {
             share: draw.part(),
         },
         _ => How::Drawn {
-            stays: [(); 3].map(|()| draw.part()),
-            slots: [(); 4].map(|()| 1 + draw.below(4)),
-            keeps_converted: [(); 3].map(|()| draw.once_in(2)),
+            stays: [(); 4].map(|()| draw.part()),
+            slots: [(); 5].map(|()| 1 + draw.below(4)),
+            keeps_converted: [(); 4].map(|()| draw.once_in(2)),
             rows: draw.of(&[1, 17, 100, 256, 2048]),
             head_groups: draw.of(&[1, 2]),
             paged_caches: draw.part(),
+            paged_encoder_caches: draw.part(),
             keeps_components: draw.once_in(5),
         },
     };
+    let start = match checkpoint.variant.needs_image() {
+        true => Start::Image,
+        false if draw.once_in(3) => Start::Video { strength: draw.of(&[1.0, 0.8]) },
+        false => Start::Text,
+    };
+    let counts = FrameCounts::of(checkpoint, start);
+    let config = &checkpoint.transformer.config;
+    // Learned positions are for one size.
+    let (height, width) = match config.use_learned_positional_embeddings {
+        true => (8 * config.sample_height, 8 * config.sample_width),
+        false => {
+            let most = if is_heavy { 2 } else { 4 };
+            (16 * (1 + draw.below(most)), 16 * (1 + draw.below(most)))
+        }
+    };
     Asked {
-        frames: 1 + 8 * draw.below(if is_heavy { 3 } else { 5 }),
-        height: 16 * (1 + draw.below(if is_heavy { 2 } else { 4 })),
-        width: 16 * (1 + draw.below(if is_heavy { 2 } else { 4 })),
-        steps: 1 + draw.below(5),
+        start,
+        frames: counts.nth(draw.below(if is_heavy { 3 } else { 5 })),
+        height,
+        width,
+        steps: 2 + draw.below(4),
         uses_dpm: draw.once_in(2),
         guidance: draw.of(&[1.0, 6.0, 6.0]),
         dtype: draw.of(&[DType::F32, DType::BF16, DType::F16]),
         tile: if draw.once_in(3) { Some(draw.of(&tiles)) } else { None },
+        encode_tile: if draw.once_in(3) { Some(draw.of(&tiles)) } else { None },
         threads: 1 + draw.below(3),
         how,
     }
@@ -133,6 +154,7 @@ fn draw(draw: &mut Draw, model: &str, checkpoint: &Checkpoint) -> Asked {
 impl Asked {
     fn job(&self, checkpoint: &Checkpoint) -> Job {
         let request = Request {
+            start: self.start,
             frames: Some(self.frames),
             height: Some(self.height),
             width: Some(self.width),
@@ -144,8 +166,11 @@ impl Asked {
             ..Request::new("A panda plays the guitar in a forest of bamboo.")
         };
         let (job, _) = Job::new(checkpoint, &request).unwrap();
-        let tiling = self.tile.map(|(height, width)| Tiling { height, width });
-        Job { tiling, ..job }
+        let tiling =
+            |tile: Option<(usize, usize)>| tile.map(|(height, width)| Tiling { height, width });
+        // Each direction by itself, as where the planner decides.
+        let encode_tiling = tiling(self.encode_tile).filter(|_| job.given_frames > 0);
+        Job { tiling: tiling(self.tile), encode_tiling, ..job }
     }
 
     fn plan(&self, checkpoint: &Checkpoint) -> Answer {
@@ -162,19 +187,15 @@ impl Asked {
     }
 
     fn search(&self, checkpoint: &Checkpoint, job: &Job, offload: Offload, share: f64) -> Answer {
-        let way = match job.tiling {
-            Some(tiles) => (TilingChoice::On, tiles),
-            None => (TilingChoice::Off, Tiling { height: 0, width: 0 }),
-        };
         let large = target(1 << 40, self.threads);
         let least = plan_least(checkpoint, job, offload, &large).unwrap().plan.device_bytes();
-        let Ok(most) = plan(checkpoint, job, way, offload, &large).unwrap() else {
+        let Ok(most) = replan(checkpoint, job, offload, &large, None).unwrap() else {
             panic!("{self:?} does not fit a large card");
         };
         let most = most.plan.device_bytes().max(least);
         let budget_bytes = least + ((most - least) as f64 * share) as u64;
         let target = target(budget_bytes, self.threads);
-        match plan(checkpoint, job, way, offload, &target).unwrap() {
+        match replan(checkpoint, job, offload, &target, None).unwrap() {
             Ok(planned) => Answer { schedule: planned.schedule, plan: planned.plan, budget_bytes },
             Err(refused) => panic!(
                 "{self:?} does not fit {budget_bytes} bytes, and its least are {least}: {}",
@@ -191,25 +212,32 @@ impl Asked {
             rows,
             head_groups,
             paged_caches,
+            paged_encoder_caches,
             keeps_components,
         } = self.how
         else {
             panic!("{self:?} is to be searched for");
         };
-        let weights = weight_bytes(checkpoint, self.dtype);
+        let [text, denoise, decode] = weight_bytes(checkpoint, self.dtype);
+        let weights = [text, denoise, decode, encoder_bytes(checkpoint, self.dtype)];
         let streaming = |phase: usize| Streaming {
             resident_bytes: (weights[phase] as f64 * stays[phase]) as u64,
             slots: slots[phase],
             keeps_converted: keeps_converted[phase],
         };
-        let caches = checkpoint.vae.config.decoder_caches();
+        let config = &checkpoint.vae.config;
+        let of = |caches: usize, share: f64| (caches as f64 * share) as usize;
         Schedule {
             text: streaming(0),
-            conditioning: Streaming::through(slots[3]),
+            conditioning: Streaming::through(slots[4]),
             denoise: streaming(1),
             transformer: TransformerSchedule { rows, head_groups },
             decode: streaming(2),
-            decoder: DecodeSchedule { paged_caches: (caches as f64 * paged_caches) as usize },
+            decoder: DecodeSchedule { paged_caches: of(config.decoder_caches(), paged_caches) },
+            encode: streaming(3),
+            encoder: EncodeSchedule {
+                paged_caches: of(config.encoder_caches(), paged_encoder_caches),
+            },
             keeps_components,
         }
     }
@@ -306,6 +334,16 @@ fn random_jobs_of_5b_take_what_was_planned() {
 #[test]
 fn random_jobs_of_1_5_take_what_was_planned() {
     random_jobs_take_what_was_planned(MODELS[2]);
+}
+
+#[test]
+fn random_jobs_of_5b_i2v_take_what_was_planned() {
+    random_jobs_take_what_was_planned(MODELS[4]);
+}
+
+#[test]
+fn random_jobs_of_1_5_i2v_take_what_was_planned() {
+    random_jobs_take_what_was_planned(MODELS[5]);
 }
 
 #[test]

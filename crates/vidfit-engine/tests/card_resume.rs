@@ -15,8 +15,9 @@ use vidfit_cpu::{CpuDevice, Direction, Faults, SimDevice};
 use vidfit_engine::EngineError;
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::{self, RunOptions};
+use vidfit_engine::pixels::Pixels;
 use vidfit_engine::progress::{Listener, Progress};
-use vidfit_engine::request::{Job, Request};
+use vidfit_engine::request::{Job, Request, Start, tiles};
 use vidfit_engine::schedule::Schedule;
 use vidfit_engine::state::RunState;
 use vidfit_tensor::{DType, Device};
@@ -46,6 +47,7 @@ fn stopped(
             assert_eq!((sim.held_bytes(), sim.violations()), (0, vec![]), "{words}");
             let EngineError::Stopped { state, .. } = error else { unreachable!() };
             let said = match &state {
+                Some(state) if state.steps_done == 0 => "before the first step is not lost".into(),
                 Some(state) => format!("The first {} steps are not lost", state.steps_done),
                 None => "Nothing was lost".into(),
             };
@@ -79,6 +81,7 @@ fn on_cpu(bed: &Bed, state: &RunState) -> Bits {
         keep_tensors: true,
         capacity_bytes: prepared.plan.device_bytes(),
         poison: true,
+        pixels: None,
         state: Some(state),
         replan: None,
     };
@@ -95,11 +98,13 @@ fn on_card(bed: &Bed, state: &RunState, schedule: Schedule) -> Bits {
     Bits::of(&generated)
 }
 
-fn beds() -> [Bed; 3] {
+fn beds() -> [Bed; 5] {
     [
         Bed::new("2b-ddim", SchedulerKind::Ddim, DType::F32),
         Bed::new("5b-dpm", SchedulerKind::Dpm, DType::F32),
         Bed::new("1.5-dpm", SchedulerKind::Dpm, DType::BF16),
+        Bed::new("1.5-i2v-dpm", SchedulerKind::Dpm, DType::F16),
+        Bed::new("5b-v2v-dpm", SchedulerKind::Dpm, DType::BF16),
     ]
 }
 
@@ -108,12 +113,13 @@ fn a_run_goes_on_after_any_step_to_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
     for bed in beds() {
         let steps = bed.job.steps.len();
-        for done in 1..=steps {
+        for done in 0..=steps {
             let name =
                 format!("{} {}, after {done} of {steps} steps", bed.job.model, bed.job.dtype);
-            let state = match done == steps {
-                true => stopped(&bed, begins("decode")),
-                false => stopped(&bed, has_done(done)),
+            let state = match done {
+                0 => stopped(&bed, begins("denoise")),
+                _ if done == steps => stopped(&bed, begins("decode")),
+                _ => stopped(&bed, has_done(done)),
             };
             let state = state.unwrap_or_else(|| panic!("{name}: no state"));
             assert_eq!(state.steps_done, done, "{name}");
@@ -128,12 +134,32 @@ fn a_run_goes_on_after_any_step_to_the_same_bits() {
     }
 }
 
+/// Before the phases of text and pixels are over, there is nothing to go on from; after them, they
+/// need not be done again.
 #[test]
-fn a_failure_before_the_first_step_loses_nothing() {
-    let bed = Bed::new("5b-dpm", SchedulerKind::Dpm, DType::F16);
-    for phase in ["text", "denoise"] {
+fn a_failure_before_denoising_begins_leaves_nothing() {
+    let bed = Bed::new("5b-v2v-dpm", SchedulerKind::Dpm, DType::F16);
+    for phase in ["text", "encode"] {
         assert!(stopped(&bed, begins(phase)).is_none(), "{phase}");
     }
+    let state = stopped(&bed, begins("denoise")).unwrap();
+    let plan = &bed.plan(Schedule::resident(), Some(&state), &profile(1)).plan;
+    for phase in &plan.phases[..2] {
+        assert_eq!((phase.flops, phase.units), (0.0, 0), "{} is done again", phase.name);
+    }
+}
+
+#[test]
+fn a_run_does_not_go_on_with_other_pixels() {
+    let bed = Bed::new("5b-v2v-dpm", SchedulerKind::Dpm, DType::F32);
+    let state = stopped(&bed, has_done(1)).unwrap();
+    let pixels = support::pixels_for(&bed.job).unwrap();
+    assert!(state.check_pixels(None).is_ok());
+    assert!(state.check_pixels(Some(&pixels)).is_ok());
+    let (height, width) = (bed.job.height, bed.job.width);
+    let black = vec![vec![0; height * width * 3].into(); pixels.count()];
+    let error = state.check_pixels(Some(&Pixels::new(height, width, black).unwrap()));
+    assert!(error.unwrap_err().to_string().contains("another image or video"));
 }
 
 /// What reading `path` as a state of `job` is answered with.
@@ -170,18 +196,28 @@ fn a_state_of_another_job_is_refused() {
         assert!(words.contains("it belongs to another video"), "another {what}: {words}");
         assert!(words.contains(&path.display().to_string()), "another {what}: {words}");
     }
+    let folder = tempfile::tempdir().unwrap();
+    let video = Bed::new("5b-v2v-dpm", SchedulerKind::Dpm, DType::F32);
+    let its_path = folder.path().join("state.safetensors");
+    stopped(&video, has_done(2)).unwrap().save(&its_path).unwrap();
+    for start in [Start::Text, Start::Video { strength: 0.6 }] {
+        let (other, _) =
+            Job::new(&video.checkpoint, &Request { start, ..video.request.clone() }).unwrap();
+        let words = answer(&video, &other, &its_path);
+        assert!(words.contains("it belongs to another video"), "{start:?}: {words}");
+    }
     let other: Checkpoint = support::Case::named("2b-dpm-negative").open();
     let (job, _) = Job::new(&other, &bed.request).unwrap();
     let words = answer(&bed, &job, &path);
     assert!(words.contains("it belongs to another video"), "another model: {words}");
     // Tiles do not matter: a decode can be repeated with others.
-    let tiles = vidfit_cogvideox::vae::Tiling::reference(&bed.checkpoint.vae.config);
+    let tiles = tiles(&bed.checkpoint, &bed.request).unwrap();
     assert!(RunState::load(&path, &bed.job.clone().with_tiles(tiles), bed.embeds()).is_ok());
 }
 
 #[test]
 fn a_damaged_state_is_refused() {
-    let bed = Bed::new("5b-dpm", SchedulerKind::Dpm, DType::F32);
+    let bed = Bed::new("1.5-i2v-dpm", SchedulerKind::Dpm, DType::F32);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.safetensors");
     let state = stopped(&bed, has_done(2)).unwrap();
@@ -195,12 +231,18 @@ fn a_damaged_state_is_refused() {
         assert!(words.contains(&path.display().to_string()), "{length} bytes: {words}");
     }
     type Damage = fn(&mut RunState);
-    let damages: [(&str, Damage); 5] = [
+    let damages: [(&str, Damage); 11] = [
         ("embeddings", |s| s.embeds.truncate(s.embeds.len() - 1)),
         ("latents", |s| s.latents.truncate(s.latents.len() - 1)),
         ("last estimate", |s| s.previous.truncate(s.previous.len() - 1)),
         ("no last estimate", |s| s.previous.clear()),
         ("steps", |s| s.steps_done = 5),
+        ("no steps, but an estimate", |s| s.steps_done = 0),
+        ("image", |s| s.image.truncate(s.image.len() - 1)),
+        ("no image", |s| s.image.clear()),
+        ("no pixels", |s| s.pixels.clear()),
+        ("generator", |s| s.generator.words.truncate(600)),
+        ("generator's place", |s| s.generator.used = 1000),
     ];
     for (what, damage) in damages {
         let mut damaged = state.clone();

@@ -7,7 +7,7 @@ use std::time::Instant;
 use vidfit_engine::catalogue;
 use vidfit_engine::checkpoint::{Checkpoint, Variant};
 use vidfit_engine::planner::{Ask, Offload, PlanReport, Planned, Target, plan_least};
-use vidfit_engine::request::{Job, Request, TilingChoice, tiles};
+use vidfit_engine::request::{Job, Request, Start, TilingChoice, tiles};
 
 const GIB: f64 = (1u64 << 30) as f64;
 
@@ -23,6 +23,7 @@ fn request(variant: Variant) -> Request {
         false => (49, 480, 720),
     };
     Request {
+        start: Start::usual(variant),
         frames: Some(frames),
         height: Some(height),
         width: Some(width),

@@ -19,7 +19,7 @@ use vidfit_engine::checkpoint::{
     Checkpoint, CheckpointError, ComponentState, ModelConfig, Variant, inspect,
 };
 use vidfit_engine::plan::Plan;
-use vidfit_engine::request::{Job, Request};
+use vidfit_engine::request::{Job, Request, Tiles};
 use vidfit_engine::safetensors::{HeaderFault, SafetensorsError, StoredDtype};
 use vidfit_engine::schedule::Schedule;
 use vidfit_tensor::Event;
@@ -252,7 +252,7 @@ fn the_published_models_are_planned_in_seconds_without_weights() {
         assert!((8 * frame..32 * frame).contains(&peaks[2]), "{}", peaks[2] / frame);
         assert!(peaks[0] < peaks[1] && (1.0..=1.1).contains(&waste));
         if name == "2b" {
-            let job = job.with_tiles(Tiling::reference(&checkpoint.vae.config));
+            let job = job.with_tiles(Tiles::both(Tiling::reference(&checkpoint.vae.config)));
             let tiled =
                 Plan::new(&checkpoint, &job, &Schedule::in_place(), None, &profile).unwrap();
             let tiles = tiled.layout.phases[2].peak_bytes;
@@ -286,7 +286,7 @@ fn the_longest_and_widest_video_is_planned_in_tiles() {
     };
     let (job, _) = Job::new(&checkpoint, &request).unwrap();
     assert_eq!((job.frames, job.height, job.width), (161, 768, 1360));
-    let job = job.with_tiles(Tiling::reference(&checkpoint.vae.config));
+    let job = job.with_tiles(Tiles::both(Tiling::reference(&checkpoint.vae.config)));
     let began = Instant::now();
     let plan = Plan::new(&checkpoint, &job, &Schedule::in_place(), None, &CpuDevice::profile_of(2))
         .unwrap();

@@ -110,6 +110,7 @@ impl Place {
             embeds: vec![0.25; self.embeds()],
             previous: latents.clone(),
             latents,
+            ..RunState::default()
         }
     }
 
@@ -514,6 +515,7 @@ fn a_run_whose_state_cannot_be_kept_stops_at_the_last_that_was() {
             keep_tensors: true,
             capacity_bytes: u64::MAX,
             poison: true,
+            pixels: None,
             state,
             replan: None,
         };

@@ -26,10 +26,11 @@ fn saved(case: &Case, offload: Offload) -> (SavedPlan, Arc<SimDevice>) {
 
 #[test]
 fn a_plan_goes_through_a_file_and_is_run_as_it_is() {
-    let case = Case::named("5b-dpm");
-    let checkpoint = case.open();
-    for offload in [Offload::Sequential, Offload::Percent(40), Offload::None] {
-        let (plan, device) = saved(&case, offload);
+    let strategies = [Offload::Sequential, Offload::Percent(40), Offload::None];
+    let cases = ["5b-dpm", "5b-v2v-tiled"].map(Case::named);
+    for (case, offload) in cases.iter().flat_map(|case| strategies.map(|offload| (case, offload))) {
+        let checkpoint = case.open();
+        let (plan, device) = saved(case, offload);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("plan.json");
         plan.save(&path).unwrap();

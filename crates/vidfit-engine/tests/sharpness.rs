@@ -8,7 +8,7 @@ use support::{
     Case, distance, job, kept, largest_difference, prepare_job, run, run_prepared, tensor,
 };
 use vidfit_cogvideox::guidance::GuidanceCurve;
-use vidfit_cogvideox::scheduler::{DpmStep, Update};
+use vidfit_cogvideox::scheduler::{AddNoise, DpmStep, Update};
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::KeptTensors;
 use vidfit_engine::request::Job;
@@ -36,7 +36,9 @@ impl Stage {
         match self {
             Stage::Embeddings => distance(&ours.prompt_embeds, &case.expected_embeds()),
             Stage::Latents => distance(&ours.latents, &expected("latents")),
-            Stage::Frames => f64::from(largest_difference(&ours.frames, &expected("frames"))),
+            Stage::Frames => {
+                f64::from(largest_difference(&case.stored(&ours.frames), &expected("frames")))
+            }
         }
     }
 }
@@ -105,6 +107,8 @@ const PLAIN: &[&str] = &["2b-ddim", "5b-dpm", "1.5-dpm"];
 const ROTARY: &[&str] = &["5b-dpm", "1.5-dpm"];
 const DPM: &[&str] = &["5b-dpm", "1.5-dpm", "2b-dpm-negative"];
 const TILED: &[&str] = &["5b-tiled", "1.5-tiled-dynamic"];
+const FROM_IMAGES: &[&str] = &["5b-i2v-dpm", "1.5-i2v-dpm"];
+const FROM_VIDEOS: &[&str] = &["5b-v2v-dpm", "5b-v2v-ddim-weak-dynamic", "1.5-v2v-13-frames"];
 const CHUNKED: &[&str] = &["2b-17-frames-six-steps-long-prompt", "1.5-33-frames"];
 
 /// The device of these tests is the CPU device, as long as it makes no mistake.
@@ -178,6 +182,27 @@ fn mistakes_of_the_decoder_show() {
         bench.device(mistake, Stage::Frames, PLAIN);
     }
     bench.end(9);
+}
+
+/// Those of the order of draws, and of what the image is multiplied with, are among the tests of
+/// beginnings.
+#[test]
+fn mistakes_of_the_encoder_show_in_the_end() {
+    let mut bench = Bench::new();
+    bench.device(Mistake::PosteriorMean, Stage::Latents, &[FROM_IMAGES, FROM_VIDEOS].concat());
+    bench.job("noised for the next step", Stage::Latents, FROM_VIDEOS, |job| {
+        let next = job.steps[1];
+        job.noising = Some(AddNoise {
+            sqrt_alpha: next.sqrt_alpha as f32,
+            sqrt_one_minus_alpha: next.sqrt_beta as f32,
+        });
+    });
+    bench.job("tiles left out", Stage::Latents, &["5b-v2v-tiled"], |job| job.encode_tiling = None);
+    let dynamic = ["5b-v2v-ddim-weak-dynamic"];
+    bench.job("guidance by step number", Stage::Latents, &dynamic, |job| {
+        job.guidance.curve = GuidanceCurve::Smooth;
+    });
+    bench.end(4);
 }
 
 #[test]

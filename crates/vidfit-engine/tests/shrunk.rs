@@ -61,6 +61,7 @@ fn weights_that_vanish_are_an_error_of_the_run() {
             keep_tensors: false,
             capacity_bytes: u64::MAX,
             poison: true,
+            pixels: None,
             state: None,
             replan: None,
         };

@@ -3,6 +3,7 @@
 mod calibrate;
 mod choices;
 mod generate;
+mod input;
 mod job;
 mod machine;
 mod runs;

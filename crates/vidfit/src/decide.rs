@@ -71,7 +71,9 @@ impl Wanted {
         let Some(name) = &job.model else { return Err(Failure::input(names())) };
         let mut models = vec![open(name)?];
         let checkpoint = &models[0].checkpoint;
+        let start = job.input.start_of_plan(checkpoint.variant);
         let request = job.request(dtype(machine.dtype, checkpoint, &target));
+        let request = Request { start, ..request };
         let largest = largest(checkpoint, &request, job.fits_frames())?;
         let target = beside_results(target, checkpoint, &largest, keeps_tensors);
         let order = change.map(|change| change.order(request.tiling)).unwrap_or_default();
@@ -194,7 +196,8 @@ impl Wanted {
             flags.push("--vae-tiling auto".into());
         }
         let planned = &other.planned;
-        let says_so = planned.job.tiling.is_none() || other.what.contains("tiles");
+        let is_tiled = planned.job.tiling.is_some() || planned.job.encode_tiling.is_some();
+        let says_so = !is_tiled || other.what.contains("tiles");
         let tiles = if says_so { "" } else { ", in tiles" };
         format!(
             "  {}{tiles}: {} of memory, {}    {}",

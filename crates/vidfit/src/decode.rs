@@ -78,6 +78,7 @@ fn decode(args: &DecodeArgs, shown: Shown) -> Result<(), Failure> {
         opened: &opened,
         output: &output,
         save_tensors: None,
+        pixels: None,
         state: Some(&state),
     };
     making.make_beside()

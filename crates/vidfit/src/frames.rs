@@ -11,7 +11,7 @@ use crate::say::answer;
 use serde_json::json;
 use vidfit_engine::catalogue::Gpu;
 use vidfit_engine::planner::{PlanReport, Planned};
-use vidfit_engine::request::Request;
+use vidfit_engine::request::{FrameCounts, Request};
 
 /// `vidfit frames`.
 #[derive(clap::Args)]
@@ -52,7 +52,8 @@ pub fn run(args: &FramesArgs) -> Result<(), Failure> {
     if let Some((_, planned)) = wanted.ask().most_frames(most)? {
         return found(args, &wanted, &planned, most);
     }
-    let request = Request { frames: Some(1), ..wanted.request.clone() };
+    let fewest = FrameCounts::of(wanted.checkpoint(), wanted.request.start).nth(0);
+    let request = Request { frames: Some(fewest), ..wanted.request.clone() };
     let fewest = Wanted { request, ..wanted };
     let refused = match fewest.ask().plan()? {
         Ok(planned) => return found(args, &fewest, &planned, most),

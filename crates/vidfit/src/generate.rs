@@ -114,6 +114,7 @@ fn make(args: &GenerateArgs, shown: Shown, plan: &mut Option<PlanReport>) -> Res
         opened: &opened,
         output: &output,
         save_tensors: args.output.save_tensors.as_deref(),
+        pixels: None,
         state: None,
     };
     let made = making.make(&run);
@@ -155,6 +156,8 @@ fn choose(args: &GenerateArgs, plan: &mut Option<PlanReport>) -> Result<Chosen, 
     let keeps_tensors = args.output.save_tensors.is_some();
     let mut wanted =
         Wanted::new(&args.job, &args.machine, change, target, keeps_tensors, downloaded)?;
+    // What a plan takes for granted has to be there now.
+    wanted.request.start = args.job.input.start();
     let (job, _) = Job::new(wanted.checkpoint(), &wanted.request)?;
     job.check_runnable(wanted.checkpoint())?;
     let decided = match wanted.decide()? {

@@ -151,6 +151,7 @@ fn as_json(news: &Progress) -> serde_json::Value {
 fn title(phase: &str) -> &'static str {
     match phase {
         "text" => "reading the prompt",
+        "encode" => "encoding",
         "denoise" => "denoising",
         "decode" => "decoding",
         _ => "working",

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use vidfit_engine::catalogue::{Gpu, all};
 use vidfit_engine::checkpoint::{Checkpoint, Variant};
 use vidfit_engine::planner::{Ask, Offload, PlanReport, Target};
-use vidfit_engine::request::Request;
+use vidfit_engine::request::{Request, Start};
 
 /// `vidfit recommend`.
 #[derive(clap::Args)]
@@ -85,7 +85,8 @@ fn cards(args: &RecommendArgs) -> Result<Vec<&'static Gpu>, Failure> {
 /// one frame does.
 fn on_all(model: Variant, cards: &[&'static Gpu]) -> Result<Vec<Option<Cell>>, Failure> {
     let checkpoint: Checkpoint = published(model).checkpoint;
-    let request = Request { dtype: model.published_dtype(), ..Request::new("") };
+    let (start, dtype) = (Start::usual(model), model.published_dtype());
+    let request = Request { start, dtype, ..Request::new("") };
     let targets: Vec<_> = cards.iter().map(|gpu| (*gpu, Target::of_card(gpu))).collect();
     let Some((_, first)) = targets.first().cloned() else { return Ok(Vec::new()) };
     let offload = Offload::Auto;

@@ -9,7 +9,7 @@ use serde_json::json;
 use vidfit_engine::catalogue::Gpu;
 use vidfit_engine::checkpoint::Variant;
 use vidfit_engine::planner::{Ask, Offload, PlanReport, Planned, Target, plan_least};
-use vidfit_engine::request::{Job, Request, TilingChoice, tiles};
+use vidfit_engine::request::{Job, Request, Start, TilingChoice, tiles};
 
 /// `vidfit requirements`.
 #[derive(clap::Args)]
@@ -74,7 +74,6 @@ pub fn run(args: &RequirementsArgs) -> Result<(), Failure> {
             "overhead_bytes": overhead_bytes,
             "models": rows,
             "composites": composites,
-            "image_encoder_planned": false,
         });
         return answer(&all.to_string());
     }
@@ -83,8 +82,8 @@ pub fn run(args: &RequirementsArgs) -> Result<(), Failure> {
 
 fn row(variant: Variant, target: &Target) -> Result<Row, Failure> {
     let checkpoint = published(variant).checkpoint;
-    let request =
-        Request { dtype: variant.published_dtype(), tiling: TilingChoice::Off, ..Request::new("") };
+    let (start, dtype) = (Start::usual(variant), variant.published_dtype());
+    let request = Request { start, dtype, tiling: TilingChoice::Off, ..Request::new("") };
     let (job, _) = Job::new(&checkpoint, &request)?;
     let tiled = job.with_tiles(tiles(&checkpoint, &request)?);
     let needs = |planned: &Planned, offload| {
@@ -141,8 +140,6 @@ fn text(rows: &[Row], composites: &[Composite], gpu: &Gpu, overhead_bytes: u64) 
         format!("{model:20} {task:5} {most:>12} {least:>14}")
     }));
     lines.extend([
-        "The image encoder of i2v is not planned yet: these are its text, denoise and decode phases."
-            .to_owned(),
         String::new(),
         "Device memory of all tasks of a model in one program, one job at a time.".to_owned(),
         format!("{:20} {:>5} {:>12} {:>14}", "model", "idle", "nothing on", "everything on"),

@@ -87,6 +87,7 @@ fn go_on(args: &ResumeArgs, shown: Shown) -> Result<(), Failure> {
                 opened: &opened,
                 output: &output,
                 save_tensors: tensors,
+                pixels: None,
                 state: state.as_ref(),
             };
             let made = making.make(&run);

@@ -1,6 +1,7 @@
 //! The Mersenne Twister with the classic 32-bit seeding.
 
-pub(super) const WORDS: usize = 624;
+/// Words of a generator's state.
+pub const WORDS: usize = 624;
 const AHEAD: usize = 397;
 
 #[derive(Debug, Clone, PartialEq)]

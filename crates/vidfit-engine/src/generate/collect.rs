@@ -2,11 +2,12 @@
 
 use super::{Keep, MeasuredPhase};
 use crate::checkpoint::Checkpoint;
-use crate::plan::{PHASES, Plan};
+use crate::pipeline::{Outputs, Reached};
+use crate::pixels::Pixels;
+use crate::plan::Plan;
 use crate::progress::Watch;
 use crate::request::Job;
-use crate::state::{RunState, looks_back};
-use crate::text_to_video::Outputs;
+use crate::state::{RunState, image_elements};
 use std::time::Instant;
 use vidfit_cogvideox::vae::Piece;
 use vidfit_tensor::{Context, Copied, Device, Error, Tensor};
@@ -16,34 +17,40 @@ use vidfit_tensor::{Context, Copied, Device, Error, Tensor};
 pub struct KeptTensors {
     /// `[1, tokens, width]`.
     pub prompt_embeds: Vec<f32>,
+    /// `[1, F, C, h, w]`, before the first step.
+    pub start_latents: Vec<f32>,
+    /// `[1, C, h, w]`, of the image that the video starts from; empty without one.
+    pub image_latents: Vec<f32>,
     /// `[1, F, C, h, w]`, after the last step, padding frames included.
     pub latents: Vec<f32>,
     /// `[F, H, W, 3]` in 0..=1, before rounding.
     pub frames: Vec<f32>,
 }
 
-/// Bytes of host memory that a run holds for its results: the rounded frames, one piece of a frame
-/// in f32, what it could go on from, and what is kept.
+/// Bytes of host memory that a run holds for its results, and for what it starts from: the rounded
+/// frames and those given, the frame at work in f32, what it could go on from, and what is kept.
 pub fn result_bytes(checkpoint: &Checkpoint, job: &Job, keep_tensors: bool) -> u64 {
     let frame = (job.height * job.width * 3) as u64;
     let frames = job.frames as u64;
     // Written as bytes, they are there twice.
     let kept = if keep_tensors { 2 * kept_bytes(checkpoint, job) } else { 0 };
+    // A frame that is encoded is widened and then padded.
+    let work = if job.given_frames > 0 { 8 * frame } else { 4 * frame };
     // A run that goes on holds the state that it came from, too.
-    frames * frame + 4 * frame + 2 * state_bytes(checkpoint, job) + kept
+    (frames + job.given_frames as u64) * frame + work + 2 * state_bytes(checkpoint, job) + kept
 }
 
 /// Bytes of [`RunState`], in memory and, but for a few thousand, on the disk.
 pub fn state_bytes(checkpoint: &Checkpoint, job: &Job) -> u64 {
     let tokens: usize = job.prompts.iter().map(Vec::len).sum();
     let embeds = tokens * checkpoint.text_encoder.config.d_model;
-    4 * (embeds + 2 * job.latent_elements()) as u64
+    4 * (embeds + 2 * job.latent_elements() + image_elements(job)) as u64
 }
 
 /// Bytes of [`KeptTensors`].
 pub fn kept_bytes(checkpoint: &Checkpoint, job: &Job) -> u64 {
     let embeds = job.prompts.last().map_or(0, Vec::len) * checkpoint.text_encoder.config.d_model;
-    let latents = job.latent_frames * job.channels * job.latent_height * job.latent_width;
+    let latents = 2 * job.latent_elements() + image_elements(job);
     let frames = job.frames * job.height * job.width * 3;
     4 * (embeds + latents + frames) as u64
 }
@@ -62,6 +69,8 @@ pub(super) struct Collecting<'a> {
     state: RunState,
     /// Whoever keeps it.
     keep: &'a mut Keep<'a>,
+    /// Whether it could: whether it has come to its first step.
+    has_begun: bool,
     device: &'a dyn Device,
     /// The phases that have ended.
     phases: Vec<MeasuredPhase>,
@@ -92,6 +101,7 @@ impl<'a> Collecting<'a> {
             piece: Vec::new(),
             state: RunState::default(),
             keep,
+            has_begun: false,
             device,
             phases: Vec::new(),
             began: Instant::now(),
@@ -104,11 +114,17 @@ impl<'a> Collecting<'a> {
     /// The run begins where `state` left off.
     pub fn go_on_from(&mut self, state: &RunState) {
         self.state = state.clone();
+        self.has_begun = true;
+    }
+
+    /// The run starts from these.
+    pub fn start_from(&mut self, pixels: &Pixels) {
+        self.state.pixels = pixels.digest();
     }
 
     /// What the run can go on from, if it has come to its first step.
     pub fn into_state(self) -> Option<RunState> {
-        (self.state.steps_done > 0).then_some(self.state)
+        self.has_begun.then_some(self.state)
     }
 
     /// Has the state kept, which the run can go on from now.
@@ -122,6 +138,20 @@ impl<'a> Collecting<'a> {
         (self.frames, self.tensors, self.phases)
     }
 
+    /// Brings what the run could go on from.
+    fn reach(&mut self, cx: &Context<'_>, reached: &Reached<'_>) -> Result<(), Error> {
+        let (state, elements) = (&mut self.state, self.job.latent_elements());
+        state.latents.resize(elements, 0.0);
+        cx.device.download(reached.latents, &mut state.latents)?;
+        if let Some(previous) = reached.previous {
+            state.previous.resize(elements, 0.0);
+            cx.device.download(previous, &mut state.previous)?;
+        }
+        state.steps_done = reached.steps_done;
+        state.generator = reached.generator.state();
+        Ok(())
+    }
+
     /// One phase ends and the next begins, once the device has done what it was asked for.
     fn next_phase(&mut self) -> Result<(), Error> {
         self.device.finish()?;
@@ -133,7 +163,7 @@ impl<'a> Collecting<'a> {
     fn end_phase(&mut self) {
         let copied = self.device.copied();
         self.phases.push(MeasuredPhase {
-            name: PHASES[self.phases.len()],
+            name: self.job.phases()[self.phases.len()],
             seconds: self.began.elapsed().as_secs_f64(),
             uploaded_bytes: copied.uploaded_bytes - self.copied.uploaded_bytes,
             downloaded_bytes: copied.downloaded_bytes - self.copied.downloaded_bytes,
@@ -144,8 +174,9 @@ impl<'a> Collecting<'a> {
 
     fn announce(&self) {
         let phase = self.phases.len();
-        let steps = (phase == 1).then_some(self.job.steps.len());
-        self.watch.begin(PHASES[phase], self.plan.phases[phase].units, steps);
+        let name = self.job.phases()[phase];
+        let steps = (name == "denoise").then_some(self.job.steps.len());
+        self.watch.begin(name, self.plan.phases[phase].units, steps);
     }
 }
 
@@ -166,30 +197,38 @@ impl Outputs for Collecting<'_> {
             cx.device.download(embeds, values)?;
             rest = after;
         }
-        self.state.latents.resize(self.job.latent_elements(), 0.0);
-        if looks_back(self.job) {
-            self.state.previous.resize(self.job.latent_elements(), 0.0);
-        }
         if let (Some(kept), Some(embeds)) = (&mut self.tensors, embeds.last()) {
             kept.prompt_embeds = fetch(cx, embeds)?;
         }
         self.next_phase()
     }
 
-    fn step_done(
+    fn encoded(&mut self, _: &Context<'_>) -> Result<(), Error> {
+        self.next_phase()
+    }
+
+    fn begun(
         &mut self,
         cx: &Context<'_>,
-        step: usize,
-        latents: &Tensor,
-        previous: Option<&Tensor>,
+        reached: &Reached<'_>,
+        image: Option<&Tensor>,
     ) -> Result<(), Error> {
-        let state = &mut self.state;
-        cx.device.download(latents, &mut state.latents)?;
-        if let Some(previous) = previous {
-            cx.device.download(previous, &mut state.previous)?;
+        self.state.image.resize(image_elements(self.job), 0.0);
+        if let Some(image) = image {
+            cx.device.download(&image.slice(0..1), &mut self.state.image)?;
         }
-        state.steps_done = step + 1;
-        self.watch.steps_done(step + 1);
+        self.reach(cx, reached)?;
+        self.has_begun = true;
+        if let Some(kept) = &mut self.tensors {
+            kept.start_latents = self.state.latents.clone();
+            kept.image_latents = self.state.image.clone();
+        }
+        self.keep_state()
+    }
+
+    fn step_done(&mut self, cx: &Context<'_>, reached: &Reached<'_>) -> Result<(), Error> {
+        self.reach(cx, reached)?;
+        self.watch.steps_done(reached.steps_done);
         self.keep_state()
     }
 

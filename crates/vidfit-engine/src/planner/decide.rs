@@ -4,13 +4,14 @@ use super::report::ram_peak_bytes;
 use super::search::{Found, LeastOfPhases, Memo, Search};
 use super::target::{Offload, Target};
 use super::trial::Trials;
+use super::ways::{TooLarge, Way, Ways};
 use crate::checkpoint::Checkpoint;
 use crate::error::EngineError;
 use crate::plan::Plan;
-use crate::request::{Job, TilingChoice};
+use crate::request::{Job, Tiles, TilingChoice};
 use crate::schedule::Schedule;
 use crate::state::RunState;
-use vidfit_cogvideox::vae::{self, Tiling};
+use vidfit_cogvideox::vae;
 
 /// A job that fits, and how.
 #[derive(Clone, Debug)]
@@ -69,7 +70,8 @@ const MOST_PIECES: usize = 6000;
 const MOST_BYTES: u64 = 1 << 40;
 
 /// Plans `job` for `target`: the fastest schedule that `offload` allows within the budget. If
-/// `tiling` leaves it open, decoding in tiles is the last resort: in `tiles`, then in smaller ones.
+/// `tiling` leaves it open, tiles are the last resort, of encoding and decoding each by itself: of
+/// the sizes of `tiles`, then smaller ones.
 ///
 /// # Errors
 /// Whatever keeps the job from being planned at all, and [`EngineError::NotEnoughRam`]. That it does
@@ -77,81 +79,64 @@ const MOST_BYTES: u64 = 1 << 40;
 pub fn plan(
     checkpoint: &Checkpoint,
     job: &Job,
-    (tiling, tiles): (TilingChoice, Tiling),
+    (tiling, tiles): (TilingChoice, Tiles),
     offload: Offload,
     target: &Target,
 ) -> Result<Result<Planned, Refused>, EngineError> {
-    let ways = ways(checkpoint, job, tiling, tiles);
+    let ways = Ways::new(checkpoint, job, tiling, tiles);
     if let Some(planned) = first_that_fits(checkpoint, &ways, offload, target)? {
         return Ok(Ok(planned));
     }
     // The smallest tiles, unless it is another phase that larger ones do not fit for.
     let least = least_of_each(checkpoint, &ways, offload, target)?;
-    let besides = least.iter().map(|least| least.besides_decode).max().unwrap_or(0);
-    let in_tiles = |index: &usize| ways[*index].tiling.is_some() || ways.len() == 1;
-    let mut candidates = (0..ways.len()).filter(in_tiles);
-    let way = candidates.find(|&index| least[index].decode <= besides).unwrap_or(ways.len() - 1);
-    let mut least = plan_least(checkpoint, &ways[way], offload, target)?;
+    let besides = least.iter().map(|least| least.besides).max().unwrap_or(0);
+    let way =
+        ways.first_in_tiles(|way| least[way].encode <= besides, |way| least[way].decode <= besides);
+    let mut least = plan_least(checkpoint, &ways.job(way), offload, target)?;
     least.rejected = Vec::new();
     Ok(Err(Refused::new(least, target)))
-}
-
-/// The jobs that `tiling` allows, the best picture first.
-pub(super) fn ways(
-    checkpoint: &Checkpoint,
-    job: &Job,
-    tiling: TilingChoice,
-    tiles: Tiling,
-) -> Vec<Job> {
-    let whole = Job { tiling: None, ..job.clone() };
-    let tiled = |tiles: Tiling| whole.clone().with_tiles(tiles);
-    match tiling {
-        TilingChoice::Off => vec![whole],
-        TilingChoice::On => vec![tiled(tiles)],
-        TilingChoice::Auto => {
-            let smaller = smaller(checkpoint, tiles).map(tiled);
-            [whole.clone(), tiled(tiles)].into_iter().chain(smaller).collect()
-        }
-    }
 }
 
 /// The first of `ways` that fits, and its fastest schedule.
 pub(super) fn first_that_fits(
     checkpoint: &Checkpoint,
-    ways: &[Job],
+    ways: &Ways,
     offload: Offload,
     target: &Target,
 ) -> Result<Option<Planned>, EngineError> {
     let budget = target.budget_bytes();
-    check_planable(checkpoint, ways, budget)?;
+    let jobs: Vec<Job> = ways.each().map(|way| ways.job(way)).collect();
+    check_planable(checkpoint, &jobs, budget)?;
     let (mut rejected, mut not_enough_ram) = (Vec::new(), None);
     let memo = Memo::default();
-    for way in ways {
-        let trials = Trials { checkpoint, job: way, target };
+    let mut next = Some(Way::default());
+    while let Some(way) = next {
+        let job = ways.job(way);
+        let trials = Trials { checkpoint, job: &job, target };
         let search = Search { trials, offload, memo: &memo, spares_ram: false, state: None };
         let least = search.least_of_phases()?;
         // What a phase takes by itself and in the whole differs by the layout alone.
         let may = |bytes: u64| bytes / 16 * 15 <= budget;
-        if !may(least.besides_decode) {
+        if !may(least.besides) {
             break;
         }
-        if may(least.decode) {
+        let mut too_large = TooLarge { encode: !may(least.encode), decode: !may(least.decode) };
+        if !too_large.any() {
             match search.within(budget)? {
                 Found::Fits(schedule, plan) => {
                     let rejected = rejected.clone();
-                    let planned = Planned { job: way.clone(), schedule, plan, rejected };
+                    let planned = Planned { job: job.clone(), schedule, plan, rejected };
                     match within_ram(checkpoint, planned, &search)? {
                         Ok(planned) => return Ok(Some(planned)),
                         Err(shortage) => not_enough_ram = Some(shortage),
                     }
+                    too_large.decode = true;
                 }
-                Found::Nothing { for_decode: false } => break,
-                Found::Nothing { for_decode: true } => {}
+                Found::Nothing(phases) => too_large = phases,
             }
         }
-        if way.tiling.is_none() && ways.len() > 1 {
-            rejected.push(search.why_not_whole(budget)?);
-        }
+        rejected.extend(ways.rejected(way, too_large, |verb| search.why_not_whole(verb, budget))?);
+        next = ways.next(way, too_large);
     }
     match not_enough_ram {
         Some(shortage) => Err(shortage),
@@ -178,19 +163,19 @@ fn within_ram(
     Ok(Err(shortage))
 }
 
-/// What each of `ways` takes at least, phase by phase.
+/// What each of `ways` takes at least, phase by phase, in the order of [`Ways::each`].
 fn least_of_each(
     checkpoint: &Checkpoint,
-    ways: &[Job],
+    ways: &Ways,
     offload: Offload,
     target: &Target,
 ) -> Result<Vec<LeastOfPhases>, EngineError> {
-    let least = |job: &Job| {
-        let trials = Trials { checkpoint, job, target };
+    let least = |way: Way| {
+        let trials = Trials { checkpoint, job: &ways.job(way), target };
         Ok(Search { trials, offload, memo: &Memo::default(), spares_ram: false, state: None }
             .least_of_phases()?)
     };
-    ways.iter().map(least).collect()
+    ways.each().map(least).collect()
 }
 
 /// Plans `job` so that it takes as little device memory as it can, whatever the budget.
@@ -215,14 +200,19 @@ pub fn plan_least(
 /// not clearly beyond the budget. Much faster than a plan.
 pub(super) fn may_fit(
     checkpoint: &Checkpoint,
-    ways: &[Job],
+    ways: &Ways,
     offload: Offload,
     target: &Target,
 ) -> Result<bool, EngineError> {
     let budget = target.budget_bytes();
     let least = least_of_each(checkpoint, ways, offload, target)?;
-    let most = |least: &LeastOfPhases| least.besides_decode.max(least.decode);
-    Ok(least.iter().any(|least| most(least) / 16 * 15 <= budget))
+    let least_of = |phase: fn(&LeastOfPhases) -> u64| least.iter().map(phase).min().unwrap_or(0);
+    let phases = [
+        least_of(|least| least.besides),
+        least_of(|least| least.encode),
+        least_of(|least| least.decode),
+    ];
+    Ok(phases.into_iter().all(|bytes| bytes / 16 * 15 <= budget))
 }
 
 /// Plans a job again, at run time, for what memory there is now. The picture stays: tiles are those
@@ -260,7 +250,14 @@ pub(super) fn check_planable(
     for job in ways {
         let frames = job.latent_frames - job.padding_frames;
         let size = (job.latent_height, job.latent_width);
-        let pieces = vae::decoder_passes(&checkpoint.vae.config, job.tiling, frames, size);
+        let (config, given) = (&checkpoint.vae.config, job.given_frames);
+        let decoded = vae::decoder_passes(config, job.tiling, frames, size);
+        let size = (job.height, job.width);
+        let encoded = match given {
+            0 => 0,
+            _ => vae::encoder_passes(config, job.encode_tiling, given, size),
+        };
+        let pieces = decoded + encoded;
         let required_bytes = job.least_bytes(checkpoint.transformer.config.inner_dim());
         let is_boundless = pieces > MOST_PIECES || required_bytes > MOST_BYTES;
         if is_boundless && required_bytes > available_bytes {
@@ -290,20 +287,4 @@ fn check_ram(
         }
         _ => Ok(()),
     }
-}
-
-/// Tiles smaller than `tiles` of about the same proportions, whose pieces meet.
-fn smaller(checkpoint: &Checkpoint, tiles: Tiling) -> impl Iterator<Item = Tiling> + '_ {
-    let config = &checkpoint.vae.config;
-    [(2, 3), (1, 3)].into_iter().filter_map(move |(num, den)| {
-        let unit = config.spatial_ratio();
-        let below = |pixels: usize| (1..=pixels * num / den / unit).rev().map(move |n| n * unit);
-        let fits = |height: &usize| {
-            Tiling { height: *height, width: tiles.width }.problem(config).is_none()
-        };
-        let height = below(tiles.height).find(fits)?;
-        let fits = |width: &usize| Tiling { height, width: *width }.problem(config).is_none();
-        let width = below(tiles.width).find(fits)?;
-        Some(Tiling { height, width })
-    })
 }

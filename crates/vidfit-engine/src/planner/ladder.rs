@@ -1,8 +1,9 @@
 //! What would fit instead: the ladder of changes that a user may allow, and the nearest ones that
 //! are offered when nothing was allowed.
 
-use super::decide::{Planned, Refused, first_that_fits, may_fit, plan, ways};
+use super::decide::{Planned, Refused, first_that_fits, may_fit, plan};
 use super::target::{Offload, Target};
+use super::ways::Ways;
 use crate::checkpoint::Checkpoint;
 use crate::error::EngineError;
 use crate::request::{FrameCounts, Job, Request, TilingChoice, tiles};
@@ -99,10 +100,10 @@ impl Ask<'_> {
     }
 
     /// The jobs that another request allows.
-    fn ways(&self, request: &Request) -> Result<Vec<Job>, EngineError> {
+    fn ways(&self, request: &Request) -> Result<Ways, EngineError> {
         let (job, _) = Job::new(self.checkpoint, request)?;
         let tiles = tiles(self.checkpoint, request)?;
-        Ok(ways(self.checkpoint, &job, request.tiling, tiles))
+        Ok(Ways::new(self.checkpoint, &job, request.tiling, tiles))
     }
 
     /// The most frames that fit, in the model's own step, and their plan; a single one at least.
@@ -177,7 +178,8 @@ fn differences(ask: Ask<'_>, other: &Alternative, models: &[&Checkpoint]) -> Str
             words.push(format!("{}×{} pixels", job.width, job.height));
         }
     }
-    if job.tiling.is_some() && ask.request.tiling == TilingChoice::Off {
+    let is_tiled = job.tiling.is_some() || job.encode_tiling.is_some();
+    if is_tiled && ask.request.tiling == TilingChoice::Off {
         words.push("tiles".into());
     }
     words.join(", ")
@@ -218,7 +220,7 @@ fn changes(
         Step::Tiling => Ok(None),
         Step::Frames => {
             let (job, _) = Job::new(ask.checkpoint, ask.request)?;
-            let fewer = ask.most_frames(job.frames.saturating_sub(1).max(1))?;
+            let fewer = ask.most_frames(job.asked_frames().saturating_sub(1).max(1))?;
             // A single frame is no video.
             let fewer = fewer.filter(|(_, planned)| planned.job.frames > 1);
             Ok(fewer.and_then(|(request, planned)| {

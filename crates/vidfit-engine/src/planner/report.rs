@@ -6,7 +6,7 @@ use super::target::{Certainty, Offload, STAGING_BYTES, Target};
 use crate::checkpoint::Checkpoint;
 use crate::generate::result_bytes;
 use crate::placement;
-use crate::plan::{PHASES, PhaseWork};
+use crate::plan::PhaseWork;
 use crate::request::Job;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -77,6 +77,9 @@ pub struct Video {
     pub dtype: String,
     /// Height and width of a tile, where the video is decoded in tiles.
     pub tile: Option<(usize, usize)>,
+    /// Height and width of a tile, where what it starts from is encoded in tiles.
+    #[serde(default)]
+    pub encode_tile: Option<(usize, usize)>,
 }
 
 /// Where the transformer's weights are.
@@ -92,6 +95,9 @@ pub struct Placement {
     pub head_groups: usize,
     /// Convolutions of the decoder whose caches wait in host memory.
     pub paged_caches: usize,
+    /// Those of the encoder.
+    #[serde(default)]
+    pub paged_encoder_caches: usize,
 }
 
 /// What a phase takes.
@@ -142,7 +148,7 @@ impl PlanReport {
     ) -> PlanReport {
         let Planned { job, schedule, plan, rejected } = planned;
         let peak_bytes = plan.device_bytes();
-        let denoise = weights_of(checkpoint, planned, target, 1);
+        let denoise = weights_of(checkpoint, planned, target, "denoise");
         let all = denoise.0 + denoise.1;
         let resident_percent = if all == 0 { 100.0 } else { 100.0 * denoise.0 as f64 / all as f64 };
         let ram_peak = ram_peak_bytes(checkpoint, planned, target);
@@ -165,6 +171,7 @@ impl PlanReport {
                 steps: job.steps.len(),
                 dtype: job.dtype.to_string(),
                 tile: job.tiling.map(|tiling| (tiling.height, tiling.width)),
+                encode_tile: job.encode_tiling.map(|tiling| (tiling.height, tiling.width)),
             },
             fits: target.reserved_bytes(&plan.layout, plan.scratch_bytes) <= target.budget_bytes()
                 && (target.shares_ram || target.ram_bytes.is_none_or(|ram| ram_peak <= ram)),
@@ -189,6 +196,10 @@ impl PlanReport {
                 slots: if denoise.1 == 0 { 0 } else { schedule.denoise.slots },
                 head_groups: schedule.transformer.head_groups,
                 paged_caches: schedule.decoder.paged_caches,
+                paged_encoder_caches: match job.given_frames {
+                    0 => 0,
+                    _ => schedule.encoder.paged_caches,
+                },
             },
             changes_picture: changes_picture(job),
             rejected: rejected.clone(),
@@ -214,17 +225,18 @@ impl PlanReport {
 }
 
 fn changes_picture(job: &Job) -> Vec<String> {
-    let tiles = job
-        .tiling
-        .map(|tiling| format!("decoded in tiles of {}×{} pixels", tiling.width, tiling.height));
-    tiles.into_iter().collect()
+    let tiles = [("encoded", job.encode_tiling), ("decoded", job.tiling)];
+    let told = tiles.into_iter().filter_map(|(how, tiling)| {
+        tiling.map(|tiling| format!("{how} in tiles of {}×{} pixels", tiling.width, tiling.height))
+    });
+    told.collect()
 }
 
 fn phases(checkpoint: &Checkpoint, planned: &Planned, target: &Target) -> Vec<PhaseReport> {
     let layout = &planned.plan.layout;
-    let of = |(index, work): (usize, &PhaseWork)| {
+    let of = |work: &PhaseWork| {
         let peak = layout.phases.iter().find(|phase| phase.name == work.name);
-        let (resident_bytes, streamed_bytes) = weights_of(checkpoint, planned, target, index);
+        let (resident_bytes, streamed_bytes) = weights_of(checkpoint, planned, target, &work.name);
         let tensors = peak.map_or(&[][..], |peak| &peak.holders);
         let holders = holders(tensors, planned.plan.scratch_bytes);
         PhaseReport {
@@ -241,7 +253,7 @@ fn phases(checkpoint: &Checkpoint, planned: &Planned, target: &Target) -> Vec<Ph
             holders,
         }
     };
-    planned.plan.phases.iter().enumerate().map(of).collect()
+    planned.plan.phases.iter().map(of).collect()
 }
 
 /// Tensors by their kinds, and the operations' scratch, the largest first.
@@ -263,22 +275,27 @@ fn holders(tensors: &[vidfit_tensor::Request], scratch_bytes: u64) -> Vec<Holder
     holders
 }
 
-/// Resident and streamed bytes of the weights of phase number `phase`.
+/// Resident and streamed bytes of the weights of the phase called `phase`.
 fn weights_of(
     checkpoint: &Checkpoint,
     planned: &Planned,
     target: &Target,
-    phase: usize,
+    phase: &str,
 ) -> (u64, u64) {
     if target.profile.reads_host_memory {
         return (0, 0);
     }
     let (schedule, dtype) = (&planned.schedule, planned.job.dtype);
-    let (streaming, ladder) = match PHASES[phase] {
+    let (streaming, ladder) = match phase {
         "text" => {
             let component = &checkpoint.text_encoder;
             let blocks = component.config.encoder_blocks();
             (schedule.text, placement::ladder(&component.weights, dtype, &blocks))
+        }
+        "encode" => {
+            let component = &checkpoint.vae;
+            let blocks = component.config.encoder_blocks();
+            (schedule.encode, placement::ladder(&component.weights, dtype, &blocks))
         }
         "denoise" => {
             let component = &checkpoint.transformer;

@@ -34,8 +34,11 @@ pub struct SavedRun {
     pub model: String,
     /// What to make.
     pub request: Request,
-    /// The tiles that were decided on.
+    /// The tiles that were decided on, for decoding.
     pub tiling: Option<Tiling>,
+    /// The tiles that were decided on, for encoding.
+    #[serde(default)]
+    pub encode_tiling: Option<Tiling>,
     /// How memory is used.
     pub schedule: Schedule,
     /// The strategy that led there.
@@ -68,6 +71,7 @@ impl SavedPlan {
                 model: model.to_owned(),
                 request: request.clone(),
                 tiling: planned.job.tiling,
+                encode_tiling: planned.job.encode_tiling,
                 schedule: planned.schedule,
                 offload,
                 profile: target.profile.clone(),
@@ -135,10 +139,11 @@ impl SavedPlan {
         checkpoint: &Checkpoint,
         profile: &Profile,
     ) -> Result<Prepared, EngineError> {
-        let SavedRun { request, tiling, schedule, digest, .. } = &self.run;
+        let SavedRun { request, tiling, encode_tiling, schedule, digest, .. } = &self.run;
         let (job, warnings) = Job::new(checkpoint, request)?;
-        let job = Job { tiling: *tiling, ..job };
-        if let Some(problem) = tiling.and_then(|t| t.problem(&checkpoint.vae.config)) {
+        let job = Job { tiling: *tiling, encode_tiling: *encode_tiling, ..job };
+        let mut tilings = [tiling, encode_tiling].into_iter().flatten();
+        if let Some(problem) = tilings.find_map(|tiling| tiling.problem(&checkpoint.vae.config)) {
             return Err(EngineError::Request(problem));
         }
         let heads = checkpoint.transformer.config.num_attention_heads;

@@ -3,17 +3,18 @@
 use super::decide::Rejected;
 use super::target::Offload;
 use super::trial::{Trial, Trials};
+use super::ways::{TooLarge, without_tiles};
 use crate::bytes::both_in_words;
 use crate::checkpoint::Checkpoint;
 use crate::error::EngineError;
 use crate::placement::{self, Rung, Streaming};
-use crate::plan::Plan;
+use crate::plan::{PHASES, Plan};
 use crate::schedule::Schedule;
 use crate::state::RunState;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use vidfit_cogvideox::transformer::TransformerSchedule;
-use vidfit_cogvideox::vae::DecodeSchedule;
+use vidfit_cogvideox::vae::{DecodeSchedule, EncodeSchedule};
 use vidfit_tensor::Error;
 
 /// Tokens that go through a layer at a time. Many use a device well; few need little memory.
@@ -41,28 +42,35 @@ pub(super) struct Search<'a> {
 pub(super) enum Found {
     /// The fastest schedule, and its plan.
     Fits(Schedule, Plan),
-    /// Nothing fits.
-    Nothing {
-        /// Whether decoding is what does not: smaller tiles may help.
-        for_decode: bool,
-    },
+    /// Nothing fits; for encoding or decoding that do not, smaller tiles may help.
+    Nothing(TooLarge),
 }
 
 /// The least device memory of phases, in bytes.
 #[derive(Clone, Copy)]
 pub(super) struct LeastOfPhases {
     /// Of the fuller of text and denoise.
-    pub besides_decode: u64,
+    pub besides: u64,
+    /// Of encode; 0 where there is nothing to encode.
+    pub encode: u64,
     /// Of decode.
     pub decode: u64,
 }
 
-/// What has been found within a budget for the phases that tiles have no part in.
+/// What has been found within a budget for the phases that the decoder's tiles have no part in; for
+/// encoding, in tiles of a height and width.
 #[derive(Default)]
 pub(super) struct Memo {
     text: RefCell<BTreeMap<u64, Option<Streaming>>>,
+    encode: RefCell<BTreeMap<(u64, Option<(usize, usize)>), Option<Coding>>>,
     denoise: RefCell<BTreeMap<u64, Option<Denoising>>>,
 }
+
+/// The choices for a phase of the VAE: its weights, and how many caches are paged.
+type Coding = (Streaming, usize);
+
+/// A budget for each of [`PHASES`].
+type Budgets = [u64; PHASES.len()];
 
 /// The choices for the denoise phase.
 #[derive(Clone, Copy)]
@@ -103,7 +111,7 @@ impl Search<'_> {
     /// The fastest schedule within `budget`. Each phase is searched by itself; what the whole takes
     /// beyond that is then taken from the budgets of the phases that go beyond it.
     pub fn within(&self, budget: u64) -> Result<Found, EngineError> {
-        let mut budgets = [budget; 3];
+        let mut budgets: Budgets = [budget; PHASES.len()];
         let mut last = None;
         for correction in 0..MOST_CORRECTIONS {
             let Some(schedule) = self.schedule(budgets)? else { break };
@@ -115,9 +123,8 @@ impl Search<'_> {
             if schedule.keeps_components {
                 break;
             }
-            for (phase, allowed) in plan.layout.phases.iter().zip(&mut budgets) {
-                let besides = self.taken(&plan) - plan.layout.peak_bytes;
-                let excess = (phase.peak_bytes + besides).saturating_sub(budget);
+            for (name, allowed) in PHASES.iter().zip(&mut budgets) {
+                let excess = self.taken_in(&plan, name).saturating_sub(budget);
                 *allowed = allowed.saturating_sub(excess << correction);
             }
         }
@@ -125,11 +132,12 @@ impl Search<'_> {
         // there is hardly room, corrections go too far. Whether one phase's least, everything
         // streamed, or the least of all fits, only the whole can tell.
         let least = self.least()?;
-        let mut rest: Vec<Schedule> = last.iter().flat_map(|last| last.with_less(&least)).collect();
+        let mut rest: Vec<Schedule> =
+            last.iter().flat_map(|last| last.with_less(&least, self.encodes())).collect();
         if self.offload == Offload::Auto {
             let memo = &Memo::default();
             let streamed = Search { offload: Offload::Sequential, memo, ..*self };
-            rest.extend(streamed.schedule([budget; 3])?);
+            rest.extend(streamed.schedule([budget; PHASES.len()])?);
         }
         let mut best: Option<(Schedule, Plan)> = None;
         for schedule in rest {
@@ -146,13 +154,27 @@ impl Search<'_> {
         if self.taken(&plan) <= budget {
             return Ok(Found::Fits(least, plan));
         }
-        let decode = plan.layout.phases.iter().find(|phase| phase.name == "decode");
-        let besides = self.taken(&plan) - plan.layout.peak_bytes;
-        let decode_bytes = decode.map_or(0, |phase| phase.peak_bytes) + besides;
-        Ok(Found::Nothing { for_decode: decode_bytes > budget })
+        let is_too_large = |phase| self.taken_in(&plan, phase) > budget;
+        let (encode, decode) = (is_too_large("encode"), is_too_large("decode"));
+        Ok(Found::Nothing(TooLarge { encode, decode }))
     }
 
-    fn schedule(&self, [text, denoise, decode]: [u64; 3]) -> Result<Option<Schedule>, Error> {
+    /// What a phase of a plan takes of the budget; nothing if the plan has no such phase.
+    fn taken_in(&self, plan: &Plan, phase: &str) -> u64 {
+        let besides = self.taken(plan) - plan.layout.peak_bytes;
+        let found = plan.layout.phases.iter().find(|found| found.name == phase);
+        found.map_or(0, |phase| phase.peak_bytes + besides)
+    }
+
+    /// Whether there is anything to encode. What goes on from a state has done that.
+    fn encodes(&self) -> bool {
+        self.trials.job.given_frames > 0 && self.state.is_none()
+    }
+
+    fn schedule(
+        &self,
+        [text, encode, denoise, decode]: Budgets,
+    ) -> Result<Option<Schedule>, Error> {
         let mut schedule = match self.in_place() {
             true => Schedule::in_place(),
             false => Schedule::resident(),
@@ -163,11 +185,21 @@ impl Search<'_> {
             let Some(streaming) = found else { return Ok(None) };
             schedule.text = streaming;
         }
+        if self.encodes() {
+            let tiles = self.trials.job.encode_tiling.map(|tiles| (tiles.height, tiles.width));
+            let search = || self.encode(&schedule, encode);
+            let Some(coding) = remembered(&self.memo.encode, (encode, tiles), search)? else {
+                return Ok(None);
+            };
+            schedule = encoding(&schedule, coding);
+        }
         let search = || self.denoise(&schedule, denoise);
         let Some(denoising) = remembered(&self.memo.denoise, denoise, search)? else {
             return Ok(None);
         };
-        self.decode(&denoising.within(&schedule), decode)
+        let schedule = denoising.within(&schedule);
+        let coding = self.decode(&schedule, decode)?;
+        Ok(coding.map(|coding| decoding(&schedule, coding)))
     }
 
     /// What each allowance of resident weights comes to, of those that the strategy allows.
@@ -251,12 +283,28 @@ impl Search<'_> {
         Ok(best.map(|(choice, _)| choice))
     }
 
-    fn decode(&self, schedule: &Schedule, budget: u64) -> Result<Option<Schedule>, Error> {
-        let component = &self.checkpoint().vae;
-        let blocks = component.config.decoder_blocks();
-        let dtype = self.trials.job.dtype;
-        let ladder = self.ladder(placement::ladder(&component.weights, dtype, &blocks)?);
-        let caches = component.config.decoder_caches();
+    fn encode(&self, schedule: &Schedule, budget: u64) -> Result<Option<Coding>, Error> {
+        let config = &self.checkpoint().vae.config;
+        let trial = |coding| self.trials.encode(&encoding(schedule, coding));
+        self.code(&config.encoder_blocks(), config.encoder_caches(), budget, &trial)
+    }
+
+    fn decode(&self, schedule: &Schedule, budget: u64) -> Result<Option<Coding>, Error> {
+        let config = &self.checkpoint().vae.config;
+        let trial = |coding| self.trials.decode(&decoding(schedule, coding));
+        self.code(&config.decoder_blocks(), config.decoder_caches(), budget, &trial)
+    }
+
+    /// The fastest way to use these blocks of the VAE, which have so many caches.
+    fn code(
+        &self,
+        blocks: &[String],
+        caches: usize,
+        budget: u64,
+        trial: &dyn Fn(Coding) -> Result<Trial, Error>,
+    ) -> Result<Option<Coding>, Error> {
+        let weights = &self.checkpoint().vae.weights;
+        let ladder = self.ladder(placement::ladder(weights, self.trials.job.dtype, blocks)?);
         let mut pages: Vec<usize> = (0..=4).map(|quarters| caches * quarters / 4).collect();
         if self.trials.target.shares_ram || self.spares_ram {
             // What is paged out would lie in the same memory.
@@ -264,26 +312,27 @@ impl Search<'_> {
         } else if self.offload == Offload::Sequential {
             pages = vec![caches];
         }
-        let mut best: Option<(Schedule, Trial)> = None;
+        let mut best: Option<(Coding, Trial)> = None;
         for paged_caches in pages {
-            let mut with = Schedule { decoder: DecodeSchedule { paged_caches }, ..*schedule };
-            let trial = |decode| self.trials.decode(&Schedule { decode, ..with });
             if self.in_place() {
-                let trial = trial(with.decode)?;
+                let coding = (Streaming::RESIDENT, paged_caches);
+                let trial = trial(coding)?;
                 if trial.device_bytes <= budget {
-                    keep_faster(&mut best, with, trial);
+                    keep_faster(&mut best, coding, trial);
                 }
-            } else if let Some((decode, trial)) =
+                continue;
+            }
+            let trial = |streaming| trial((streaming, paged_caches));
+            if let Some((streaming, trial)) =
                 self.fastest(&ladder, !self.spares_ram, budget, &trial)?
             {
-                with.decode = decode;
-                keep_faster(&mut best, with, trial);
-                if ladder.last().is_some_and(|all| decode.resident_bytes >= all.resident_bytes) {
+                keep_faster(&mut best, (streaming, paged_caches), trial);
+                if ladder.last().is_some_and(|all| streaming.resident_bytes >= all.resident_bytes) {
                     break;
                 }
             }
         }
-        Ok(best.map(|(schedule, _)| schedule))
+        Ok(best.map(|(coding, _)| coding))
     }
 
     /// The fastest way to place weights within `budget`: for each number of slots, as many weights
@@ -335,7 +384,11 @@ impl Search<'_> {
         let text = if self.in_place() { 0 } else { self.trials.text(&schedule)?.device_bytes };
         let denoise = self.trials.denoise(&schedule)?.device_bytes;
         let decode = self.trials.decode(&schedule)?.device_bytes;
-        Ok(LeastOfPhases { besides_decode: text.max(denoise), decode })
+        let encode = match self.encodes() {
+            true => self.trials.encode(&schedule)?.device_bytes,
+            false => 0,
+        };
+        Ok(LeastOfPhases { besides: text.max(denoise), encode, decode })
     }
 
     /// The schedule that takes the least memory that the strategy allows.
@@ -346,10 +399,8 @@ impl Search<'_> {
             return Ok(Schedule { transformer, ..Schedule::in_place() });
         }
         let Checkpoint { text_encoder, transformer: denoiser, vae, .. } = self.checkpoint();
-        let paged_caches = match self.trials.target.shares_ram || self.spares_ram {
-            true => 0,
-            false => vae.config.decoder_caches(),
-        };
+        let keeps_caches = self.trials.target.shares_ram || self.spares_ram;
+        let paged = |caches| if keeps_caches { 0 } else { caches };
         let dtype = self.trials.job.dtype;
         let streaming = |ladder: Vec<Rung>| {
             let ladder = self.ladder(ladder);
@@ -359,14 +410,19 @@ impl Search<'_> {
         let text =
             placement::ladder(&text_encoder.weights, dtype, &text_encoder.config.encoder_blocks())?;
         let denoise = placement::ladder(&denoiser.weights, dtype, &denoiser.config.step_blocks())?;
-        let decode = placement::ladder(&vae.weights, dtype, &vae.config.decoder_blocks())?;
+        let of_vae = |blocks: Vec<String>| -> Result<Streaming, Error> {
+            let streaming = streaming(placement::ladder(&vae.weights, dtype, &blocks)?);
+            Ok(Streaming { keeps_converted: !self.spares_ram, ..streaming })
+        };
         Ok(Schedule {
             text: streaming(text),
             conditioning: Streaming::through(1),
             denoise: streaming(denoise),
             transformer,
-            decode: Streaming { keeps_converted: !self.spares_ram, ..streaming(decode) },
-            decoder: DecodeSchedule { paged_caches },
+            encode: of_vae(vae.config.encoder_blocks())?,
+            encoder: EncodeSchedule { paged_caches: paged(vae.config.encoder_caches()) },
+            decode: of_vae(vae.config.decoder_blocks())?,
+            decoder: DecodeSchedule { paged_caches: paged(vae.config.decoder_caches()) },
             keeps_components: self.offload == Offload::None,
         })
     }
@@ -392,12 +448,16 @@ impl Search<'_> {
         !self.spares_ram && self.trials.target.ram_bytes.is_some_and(|ram| bytes <= ram / 2)
     }
 
-    /// What decoding as a whole would take.
-    pub fn why_not_whole(&self, budget: u64) -> Result<Rejected, EngineError> {
-        let trial = self.trials.decode(&self.least()?)?;
+    /// What encoding or decoding as a whole would take.
+    pub fn why_not_whole(&self, verb: &'static str, budget: u64) -> Result<Rejected, EngineError> {
+        let least = self.least()?;
+        let trial = match verb {
+            "encode" => self.trials.encode(&least)?,
+            _ => self.trials.decode(&least)?,
+        };
         let (takes, may) = both_in_words(trial.device_bytes, budget);
         Ok(Rejected {
-            what: "decode without tiles".into(),
+            what: without_tiles(verb),
             peak_bytes: trial.device_bytes,
             seconds: trial.seconds,
             why: format!("takes at least {takes}, and {may} may be used"),
@@ -405,17 +465,27 @@ impl Search<'_> {
     }
 }
 
-/// What has been found for `budget`, or is found now.
-fn remembered<T: Copy>(
-    memo: &RefCell<BTreeMap<u64, Option<T>>>,
-    budget: u64,
+/// The schedule, with this way to encode.
+fn encoding(schedule: &Schedule, (encode, paged_caches): Coding) -> Schedule {
+    Schedule { encode, encoder: EncodeSchedule { paged_caches }, ..*schedule }
+}
+
+/// The schedule, with this way to decode.
+fn decoding(schedule: &Schedule, (decode, paged_caches): Coding) -> Schedule {
+    Schedule { decode, decoder: DecodeSchedule { paged_caches }, ..*schedule }
+}
+
+/// What has been found for `key`, or is found now.
+fn remembered<K: Ord + Copy, T: Copy>(
+    memo: &RefCell<BTreeMap<K, Option<T>>>,
+    key: K,
     search: impl FnOnce() -> Result<Option<T>, Error>,
 ) -> Result<Option<T>, Error> {
-    if let Some(found) = memo.borrow().get(&budget) {
+    if let Some(found) = memo.borrow().get(&key) {
         return Ok(*found);
     }
     let found = search()?;
-    memo.borrow_mut().insert(budget, found);
+    memo.borrow_mut().insert(key, found);
     Ok(found)
 }
 

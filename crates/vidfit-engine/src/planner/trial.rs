@@ -2,11 +2,12 @@
 
 use super::target::Target;
 use crate::checkpoint::Checkpoint;
+use crate::pipeline::{self, ComponentWeights, Given, Noise};
 use crate::plan::Silent;
 use crate::request::Job;
 use crate::schedule::Schedule;
-use crate::text_to_video::{self, ComponentWeights};
-use vidfit_tensor::{Arena, Context, DryDevice, Error, Monitor, Unwatched, solve};
+use vidfit_cogvideox::vae;
+use vidfit_tensor::{Arena, Context, DryDevice, Error, Monitor, Tensor, Unwatched, solve};
 
 /// What a phase takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,21 +31,66 @@ impl Trials<'_> {
     pub fn text(&self, schedule: &Schedule) -> Result<Trial, Error> {
         self.run(self.job, schedule, |cx, weights| {
             let placed = weights.text_encoder()?;
-            text_to_video::encode_prompts(cx, &placed, self.checkpoint, self.job).map(drop)
+            pipeline::encode_prompts(cx, &placed, self.checkpoint, self.job).map(drop)
         })
     }
 
-    /// The denoise phase, which begins with the prompts' embeddings.
+    /// The encode phase, beside the prompts' embeddings. As in decoding, one tile of three chunks
+    /// stands for all.
+    pub fn encode(&self, schedule: &Schedule) -> Result<Trial, Error> {
+        let (job, config) = (self.job, &self.checkpoint.vae.config);
+        let mut part = job.clone();
+        part.given_frames = job.given_frames.min(24 + job.given_frames % 8);
+        if let Some(tiling) = job.encode_tiling {
+            part.height = job.height.min(tiling.height);
+            part.width = job.width.min(tiling.width);
+        }
+        let ratio = config.spatial_ratio();
+        (part.latent_height, part.latent_width) = (part.height / ratio, part.width / ratio);
+        let moments = |job: &Job| {
+            let frames = vae::latent_frames(config, job.given_frames);
+            2 * frames * job.channels * job.latent_height * job.latent_width
+        };
+        let size = (job.height, job.width);
+        let edges = vae::kept_latent_edges(config, job.encode_tiling, job.given_frames, size);
+        let trial = self.run(&part, schedule, |cx, weights| {
+            let _embeds = self.embeds(cx)?;
+            let _edges = cx.alloc("edges of tiles", job.dtype, [edges])?;
+            let rest = moments(job) - moments(&part);
+            let _moments = cx.alloc("moments of other tiles and chunks", job.dtype, [rest])?;
+            let mut noise = Noise::new(&part, None)?;
+            pipeline::encode(cx, weights, None, None, &mut noise).map(drop)
+        })?;
+        let pixels = |job: &Job| {
+            let pixels = vae::encoded_pixels(config, job.encode_tiling, (job.height, job.width));
+            pixels as f64 * job.given_frames as f64
+        };
+        Ok(Trial { seconds: trial.seconds * pixels(job) / pixels(&part), ..trial })
+    }
+
+    /// The denoise phase, which begins with the prompts' embeddings and what was encoded.
     pub fn denoise(&self, schedule: &Schedule) -> Result<Trial, Error> {
-        self.run(self.job, schedule, |cx, weights| {
-            let width = self.checkpoint.text_encoder.config.d_model;
-            let embeds =
-                self.job.prompts.iter().map(|prompt| {
-                    cx.alloc("prompt embeddings", self.job.dtype, [prompt.len(), width])
-                });
-            let embeds = embeds.collect::<Result<_, Error>>()?;
-            text_to_video::denoise(cx, weights, None, None, embeds, &mut Silent).map(drop)
+        let job = self.job;
+        self.run(job, schedule, |cx, weights| {
+            let embeds = self.embeds(cx)?;
+            let frames = if job.given_frames == 1 { 1 } else { job.latent_frames };
+            let shape = [frames, job.channels, job.latent_height, job.latent_width];
+            let encoded = match job.given_frames {
+                0 => None,
+                _ => Some(cx.alloc("encoded latents", job.dtype, shape)?),
+            };
+            let given = Given { embeds, encoded, noise: Noise::new(job, None)? };
+            pipeline::denoise(cx, weights, None, None, given, &mut Silent).map(drop)
         })
+    }
+
+    /// The prompts' embeddings.
+    fn embeds(&self, cx: &Context<'_>) -> Result<Vec<Tensor>, Error> {
+        let width = self.checkpoint.text_encoder.config.d_model;
+        let prompts = self.job.prompts.iter();
+        let embeds = prompts
+            .map(|prompt| cx.alloc("prompt embeddings", self.job.dtype, [prompt.len(), width]));
+        embeds.collect()
     }
 
     /// The decode phase, which begins with the latents. Every tile and all chunks but the first and
@@ -55,7 +101,7 @@ impl Trials<'_> {
             let shape = [part.latent_frames, part.channels, part.latent_height, part.latent_width];
             let latents = cx.alloc("latents", part.dtype, shape)?;
             let _edges = cx.alloc("edges of tiles", part.dtype, [self.kept_edges()])?;
-            text_to_video::decode(cx, weights, None, &latents, &mut Silent)
+            pipeline::decode(cx, weights, None, &latents, &mut Silent)
         })?;
         let share = self.decoded_elements(self.job) / self.decoded_elements(&part);
         Ok(Trial { seconds: trial.seconds * share, ..trial })
@@ -81,7 +127,7 @@ impl Trials<'_> {
         let size = (job.latent_height, job.latent_width);
         let frames = job.latent_frames - job.padding_frames;
         let config = &self.checkpoint.vae.config;
-        vidfit_cogvideox::vae::kept_edges(config, job.tiling, frames, size)
+        vae::kept_edges(config, job.tiling, frames, size)
     }
 
     /// Latent pixels that go through the decoder, overlaps of tiles counted as often as decoded.
@@ -89,7 +135,7 @@ impl Trials<'_> {
         let config = &self.checkpoint.vae.config;
         let size = (job.latent_height, job.latent_width);
         let frames = job.latent_frames - job.padding_frames;
-        vidfit_cogvideox::vae::decoded_pixels(config, job.tiling, size) as f64 * frames as f64
+        vae::decoded_pixels(config, job.tiling, size) as f64 * frames as f64
     }
 
     fn run(

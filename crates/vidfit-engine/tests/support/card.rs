@@ -132,6 +132,14 @@ pub fn weight_bytes(checkpoint: &Checkpoint, dtype: DType) -> [u64; 3] {
     ]
 }
 
+/// As [`weight_bytes`], of the encode phase.
+pub fn encoder_bytes(checkpoint: &Checkpoint, dtype: DType) -> u64 {
+    let vae = &checkpoint.vae;
+    let ladder =
+        vidfit_engine::placement::ladder(&vae.weights, dtype, &vae.config.encoder_blocks());
+    ladder.unwrap()[0].streamed_bytes
+}
+
 /// A plan with this schedule, not searched for.
 pub fn with_schedule(
     checkpoint: &Checkpoint,
@@ -159,12 +167,14 @@ pub fn run(
     extra: Extra<'_>,
 ) -> Result<Generated, EngineError> {
     let device: Arc<dyn Device> = card.clone();
+    let pixels = super::pixels_for(&prepared.job);
     let options = RunOptions {
         stop: &AtomicBool::new(false),
         listener: extra.listener.unwrap_or_else(|| Box::new(|_| {})),
         keep_tensors: true,
         capacity_bytes: u64::MAX,
         poison: true,
+        pixels: pixels.as_ref().filter(|_| extra.state.is_none()),
         state: extra.state,
         replan: extra.replan,
     };

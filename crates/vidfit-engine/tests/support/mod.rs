@@ -19,8 +19,9 @@ use vidfit_cogvideox::scheduler::SchedulerKind;
 use vidfit_cpu::CpuDevice;
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::{self, Generated, KeptTensors, Prepared, RunOptions};
+use vidfit_engine::pixels::Pixels;
 use vidfit_engine::plan::Plan;
-use vidfit_engine::request::{Job, Request, TilingChoice, tiles};
+use vidfit_engine::request::{Job, Request, Start, TilingChoice, tiles};
 use vidfit_engine::safetensors::{SafetensorsFile, StoredDtype};
 use vidfit_engine::schedule::Schedule;
 use vidfit_tensor::{DType, Device};
@@ -98,6 +99,13 @@ pub struct Case {
     pub dynamic_cfg: bool,
     pub tiling: bool,
     pub valid_request: bool,
+    #[serde(default)]
+    pub start: Option<String>,
+    pub strength: Option<f64>,
+    /// The frames that are stored, if not all.
+    pub stored_frames: Option<Vec<usize>>,
+    /// Frames, height, width and channels.
+    pub frames_shape: Vec<usize>,
     pub distance_bf16: Option<OwnDistance>,
     pub distance_f16: Option<OwnDistance>,
 }
@@ -130,7 +138,8 @@ impl Case {
     /// The reference's embeddings of the prompt, which are stored once for all cases of a
     /// checkpoint.
     pub fn expected_embeds(&self) -> Vec<f32> {
-        for case in Case::all().iter().filter(|case| case.checkpoint == self.checkpoint) {
+        let text_encoder = |case: &Case| case.checkpoint.trim_end_matches("-i2v").to_owned();
+        for case in Case::all().iter().filter(|case| text_encoder(case) == text_encoder(self)) {
             let expected = case.expected();
             let stored = [
                 (&case.prompt, "prompt_embeds"),
@@ -143,6 +152,23 @@ impl Case {
             }
         }
         panic!("no case stores the embeddings of {}", self.name);
+    }
+
+    /// Of all frames those that the case stores.
+    pub fn stored(&self, frames: &[f32]) -> Vec<f32> {
+        let Some(stored) = &self.stored_frames else { return frames.to_vec() };
+        let frame: usize = self.frames_shape[1..].iter().product();
+        stored.iter().flat_map(|number| &frames[number * frame..][..frame]).copied().collect()
+    }
+
+    /// What the case starts from.
+    pub fn start(&self) -> Start {
+        match (self.start.as_deref(), self.strength) {
+            (None, None) => Start::Text,
+            (Some("image"), None) => Start::Image,
+            (Some("video"), Some(strength)) => Start::Video { strength },
+            other => panic!("a start from {other:?}"),
+        }
     }
 
     /// The reference's own distance in `dtype`, where the case has it.
@@ -163,6 +189,7 @@ impl Case {
     pub fn request(&self, dtype: DType) -> Request {
         Request {
             negative_prompt: self.negative_prompt.clone(),
+            start: self.start(),
             frames: Some(self.num_frames),
             height: Some(self.height),
             width: Some(self.width),
@@ -184,6 +211,22 @@ impl Case {
             ..Request::new(self.prompt.clone())
         }
     }
+}
+
+/// Pixels for a job to start from: the fixtures' of its size, or others.
+pub fn pixels_for(job: &Job) -> Option<Pixels> {
+    let (frames, height, width) = (job.given_frames, job.height, job.width);
+    let name = match job.start {
+        Start::Text => return None,
+        Start::Image => format!("image-{height}x{width}"),
+        Start::Video { .. } => format!("video-{frames}x{height}x{width}"),
+    };
+    let bytes = match SafetensorsFile::open(fixtures().join(format!("inputs/{name}.safetensors"))) {
+        Ok(file) => file.bytes("pixels").unwrap().to_vec(),
+        Err(_) => (0..frames * height * width * 3).map(|n| (n * n / 7 % 253) as u8).collect(),
+    };
+    let frames = bytes.chunks_exact(height * width * 3).map(Arc::from).collect();
+    Some(Pixels::new(height, width, frames).unwrap())
 }
 
 /// Plans and runs a request on the CPU, with poisoned memory. The plan is kept to the byte: see
@@ -211,12 +254,14 @@ pub fn run_prepared(
     device: Arc<dyn Device>,
 ) -> Generated {
     let stop = AtomicBool::new(false);
+    let pixels = pixels_for(&prepared.job);
     let options = RunOptions {
         stop: &stop,
         listener: Box::new(|_| {}),
         keep_tensors: true,
         capacity_bytes: prepared.plan.device_bytes(),
         poison: true,
+        pixels: pixels.as_ref(),
         state: None,
         replan: None,
     };

@@ -1,6 +1,7 @@
 //! What to make: the arguments that every command about a job shares.
 
 use super::choices::{DynamicCfg, Frames, Rule, Scheduler, Tiling};
+use super::input::InputArgs;
 use std::path::PathBuf;
 use vidfit_engine::request::Request;
 use vidfit_tensor::DType;
@@ -22,6 +23,10 @@ pub struct JobArgs {
     /// downloading them, and know them by short names, such as 5b.
     #[arg(short, long, alias = "model_path", value_name = "DIR_OR_ID")]
     pub model: Option<String>,
+
+    /// What it starts from.
+    #[command(flatten)]
+    pub input: InputArgs,
 
     /// Frames of the video, 8·N + 1, or `fit`: the most that fit [default: the model's].
     #[arg(
@@ -99,15 +104,15 @@ pub struct JobArgs {
     #[arg(long, value_enum, default_value_t = Scheduler::Auto, help_heading = "Sampling")]
     pub scheduler: Scheduler,
 
-    /// Decode in tiles: takes less memory, changes the picture slightly. Auto does it only if
-    /// nothing else fits, and says so.
+    /// Encode and decode in tiles: takes less memory, changes the picture slightly. Auto does
+    /// either only if it does not fit otherwise, and says so.
     #[arg(long, alias = "vae_tiling", value_enum, default_value_t = Tiling::Auto,
           help_heading = "Memory")]
     pub vae_tiling: Tiling,
-    /// Height of a tile in pixels [default: half of what the VAE was made for].
+    /// Height of a tile in pixels, in decoding [default: half of what the VAE was made for].
     #[arg(long, value_name = "PIXELS", help_heading = "Memory")]
     pub tile_height: Option<usize>,
-    /// Width of a tile in pixels [default: half of what the VAE was made for].
+    /// Width of a tile in pixels, in decoding [default: half of what the VAE was made for].
     #[arg(long, value_name = "PIXELS", help_heading = "Memory")]
     pub tile_width: Option<usize>,
 }
@@ -127,6 +132,7 @@ impl JobArgs {
     pub fn request(&self, dtype: DType) -> Request {
         Request {
             negative_prompt: self.negative_prompt.clone(),
+            start: self.input.start(),
             frames: match self.frames {
                 Some(Frames::Count(frames)) => Some(frames),
                 Some(Frames::Fit) | None => None,
@@ -143,6 +149,8 @@ impl JobArgs {
             tiling: self.vae_tiling.into(),
             tile_height: self.tile_height,
             tile_width: self.tile_width,
+            encode_tile_height: self.input.encode_tile_height,
+            encode_tile_width: self.input.encode_tile_width,
             ..Request::new(self.prompt().unwrap_or_default())
         }
     }

@@ -92,10 +92,15 @@ fn least_budgets(all: &[Least], limits: &mut Limits) -> Table {
         };
         let theirs = reference::step_bytes(*variant).max(reference::decode_bytes(*variant, true));
         let phase = |name| gigabytes(PhaseMemory::of(planned, name).arena_bytes);
+        let phase_or_none = |name| match planned.job.phases().contains(&name) {
+            true => phase(name),
+            false => String::new(),
+        };
         vec![
             variant.name().to_owned(),
             video_of(&planned.job),
             phase("text"),
+            phase_or_none("encode"),
             phase("denoise"),
             phase("decode"),
             gigabytes(plan.layout.peak_bytes),
@@ -110,7 +115,7 @@ fn least_budgets(all: &[Least], limits: &mut Limits) -> Table {
         title: "The least possible budgets".into(),
         note: format!(
             "The whole pipeline from the prompt to the frames, 16 bits, guidance on, decoded in \
-             the reference's tiles; for the I2V models without the encoding of the image. The \
+             the reference's tiles; for the I2V models with the encoding of the image. The \
              arena is all tensors, weights included; scratch is the workspace of matrix products; \
              both together are reserved, once. Outside of that is what the catalogue puts down to \
              driver, context and kernels of an {CARD}. The reference is the larger of its step \
@@ -120,6 +125,7 @@ fn least_budgets(all: &[Least], limits: &mut Limits) -> Table {
             "model",
             "video",
             "text",
+            "encode",
             "denoise",
             "decode",
             "arena",
@@ -206,7 +212,10 @@ fn strategies(all: &[Least]) -> Result<Table, Failure> {
         for (n, (name, planned)) in ways.iter().enumerate() {
             let mut row = vec![if n == 0 { variant.name().to_owned() } else { String::new() }];
             row.push((*name).to_owned());
-            row.extend(PHASES.map(|phase| gigabytes(PhaseMemory::of(planned, phase).live_bytes())));
+            row.extend(PHASES.map(|phase| match planned.job.phases().contains(&phase) {
+                true => gigabytes(PhaseMemory::of(planned, phase).live_bytes()),
+                false => String::new(),
+            }));
             row.push(gigabytes(planned.plan.device_bytes()));
             rows.push(row);
         }
@@ -218,7 +227,15 @@ fn strategies(all: &[Least]) -> Result<Table, Failure> {
                caches on the card; streamed is the least. Between them lies whatever a budget \
                allows. GB."
             .into(),
-        columns: vec!["model", "weights; decoding", "text", "denoise", "decode", "reserved"],
+        columns: vec![
+            "model",
+            "weights; decoding",
+            "text",
+            "encode",
+            "denoise",
+            "decode",
+            "reserved",
+        ],
         words: 2,
         rows,
     })
@@ -228,7 +245,7 @@ fn holders(all: &[Least]) -> Table {
     let mut rows = Vec::new();
     let chosen = all.iter().filter(|least| !least.variant.needs_image());
     for Least { variant, planned, .. } in chosen {
-        for (n, phase) in PHASES.into_iter().enumerate() {
+        for (n, &phase) in planned.job.phases().iter().enumerate() {
             let memory = PhaseMemory::of(planned, phase);
             let told = |held: &Held| match held.count {
                 1 => format!("{} {}", held.what, size(held.bytes)),

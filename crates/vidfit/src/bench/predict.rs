@@ -10,9 +10,9 @@ use vidfit_cogvideox::vae::Piece;
 use vidfit_cpu::CpuDevice;
 use vidfit_engine::calibration::{self, Certainty};
 use vidfit_engine::checkpoint::Checkpoint;
+use vidfit_engine::pipeline::{self, Origin, Outputs};
 use vidfit_engine::request::{Job, Request, TilingChoice};
 use vidfit_engine::schedule::Schedule;
-use vidfit_engine::text_to_video::{self, Outputs};
 use vidfit_tensor::{Context, DType, Error, Rates};
 
 /// Makes a job when it is its turn: weights take memory.
@@ -161,7 +161,8 @@ fn changed_pipeline(
     });
     let (job, _) = Job::new(&checkpoint, &request)?;
     Ok(Box::new(move |cx| {
-        text_to_video::run(cx, &checkpoint, &job, &Schedule::in_place(), None, &mut Fetching)
+        let (schedule, origin) = (Schedule::in_place(), Origin::default());
+        pipeline::run(cx, &checkpoint, &job, &schedule, origin, &mut Fetching)
     }))
 }
 

@@ -14,6 +14,7 @@ use std::time::Instant;
 use vidfit_engine::EngineError;
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::{Generated, Keep, Prepared, RunOptions, run_keeping};
+use vidfit_engine::pixels::Pixels;
 use vidfit_engine::planner::{Offload, PlanReport, Planned, RunReport, Target};
 use vidfit_engine::progress::Listener;
 use vidfit_engine::running::{Running, RunningJob};
@@ -47,6 +48,8 @@ pub struct Making<'a> {
     pub output: &'a Output,
     /// Where intermediate results go, if they are wanted.
     pub save_tensors: Option<&'a Path>,
+    /// What the video starts from, besides the text.
+    pub pixels: Option<&'a Pixels>,
     /// What the run goes on from.
     pub state: Option<&'a RunState>,
 }
@@ -125,6 +128,7 @@ impl Making<'_> {
             keep_tensors: self.save_tensors.is_some(),
             capacity_bytes: self.target.budget_bytes(),
             poison: false,
+            pixels: self.pixels,
             state: self.state,
             replan: self.may_replan.then(|| (self.offload, self.target.clone())),
         };

@@ -5,14 +5,15 @@ use crate::decide::{Decided, Wanted};
 use crate::exit::Failure;
 use crate::human::{seconds, size};
 use vidfit_engine::planner::{Ask, Offload, Rejected};
-use vidfit_engine::request::{Request, TilingChoice};
+use vidfit_engine::request::{Job, Request, TilingChoice};
 
 /// Everything that was not taken, and why.
 ///
 /// # Errors
 /// As planning.
 pub fn of(wanted: &Wanted, decided: &Decided) -> Result<Vec<Rejected>, Failure> {
-    let is_tiled = decided.planned.job.tiling.is_some();
+    let Job { tiling, encode_tiling, .. } = decided.planned.job;
+    let is_tiled = tiling.is_some() || encode_tiling.is_some();
     let mut ways = Vec::new();
     let own = if is_tiled { TilingChoice::On } else { TilingChoice::Off };
     if !wanted.target.profile.reads_host_memory {
@@ -39,13 +40,19 @@ fn one(
     tiling: TilingChoice,
 ) -> Result<Option<Rejected>, Failure> {
     let mut request = Request { tiling, ..decided.request.clone() };
-    if let Some(tiles) = decided.planned.job.tiling {
+    let job = &decided.planned.job;
+    if let Some(tiles) = job.tiling {
         (request.tile_height, request.tile_width) = (Some(tiles.height), Some(tiles.width));
+    }
+    if let Some(tiles) = job.encode_tiling {
+        request.encode_tile_height = Some(tiles.height);
+        request.encode_tile_width = Some(tiles.width);
     }
     let checkpoint = &wanted.models[decided.model].checkpoint;
     let ask = Ask { checkpoint, request: &request, offload, target: &wanted.target };
     let chosen = &decided.planned.plan;
-    let adds_tiles = tiling == TilingChoice::On && decided.planned.job.tiling.is_none();
+    let is_tiled = job.tiling.is_some() || job.encode_tiling.is_some();
+    let adds_tiles = tiling == TilingChoice::On && !is_tiled;
     let what = match adds_tiles {
         true => "decode in tiles".to_owned(),
         false => format!("--offload {offload}"),

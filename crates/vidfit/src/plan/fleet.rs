@@ -86,13 +86,15 @@ fn planned_or_refused(ask: &Ask<'_>) -> Result<Result<Planned, Refused>, Failure
 fn needs_no_more(ask: &Ask<'_>, answer: &Result<Planned, Refused>, target: &Target) -> bool {
     let Ok(planned) = answer else { return false };
     let Planned { job, schedule, .. } = planned;
-    let is_cut = job.tiling.is_some() || schedule.transformer.head_groups > 1;
-    if is_cut || schedule.decoder.paged_caches > 0 {
+    let is_tiled = job.tiling.is_some() || job.encode_tiling.is_some();
+    let pages_caches = schedule.decoder.paged_caches > 0
+        || (job.given_frames > 0 && schedule.encoder.paged_caches > 0);
+    if is_tiled || pages_caches || schedule.transformer.head_groups > 1 {
         return false;
     }
     let report = PlanReport::of(ask.checkpoint, planned, ask.offload, target);
-    let stays = |name: &str| report.phase(name).is_some_and(|phase| phase.streamed_bytes == 0);
-    stays("denoise") && stays("decode")
+    let stays = |name: &str| report.phase(name).is_none_or(|phase| phase.streamed_bytes == 0);
+    stays("encode") && stays("denoise") && stays("decode")
 }
 
 /// The same schedule, with the time that it takes on another card.

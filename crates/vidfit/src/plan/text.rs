@@ -78,6 +78,10 @@ pub fn placement(placement: &Placement) -> String {
     if placement.paged_caches > 0 {
         words += &format!("; {} of the decoder's caches wait in RAM", placement.paged_caches);
     }
+    if placement.paged_encoder_caches > 0 {
+        let caches = placement.paged_encoder_caches;
+        words += &format!("; {caches} of the encoder's caches wait in RAM");
+    }
     words
 }
 

@@ -8,7 +8,7 @@ use vidfit_engine::EngineError;
 use vidfit_engine::checkpoint::{Checkpoint, Variant};
 use vidfit_engine::placement::Streaming;
 use vidfit_engine::planner::{Offload, Target, plan_least};
-use vidfit_engine::request::{Job, Request};
+use vidfit_engine::request::{Job, Request, Start, Tiles};
 use vidfit_engine::schedule::Schedule;
 
 /// A phase to be executed.
@@ -128,7 +128,8 @@ impl Case {
         tiles: Tiling,
     ) -> Result<Job, EngineError> {
         let (vae, dtype) = (&checkpoint.vae.config, self.variant.published_dtype());
-        let request = Request { steps: self.steps, dtype, ..Request::new("") };
+        let start = Start::usual(self.variant);
+        let request = Request { start, steps: self.steps, dtype, ..Request::new("") };
         match self.kind {
             Kind::Denoise => {
                 let request = Request {
@@ -154,9 +155,10 @@ impl Case {
     /// frames.
     pub fn whole_job(&self, published: &Checkpoint) -> Result<Job, EngineError> {
         let dtype = self.variant.published_dtype();
-        let (job, _) = Job::new(published, &Request { dtype, ..Request::new("") })?;
+        let start = Start::usual(self.variant);
+        let (job, _) = Job::new(published, &Request { start, dtype, ..Request::new("") })?;
         Ok(match self.is_tiled {
-            true => job.with_tiles(Tiling::reference(&published.vae.config)),
+            true => job.with_tiles(Tiles::both(Tiling::reference(&published.vae.config))),
             false => job,
         })
     }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 use vidfit_cpu::{SimConfig, SimDevice};
 use vidfit_engine::checkpoint::Checkpoint;
+use vidfit_engine::pipeline::{self, ComponentWeights, Given, Noise, Outputs};
 use vidfit_engine::request::Job;
 use vidfit_engine::schedule::Schedule;
-use vidfit_engine::text_to_video::{self, ComponentWeights, Outputs};
 use vidfit_tensor::{
     Arena, Context, Copied, Device, DryDevice, Error, Layout, Profile, Unwatched, solve,
 };
@@ -156,14 +156,16 @@ impl Phase<'_> {
                     cx.upload("prompt embeddings", job.dtype, [prompt.len(), width], values)
                 });
                 let embeds = embeds.collect::<Result<_, Error>>()?;
-                let latents = text_to_video::denoise(cx, &weights, None, None, embeds, results)?;
+                let noise = Noise::new(job, None)?;
+                let given = Given { embeds, encoded: None, noise };
+                let latents = pipeline::denoise(cx, &weights, None, None, given, results)?;
                 results.latents(cx, &latents)
             }
             Kind::Decode => {
                 let shape = [job.latent_frames, job.channels, job.latent_height, job.latent_width];
                 let values = || noise(job.latent_elements(), 0);
                 let latents = cx.upload("latents", job.dtype, shape, values)?;
-                text_to_video::decode(cx, &weights, None, &latents, results)
+                pipeline::decode(cx, &weights, None, &latents, results)
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use vidfit_cogvideox::vae::Piece;
 use vidfit_engine::digest::Digest;
-use vidfit_engine::text_to_video::Outputs;
+use vidfit_engine::pipeline::{Outputs, Reached};
 use vidfit_tensor::{Context, Error, Tensor};
 
 /// The results of a phase. A dry run asks for the same copies and has no values.
@@ -31,14 +31,9 @@ impl Results {
 }
 
 impl Outputs for Results {
-    fn step_done(
-        &mut self,
-        cx: &Context<'_>,
-        _: usize,
-        latents: &Tensor,
-        previous: Option<&Tensor>,
-    ) -> Result<(), Error> {
-        std::iter::once(latents).chain(previous).try_for_each(|tensor| self.take(cx, tensor))
+    fn step_done(&mut self, cx: &Context<'_>, reached: &Reached<'_>) -> Result<(), Error> {
+        let mut kept = std::iter::once(reached.latents).chain(reached.previous);
+        kept.try_for_each(|tensor| self.take(cx, tensor))
     }
 
     fn latents(&mut self, cx: &Context<'_>, latents: &Tensor) -> Result<(), Error> {

@@ -5,7 +5,7 @@ use crate::exit::Failure;
 use vidfit_engine::catalogue;
 use vidfit_engine::checkpoint::{Checkpoint, Variant};
 use vidfit_engine::planner::{Offload, Planned, Target, plan, plan_least};
-use vidfit_engine::request::{Job, Request, TilingChoice, tiles};
+use vidfit_engine::request::{Job, Request, Start, TilingChoice, tiles};
 
 /// The card whose overhead and rates stand in the tables.
 pub const CARD: &str = "RTX 4090";
@@ -39,6 +39,7 @@ impl Model {
 
     fn request(&self, video: Video) -> Request {
         Request {
+            start: Start::usual(self.checkpoint.variant),
             frames: video.frames,
             height: video.size.map(|(height, _)| height),
             width: video.size.map(|(_, width)| width),

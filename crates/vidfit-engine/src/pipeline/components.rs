@@ -1,0 +1,80 @@
+//! The weights of each component, placed for the time that it works.
+
+use crate::checkpoint::Checkpoint;
+use crate::placement::{Placed, Use};
+use crate::request::Job;
+use crate::schedule::Schedule;
+use crate::state::RunState;
+use vidfit_cogvideox::vae;
+use vidfit_tensor::{Context, Error, RECORDED_PASSES};
+
+/// Where each component's weights are.
+pub struct ComponentWeights<'a> {
+    /// Where they are brought.
+    pub cx: &'a Context<'a>,
+    /// What they are.
+    pub checkpoint: &'a Checkpoint,
+    /// What they are for.
+    pub job: &'a Job,
+    /// What of them stays, and what is streamed.
+    pub schedule: &'a Schedule,
+}
+
+impl<'a> ComponentWeights<'a> {
+    /// The text encoder's. Each layer is used once.
+    ///
+    /// # Errors
+    /// As [`Placed::new`].
+    pub fn text_encoder(&self) -> Result<Placed<'a>, Error> {
+        let component = &self.checkpoint.text_encoder;
+        let usage = Use { blocks: component.config.encoder_blocks(), passes: 1 };
+        Placed::new(*self.cx, &component.weights, self.job.dtype, usage, self.schedule.text)
+    }
+
+    /// What all steps share.
+    pub(super) fn conditioning(&self) -> Result<Placed<'a>, Error> {
+        let component = &self.checkpoint.transformer;
+        let usage = Use { blocks: component.config.conditioning_blocks(), passes: 1 };
+        let streaming = self.schedule.conditioning;
+        Placed::new(*self.cx, &component.weights, self.job.dtype, usage, streaming)
+    }
+
+    /// The transformer's. Each block is used once in every step that is left. A dry run makes fewer
+    /// of them, and brings nothing for those that it does not make.
+    ///
+    /// # Errors
+    /// As [`Placed::new`].
+    pub fn transformer(&self, state: Option<&RunState>) -> Result<Placed<'a>, Error> {
+        let component = &self.checkpoint.transformer;
+        let left = self.job.steps.len() - state.map_or(0, |state| state.steps_done);
+        let passes = if self.cx.arena.is_recording() { left.min(RECORDED_PASSES) } else { left };
+        let usage = Use { blocks: component.config.step_blocks(), passes };
+        Placed::new(*self.cx, &component.weights, self.job.dtype, usage, self.schedule.denoise)
+    }
+
+    /// The encoder's. Each block is used once in every chunk of every tile.
+    ///
+    /// # Errors
+    /// As [`Placed::new`].
+    pub fn encoder(&self) -> Result<Placed<'a>, Error> {
+        let (component, job) = (&self.checkpoint.vae, self.job);
+        let size = (job.height, job.width);
+        let config = &component.config;
+        let passes = vae::encoder_passes(config, job.encode_tiling, job.given_frames, size);
+        let usage = Use { blocks: config.encoder_blocks(), passes };
+        Placed::new(*self.cx, &component.weights, job.dtype, usage, self.schedule.encode)
+    }
+
+    /// The decoder's. Each block is used once in every chunk of every tile.
+    ///
+    /// # Errors
+    /// As [`Placed::new`].
+    pub fn decoder(&self) -> Result<Placed<'a>, Error> {
+        let (component, job) = (&self.checkpoint.vae, self.job);
+        let size = (job.latent_height, job.latent_width);
+        let frames = job.latent_frames - job.padding_frames;
+        let passes = vae::decoder_passes(&component.config, job.tiling, frames, size);
+        let usage = Use { blocks: component.config.decoder_blocks(), passes };
+        Placed::new(*self.cx, &component.weights, job.dtype, usage, self.schedule.decode)
+    }
+}
