@@ -1,0 +1,185 @@
+//! `vidfit generate --prompts FILE`: many videos, one after another. What goes wrong with one does
+//! not keep the others from being made.
+
+mod lines;
+
+use crate::args::{Command, GenerateArgs};
+use crate::defaults;
+use crate::device::{Opened, open};
+use crate::exit::Failure;
+use crate::generate::{Made, job_of, make};
+use crate::interrupt;
+use crate::progress::Shown;
+use lines::{Line, numbered, read, spelled};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use vidfit_engine::checkpoint::Checkpoint;
+use vidfit_engine::planner::Target;
+use vidfit_engine::request::Job;
+use vidfit_engine::state::RunState;
+use vidfit_engine::texts::{Texts, encode_texts};
+
+/// Makes the videos of a file of prompts.
+///
+/// # Errors
+/// Bad input if the file is; otherwise, if a line of it failed, how many did.
+pub fn run(path: &Path, batch: &GenerateArgs) -> Result<(), Failure> {
+    let shown = Shown::from(batch.progress);
+    let stop = interrupt::watch()?;
+    let lines = read(path)?;
+    let opened = open(&batch.machine)?;
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let last = lines.last().map_or(1, |line| line.number);
+    let asked: Vec<_> = lines.iter().map(|line| asked(line, &words, batch, last)).collect();
+    let texts = AllTexts::encode(&asked, &opened, &stop, shown);
+
+    let mut ends: Vec<End> = Vec::new();
+    for (line, asked) in lines.iter().zip(&asked) {
+        if stop.load(Ordering::Relaxed) {
+            ends.push(End::NotBegun);
+            continue;
+        }
+        shown.say(&format!("\nline {} of {last}", line.number));
+        shown.event(json!({ "event": "line", "line": line.number, "of": last }));
+        let made = match asked {
+            Ok(args) => {
+                let texts = |checkpoint: &Checkpoint, job: &Job| texts.state(checkpoint, job);
+                make(args, shown, &mut None, (&stop, &opened), &texts)
+            }
+            Err(message) => Err(Failure::input(message)),
+        };
+        ends.push(match made {
+            Ok(made) => End::Made(made),
+            Err(failure) => {
+                let Failure { code, message } = &failure;
+                let event = json!({
+                    "event": "line_failed", "line": line.number, "code": code, "message": message,
+                });
+                shown.event(event);
+                shown.warn(&format!("line {}: {message}", line.number));
+                End::Failed(failure)
+            }
+        });
+    }
+    summary(&lines, ends, shown)
+}
+
+/// What became of a line.
+enum End {
+    Made(Made),
+    Failed(Failure),
+    NotBegun,
+}
+
+/// The arguments of a line: the batch's own, with what the line says.
+fn asked(
+    line: &Line,
+    words: &[OsString],
+    batch: &GenerateArgs,
+    last: usize,
+) -> Result<GenerateArgs, String> {
+    let said = line.words.as_ref().map_err(String::clone)?;
+    let args = defaults::try_parse(spelled(words, said)).map_err(|failure| failure.message)?;
+    let Command::Generate(mut args) = args.command else {
+        return Err("it asks for another command".into());
+    };
+    if args.output.output == batch.output.output
+        && let Some(output) = &batch.output.output
+    {
+        args.output.output = Some(numbered(output, line.number, last));
+    }
+    Ok(*args)
+}
+
+/// The texts of all lines, by the folder of the model and the type.
+#[derive(Default)]
+struct AllTexts(BTreeMap<(PathBuf, String), Texts>);
+
+impl AllTexts {
+    /// Encodes the prompts of all lines, each model's at once. Lines whose prompts cannot be are left
+    /// to themselves, and fail by themselves.
+    fn encode(
+        asked: &[Result<GenerateArgs, String>],
+        opened: &Opened,
+        stop: &AtomicBool,
+        shown: Shown,
+    ) -> AllTexts {
+        let mut models: BTreeMap<(PathBuf, String), (Checkpoint, Target, Vec<Job>)> =
+            BTreeMap::new();
+        for args in asked.iter().flatten() {
+            let Ok((checkpoint, target, job)) = job_of(args) else { continue };
+            let key = (checkpoint.dir.clone(), job.dtype.to_string());
+            models.entry(key).or_insert((checkpoint, target, Vec::new())).2.push(job);
+        }
+        let mut all = AllTexts::default();
+        for (key, (checkpoint, target, jobs)) in models {
+            let jobs: Vec<&Job> = jobs.iter().collect();
+            let listener = shown.listener();
+            let encoded =
+                encode_texts(&checkpoint, &jobs, &opened.device, &target, stop, listener);
+            // Who cannot have them together reads them one by one.
+            if let Ok((texts, passes)) = encoded {
+                shown.say(&format!(
+                    "read {} prompts for {} videos of {}, in {passes} {} through the text encoder",
+                    texts.len(),
+                    jobs.len(),
+                    checkpoint.variant,
+                    if passes == 1 { "pass" } else { "passes" },
+                ));
+                shown.event(json!({
+                    "event": "texts", "prompts": texts.len(), "videos": jobs.len(),
+                    "passes": passes,
+                }));
+                all.0.insert(key, texts);
+            }
+        }
+        all
+    }
+
+    /// What a job goes on from, if its texts are there.
+    fn state(&self, checkpoint: &Checkpoint, job: &Job) -> Option<RunState> {
+        let texts = self.0.get(&(checkpoint.dir.clone(), job.dtype.to_string()))?;
+        let embeds = job.prompts.iter().map(|prompt| texts.get(prompt));
+        let embeds = embeds.collect::<Option<Vec<_>>>()?;
+        Some(RunState::of_text(job, embeds.into_iter().flatten().copied().collect()))
+    }
+}
+
+/// Says what became of each line.
+fn summary(lines: &[Line], ends: Vec<End>, shown: Shown) -> Result<(), Failure> {
+    let count = |is: fn(&End) -> bool| ends.iter().filter(|end| is(end)).count();
+    let made = count(|end| matches!(end, End::Made(_)));
+    let waiting = count(|end| matches!(end, End::NotBegun));
+    shown.say(&format!("\n{made} of {} videos were made", lines.len()));
+    let mut rows = Vec::new();
+    for (line, end) in lines.iter().zip(&ends) {
+        let (word, about) = match end {
+            End::Made(Made { output, .. }) => ("made", output.display().to_string()),
+            End::Failed(failure) => ("failed", failure.message.clone()),
+            End::NotBegun => ("not begun", String::new()),
+        };
+        let first = about.lines().next().unwrap_or_default();
+        shown.say(&format!("  line {:<4} {word:<9} {first}", line.number));
+        rows.push(json!({ "line": line.number, "outcome": word, "about": about }));
+    }
+    shown.event(json!({ "event": "summary", "made": made, "lines": rows }));
+    let interrupted = ends.into_iter().find_map(|end| match end {
+        End::Failed(failure) if failure.is_interruption() => Some(failure),
+        _ => None,
+    });
+    match (interrupted, lines.len() - made) {
+        (Some(failure), _) => Err(failure),
+        (None, 0) => Ok(()),
+        (None, failed) if waiting > 0 => Err(Failure {
+            message: format!("interrupted; {failed} videos were not made"),
+            ..Failure::interrupted()
+        }),
+        (None, failed) => {
+            let all = lines.len();
+            Err(Failure::other(format!("{failed} of {all} lines failed; each said why above")))
+        }
+    }
+}
