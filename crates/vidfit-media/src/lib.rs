@@ -1,4 +1,13 @@
-//! Videos out: MP4, GIF and folders of PNGs, one frame at a time.
+//! Pictures and videos in, videos out, one frame at a time.
+//!
+//! # In
+//!
+//! [`read_picture`] reads a PNG, JPEG or WebP. [`VideoSource`] reads an MP4, a GIF, a folder of
+//! pictures, and what a system's ffmpeg can read: opened, it tells its size, frames and times
+//! without decoding any; then it gives the frames that are wanted, each made small at once. What
+//! a file is, its content says. Sizes are believed within limits, before memory is taken.
+//!
+//! # Out
 //!
 //! The output's name says its form ([`OutputKind`]). [`check_target`] finds out before any heavy
 //! work whether the output can be written; [`VideoWriter`] then takes frames as 8-bit RGB rows
@@ -28,23 +37,33 @@
 mod atomic;
 #[cfg(feature = "h264")]
 mod colour;
+mod content;
 mod error;
 mod fps;
 mod gif;
 #[cfg(feature = "h264")]
 mod h264;
+mod input_error;
 mod kind;
+mod limits;
 #[cfg(feature = "h264")]
 mod mp4;
 #[cfg(feature = "h264")]
 mod mp4_boxes;
 mod palette;
+mod picture;
 mod png;
+mod resize;
+mod source;
 mod target;
 mod writer;
 
 pub use error::MediaError;
 pub use fps::Fps;
+pub use input_error::InputError;
 pub use kind::{OutputKind, estimate_bytes};
+pub use picture::{Picture, picture_size, read_picture};
+pub use resize::Resize;
+pub use source::{VideoSource, pick_frames};
 pub use target::{check_file, check_target};
 pub use writer::{Crf, VideoSettings, VideoWriter, Written};
