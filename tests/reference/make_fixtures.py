@@ -34,6 +34,7 @@ def files(root: Path) -> dict[str, int]:
 
 def write(root: Path) -> None:
     import cases
+    import pictures
     import readme
     import tables
     import tiny
@@ -41,6 +42,7 @@ def write(root: Path) -> None:
     tiny.write_checkpoints(root / "checkpoints")
     cases.write(root)
     tables.write(root)
+    pictures.write(root)
     readme.write(root, files(root))
     total = sum(files(root).values())
     print(f"{total} bytes in {len(files(root))} files")

@@ -35,6 +35,7 @@
 //! into licences of their own; without it, `.mp4` is a clear error and the other forms work.
 
 mod atomic;
+mod chunks;
 #[cfg(feature = "h264")]
 mod colour;
 mod content;

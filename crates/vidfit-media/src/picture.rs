@@ -9,6 +9,7 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, Limits, RgbImage, RgbaImage};
 
 use crate::InputError;
+use crate::chunks::{png_chunks, webp_chunks};
 use crate::content::Content;
 use crate::limits::{MAX_DECODER_BYTES, MAX_PICTURE_BYTES, MAX_SIDE, check_size};
 use crate::resize::{Resize, resized};
@@ -115,6 +116,7 @@ fn decoder_for(path: &Path, content: Content) -> Result<Box<dyn ImageDecoder>, I
             // Before the decoder sees it: the decoder would only say that a limit was met.
             let (width, height) = png_size(path, &mut file)?;
             check_size(path, width, height)?;
+            png_chunks(path, &mut file)?;
             Ok(Box::new(PngDecoder::with_limits(file, limits()).map_err(|e| refused(path, &e))?))
         }
         Content::Jpeg => {
@@ -128,7 +130,9 @@ fn decoder_for(path: &Path, content: Content) -> Result<Box<dyn ImageDecoder>, I
             Ok(Box::new(decoder))
         }
         Content::WebP => {
-            Ok(Box::new(WebPDecoder::new(open(path)?).map_err(|e| refused(path, &e))?))
+            let mut file = open(path)?;
+            webp_chunks(path, &mut file)?;
+            Ok(Box::new(WebPDecoder::new(file).map_err(|e| refused(path, &e))?))
         }
         Content::Folder => Err(InputError::IsAFolder { path: owned() }),
         Content::Gif | Content::Mp4 | Content::AnimatedWebP => {
@@ -167,7 +171,7 @@ fn png_size(path: &Path, file: &mut BufReader<File>) -> Result<(u32, u32), Input
     Ok((number(16), number(20)))
 }
 
-fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     let mut limits = Limits::no_limits();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);

@@ -1,14 +1,30 @@
 //! Videos in: how long, how fast and how large they are, and then the frames that are wanted.
 
+mod animation;
+#[cfg(feature = "h264")]
+mod boxes;
+mod ffmpeg;
 mod folder;
+#[cfg(feature = "h264")]
+mod h264;
+#[cfg(feature = "h264")]
+mod mp4;
 mod pick;
+#[cfg(feature = "h264")]
+mod sps;
+#[cfg(feature = "h264")]
+mod yuv;
 
 use std::path::{Path, PathBuf};
 
 use crate::content::Content;
 use crate::resize::Resize;
 use crate::{InputError, Picture};
+use animation::Animation;
+use ffmpeg::Ffmpeg;
 use folder::Folder;
+#[cfg(feature = "h264")]
+use mp4::{Mp4, Opened};
 
 pub use pick::pick_frames;
 
@@ -34,7 +50,11 @@ pub(crate) struct Facts {
 
 #[derive(Debug)]
 enum Kind {
+    Animation(Animation),
+    Ffmpeg(Ffmpeg),
     Folder(Folder),
+    #[cfg(feature = "h264")]
+    Mp4(Box<Mp4>),
 }
 
 /// Takes each frame as soon as it is there. An error ends the reading.
@@ -55,10 +75,21 @@ impl VideoSource {
                 let (folder, facts) = Folder::open(path)?;
                 (Kind::Folder(folder), facts)
             }
+            Content::Gif | Content::Apng | Content::AnimatedWebP => {
+                let (animation, facts) = Animation::open(path, content)?;
+                (Kind::Animation(animation), facts)
+            }
+            Content::Mp4 => open_mp4(path)?,
+            Content::Other => {
+                let (ffmpeg, facts) = Ffmpeg::open(path, "what is neither MP4 nor GIF")?;
+                (Kind::Ffmpeg(ffmpeg), facts)
+            }
             Content::Png | Content::Jpeg | Content::WebP | Content::BoxedPicture => {
                 return Err(InputError::IsAPicture { path: owned(), form: content.name() });
             }
-            _ => return Err(InputError::NotAVideo { path: owned(), found: content.name() }),
+            Content::Text => {
+                return Err(InputError::NotAVideo { path: owned(), found: content.name() });
+            }
         };
         Ok(Self { path: owned(), kind, facts })
     }
@@ -123,7 +154,11 @@ impl VideoSource {
             Ok(())
         };
         match &self.kind {
+            Kind::Animation(animation) => animation.read(indices, &mut take)?,
+            Kind::Ffmpeg(ffmpeg) => ffmpeg.read(indices, &mut take)?,
             Kind::Folder(folder) => folder.read(indices, &mut take)?,
+            #[cfg(feature = "h264")]
+            Kind::Mp4(mp4) => mp4.read(indices, &mut take)?,
         }
         Ok(frames)
     }
@@ -140,4 +175,21 @@ impl VideoSource {
             }),
         }
     }
+}
+
+#[cfg(feature = "h264")]
+fn open_mp4(path: &Path) -> Result<(Kind, Facts), InputError> {
+    match Mp4::open(path)? {
+        Opened::Ours(mp4, facts) => Ok((Kind::Mp4(mp4), facts)),
+        Opened::Foreign(what) => {
+            let (ffmpeg, facts) = Ffmpeg::open(path, &what)?;
+            Ok((Kind::Ffmpeg(ffmpeg), facts))
+        }
+    }
+}
+
+#[cfg(not(feature = "h264"))]
+fn open_mp4(path: &Path) -> Result<(Kind, Facts), InputError> {
+    let (ffmpeg, facts) = Ffmpeg::open(path, "MP4 in a build without H.264")?;
+    Ok((Kind::Ffmpeg(ffmpeg), facts))
 }
