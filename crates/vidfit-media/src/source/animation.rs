@@ -1,7 +1,7 @@
 //! Animated GIFs, PNGs and WebPs.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{self, BufReader, Read, Seek};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
@@ -48,10 +48,10 @@ impl Animation {
             Form::Png => png_delays(path)?,
             Form::WebP => webp_delays(path)?,
         };
-        check_size(path, width, height)?;
         if delays.is_empty() {
             return Err(InputError::NoFrames { path: path.to_path_buf() });
         }
+        check_size(path, width, height)?;
         let mut now = 0.0;
         let times = delays.iter().map(|delay| {
             let begins = now;
@@ -114,7 +114,11 @@ fn gif_delays(path: &Path) -> Result<Delays, InputError> {
         options.set_memory_limit(MemoryLimit::Bytes(limit));
     }
     let damaged = |error: ::gif::DecodingError| InputError::damaged(path, error.to_string());
-    let mut gif = options.read_info(open(path)?).map_err(damaged)?;
+    let mut file = open(path)?;
+    if is_empty_gif(&mut file).map_err(|source| InputError::io("reading", path, source))? {
+        return Ok(((0, 0), Vec::new()));
+    }
+    let mut gif = options.read_info(file).map_err(damaged)?;
     let mut delays = Vec::new();
     while let Some(frame) = gif.next_frame_info().map_err(damaged)? {
         // In 1/100 s.
@@ -123,6 +127,20 @@ fn gif_delays(path: &Path) -> Result<Delays, InputError> {
         push_delay(path, &mut delays, delay)?;
     }
     Ok(((u32::from(gif.width()), u32::from(gif.height())), delays))
+}
+
+/// Whether the end follows at once upon the header and its palette: no damage, but no picture.
+fn is_empty_gif(file: &mut BufReader<File>) -> io::Result<bool> {
+    const END: u8 = b';';
+    let mut head = [0; 13];
+    file.read_exact(&mut head)?;
+    let has_palette = head[10] & 0x80 != 0;
+    let palette_bytes = if has_palette { 3 << ((head[10] & 7) + 1) } else { 0 };
+    file.seek_relative(palette_bytes)?;
+    let mut next = [0];
+    file.read_exact(&mut next)?;
+    file.rewind()?;
+    Ok(next == [END])
 }
 
 fn png_delays(path: &Path) -> Result<Delays, InputError> {

@@ -422,3 +422,70 @@ fn declared_colour(mut colr: Body<'_>) -> Option<Colour> {
     let is_full_range = kind.bytes == b"nclx" && colr.u8().is_ok_and(|flags| flags & 0x80 != 0);
     Some(Colour { matrix: Some(matrix as u8).filter(|&matrix| matrix != 2), is_full_range })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{Fps, VideoSettings, VideoWriter};
+
+    /// xorshift64.
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, end: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 >> 11) as usize % end
+        }
+    }
+
+    /// Here rather than beside the other mutations: what turns into another coding by accident must
+    /// not start ffmpeg.
+    #[test]
+    fn damaged_files_are_read_or_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.mp4");
+        let settings = VideoSettings::new(32, 32, Fps::new(8.0).unwrap());
+        let mut video = VideoWriter::create(&path, settings).unwrap();
+        for frame in 0..4u32 {
+            let levels = (0..32 * 32 * 3).map(|i: u32| (i.wrapping_mul(i + frame) >> 5) as u8);
+            video.write_frame(&levels.collect::<Vec<_>>()).unwrap();
+        }
+        video.finish().unwrap();
+
+        let whole = fs::read(&path).unwrap();
+        let index_bytes = whole.windows(4).position(|name| name == b"mdat").unwrap();
+        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let (mut read, mut refused, mut foreign) = (0, 0, 0);
+        for round in 0..2000 {
+            let mut bytes = whole.clone();
+            for _ in 0..1 + random.below(3) {
+                // Half of the time in the index, which is shorter than the frames.
+                let end = if round % 2 == 0 { index_bytes } else { bytes.len() };
+                let at = random.below(end);
+                bytes[at] ^= 1 << random.below(8);
+            }
+            if round % 7 == 0 {
+                bytes.truncate(random.below(whole.len()));
+            }
+            fs::write(&path, &bytes).unwrap();
+            match Mp4::open(&path) {
+                Ok(Opened::Ours(mp4, facts)) => {
+                    let all: Vec<usize> = (0..facts.frames.min(50)).collect();
+                    let result = mp4.read(&all, &mut |_| Ok(()));
+                    read += u32::from(result.is_ok());
+                    refused += u32::from(result.is_err());
+                }
+                Ok(Opened::Foreign(_)) => foreign += 1,
+                Err(_) => refused += 1,
+            }
+            // Some systems wait for the disk when a file is overwritten.
+            fs::remove_file(&path).unwrap();
+        }
+        println!("{read} read, {refused} refused, {foreign} for ffmpeg");
+        assert!(read > 100 && refused > 500 && foreign > 10);
+    }
+}

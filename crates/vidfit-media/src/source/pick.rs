@@ -42,17 +42,18 @@ pub fn pick_frames(times: &[f64], fps: f64, most: usize) -> Vec<usize> {
         // The first moment that is nearer to a later frame, which a still may put far ahead.
         let half_way = (since_start(frame) + since_start(frame + 1)) / 2.0 + NEARER_SECONDS;
         moment = (moment + 1.0).max((half_way * fps).floor() + 1.0);
-        if moment / fps > end - NEARER_SECONDS {
+        if moment / fps > end {
             break;
         }
     }
     picked
 }
 
-/// When the video is over: its last frame is taken to last as long as the one before.
+/// When the video is over: its last frame is taken to last as long as the one before, less a
+/// quarter, because containers round times to hundredths or thousandths of a second.
 fn end(times: &[f64]) -> f64 {
     match times {
-        [.., before, last] => last + (last - before),
+        [.., before, last] => last + 0.75 * (last - before),
         _ => times.last().copied().unwrap_or_default(),
     }
 }

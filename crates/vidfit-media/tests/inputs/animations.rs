@@ -155,7 +155,9 @@ fn animations_of_pillow_come_back() {
         let frames = source.read(&[0, 1, 2], 18, 16, Resize::Stretch).unwrap();
         for (number, frame) in frames.iter().enumerate() {
             let expected = read_picture(&fixture(&format!("moving/frame{number}.png"))).unwrap();
-            assert_eq!(max_distance(&frame.rgb, &expected.rgb), 0, "{name}, frame {number}");
+            // WebP's frames are blended with a rounding of the decoder's own.
+            let most = if name.ends_with("webp") { 1 } else { 0 };
+            assert!(max_distance(&frame.rgb, &expected.rgb) <= most, "{name}, frame {number}");
         }
     }
 }

@@ -157,8 +157,7 @@ mod mp4 {
         for kept in cuts.chain([bytes.len() - 1]) {
             let error = error(&folder.write("cut.mp4", &bytes[..kept]), As::Video);
             assert!(error.contains("damaged"), "{kept}: {error}");
-            let word = if kept < frames_at - 8 { "index" } else { "file ends" };
-            assert!(error.contains(word) || error.contains("file ends"), "{kept}: {error}");
+            assert!(error.contains("no index") || error.contains("the file"), "{kept}: {error}");
         }
     }
 
@@ -181,13 +180,13 @@ mod mp4 {
         let cases: [(&[u8; 4], usize, u32, &str); 11] = [
             (b"stsz", 12, 0, "without frames"),
             (b"stsz", 12, u32::MAX, "index"),
-            (b"stsz", 16, u32::MAX, "beyond the end"),
+            (b"stsz", 16, u32::MAX, "frame 0"),
             (b"stsz", 8, 1 << 30, "frame 0"),
             (b"stco", 12, u32::MAX, "beyond the end"),
             (b"stco", 8, u32::MAX, "index"),
             (b"stsc", 12, 7, "index"),
             (b"stts", 8, 0, "index"),
-            (b"mdhd", 16, 0, "clock"),
+            (b"mdhd", 24, 0, "clock"),
             (b"moov", 4, 0xffff, "index"),
             (b"hdlr", 12, u32::from_be_bytes(*b"soun"), "without frames"),
         ];

@@ -29,7 +29,7 @@ fn sides(size: &str) -> (u32, u32) {
 
 #[test]
 fn resized_pictures_are_those_of_pillow_to_the_bit() {
-    let mut cases = 0;
+    let (mut cases, mut wrong) = (0, Vec::new());
     for entry in fs::read_dir(fixture("resized")).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap().to_string();
@@ -45,10 +45,13 @@ fn resized_pictures_are_those_of_pillow_to_the_bit() {
         let expected = read_picture(&path).unwrap();
         assert_eq!((resized.width, resized.height), (expected.width, expected.height), "{name}");
         let distance = max_distance(&resized.rgb, &expected.rgb);
-        assert_eq!(distance, 0, "{name} is off by up to {distance}");
+        if distance > 0 {
+            wrong.push(format!("{name} is off by up to {distance}"));
+        }
         cases += 1;
     }
-    assert_eq!(cases, 15);
+    assert_eq!(wrong, [""; 0]);
+    assert_eq!(cases, 16);
 }
 
 #[test]
@@ -60,7 +63,7 @@ fn a_picture_of_the_right_size_stays_as_it_is() {
 
 #[test]
 fn pictures_open_as_in_the_reference() {
-    let mut cases = 0;
+    let (mut cases, mut wrong) = (0, Vec::new());
     for entry in fs::read_dir(fixture("samples")).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap().to_string();
@@ -74,12 +77,20 @@ fn pictures_open_as_in_the_reference() {
         let max = max_distance(&picture.rgb, &expected.rgb);
         let mean = mean_distance(&picture.rgb, &expected.rgb);
         println!("{name}: at most {max}, {mean:.3} on average");
-        // Decoders of JPEG may differ in the rounding of their cosine transform and chroma.
-        let is_jpeg = name.ends_with(".jpg");
-        assert!(max <= if is_jpeg { 4 } else { 0 }, "{name}: off by up to {max}");
-        assert!(mean <= if is_jpeg { 1.0 } else { 0.0 }, "{name}: {mean} on average");
+        // Decoders of JPEG differ in the rounding of their cosine transform, and where chroma is
+        // at half size in how they spread it.
+        let (most, most_mean) = match name.as_str() {
+            "grey.jpg" | "photo444.jpg" => (2, 0.05),
+            "cmyk.jpg" => (3, 0.6),
+            name if name.ends_with(".jpg") => (6, 0.6),
+            _ => (0, 0.0),
+        };
+        if max > most || mean > most_mean {
+            wrong.push(format!("{name}: at most {max}, {mean} on average"));
+        }
         cases += 1;
     }
+    assert_eq!(wrong, [""; 0]);
     assert_eq!(cases, 21);
 }
 
