@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::limits::{MAX_FRAMES, MAX_PIXELS, MAX_SIDE, MIN_SIDE};
+use crate::limits::{MAX_FRAMES, MAX_SIDE, MIN_SIDE};
 
 /// Why a picture or a video could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +90,7 @@ pub enum InputError {
     /// The header promises more pixels than we take memory for.
     #[error(
         "'{}' says it is {width}x{height} pixels: that is too large. Scale it down to at most \
-         {MAX_SIDE} pixels a side and {} million pixels", path.display(), MAX_PIXELS / 1_000_000
+         {MAX_SIDE} pixels a side and {} million pixels", path.display(), most_pixels / 1_000_000
     )]
     TooLarge {
         /// The input as named.
@@ -99,6 +99,8 @@ pub enum InputError {
         width: u32,
         /// Height in pixels, as the header says.
         height: u32,
+        /// Most pixels that such an input may have.
+        most_pixels: u64,
     },
     /// There is next to nothing to see.
     #[error(

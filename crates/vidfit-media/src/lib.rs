@@ -7,6 +7,18 @@
 //! without decoding any; then it gives the frames that are wanted, each made small at once. What
 //! a file is, its content says. Sizes are believed within limits, before memory is taken.
 //!
+//! ```no_run
+//! use std::path::Path;
+//! use vidfit_media::{Resize, VideoSource};
+//!
+//! let video = VideoSource::open(Path::new("holiday.mp4"))?;
+//! // What a model of 8 frames a second makes 49 frames of: about 6 seconds.
+//! let picked = video.pick(8.0, 49);
+//! let frames = video.read(&picked, 720, 480, Resize::Crop)?;
+//! assert_eq!(frames[0].rgb.len(), 720 * 480 * 3);
+//! # Ok::<(), vidfit_media::InputError>(())
+//! ```
+//!
 //! # Out
 //!
 //! The output's name says its form ([`OutputKind`]). [`check_target`] finds out before any heavy
@@ -32,7 +44,8 @@
 //! The cargo feature `h264` (on by default) builds Cisco's OpenH264 from its BSD-licensed source.
 //! Cisco pays the H.264 patent royalties only for the binaries that Cisco itself distributes, not
 //! for source builds like this one. Who distributes a build that includes the feature has to look
-//! into licences of their own; without it, `.mp4` is a clear error and the other forms work.
+//! into licences of their own. Without it, writing `.mp4` is a clear error and reading one goes
+//! through a system's ffmpeg; the other forms work.
 
 mod atomic;
 mod chunks;

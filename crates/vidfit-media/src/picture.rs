@@ -11,7 +11,9 @@ use image::{DynamicImage, ImageDecoder, ImageError, Limits, RgbImage, RgbaImage}
 use crate::InputError;
 use crate::chunks::{png_chunks, webp_chunks};
 use crate::content::Content;
-use crate::limits::{MAX_DECODER_BYTES, MAX_PICTURE_BYTES, MAX_SIDE, check_size};
+use crate::limits::{
+    MAX_DECODER_BYTES, MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS, MAX_SIDE, check_size,
+};
 use crate::resize::{Resize, resized};
 
 /// A picture, or a frame of a video.
@@ -79,8 +81,7 @@ impl<'a> OpenPicture<'a> {
     fn open(path: &'a Path) -> Result<Self, InputError> {
         let content = Content::of(path)?;
         let mut decoder = decoder_for(path, content)?;
-        let (width, height) = decoder.dimensions();
-        check_size(path, width, height)?;
+        check_size(path, decoder.dimensions(), MAX_PICTURE_PIXELS)?;
         // A picture with unreadable EXIF is upright, as in the reference.
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
         Ok(Self { path, decoder, orientation })
@@ -114,8 +115,7 @@ fn decoder_for(path: &Path, content: Content) -> Result<Box<dyn ImageDecoder>, I
         Content::Png | Content::Apng => {
             let mut file = open(path)?;
             // Before the decoder sees it: the decoder would only say that a limit was met.
-            let (width, height) = png_size(path, &mut file)?;
-            check_size(path, width, height)?;
+            check_size(path, png_size(path, &mut file)?, MAX_PICTURE_PIXELS)?;
             png_chunks(path, &mut file)?;
             Ok(Box::new(PngDecoder::with_limits(file, limits()).map_err(|e| refused(path, &e))?))
         }

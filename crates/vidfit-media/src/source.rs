@@ -13,6 +13,8 @@ mod pick;
 #[cfg(feature = "h264")]
 mod sps;
 #[cfg(feature = "h264")]
+mod track;
+#[cfg(feature = "h264")]
 mod yuv;
 
 use std::path::{Path, PathBuf};
@@ -148,19 +150,32 @@ impl VideoSource {
         resize: Resize,
     ) -> Result<Vec<Picture>, InputError> {
         self.check_indices(indices)?;
-        let mut frames = Vec::with_capacity(indices.len());
-        let mut take = |frame: Picture| {
-            frames.push(frame.resized(width, height, resize));
-            Ok(())
-        };
+        let resized = |frame: Picture| frame.resized(width, height, resize);
         match &self.kind {
-            Kind::Animation(animation) => animation.read(indices, &mut take)?,
-            Kind::Ffmpeg(ffmpeg) => ffmpeg.read(indices, &mut take)?,
-            Kind::Folder(folder) => folder.read(indices, &mut take)?,
+            Kind::Animation(animation) => collect(resized, |take| animation.read(indices, take)),
+            Kind::Ffmpeg(ffmpeg) => collect(resized, |take| ffmpeg.read(indices, take)),
+            Kind::Folder(folder) => collect(resized, |take| folder.read(indices, take)),
             #[cfg(feature = "h264")]
-            Kind::Mp4(mp4) => mp4.read(indices, &mut take)?,
+            Kind::Mp4(mp4) => match collect(resized, |take| mp4.read(indices, take)) {
+                Err(ours @ InputError::Damaged { .. }) => {
+                    // ffmpeg knows more of H.264. It reads strictly: damage stays damage.
+                    collect(resized, |take| self.ffmpeg()?.read(indices, take)).or(Err(ours))
+                }
+                result => result,
+            },
         }
-        Ok(frames)
+    }
+
+    /// The same frames through ffmpeg.
+    #[cfg(feature = "h264")]
+    fn ffmpeg(&self) -> Result<Ffmpeg, InputError> {
+        let (ffmpeg, facts) = Ffmpeg::open(&self.path, "it")?;
+        if (facts.frames, facts.width, facts.height)
+            != (self.frames(), self.size().0, self.size().1)
+        {
+            return Err(InputError::damaged(&self.path, "ffmpeg sees another video in it"));
+        }
+        Ok(ffmpeg)
     }
 
     fn check_indices(&self, indices: &[usize]) -> Result<(), InputError> {
@@ -175,6 +190,19 @@ impl VideoSource {
             }),
         }
     }
+}
+
+/// What `read` hands over, each frame `resized` as soon as it is there.
+fn collect(
+    resized: impl Fn(Picture) -> Picture,
+    read: impl FnOnce(&mut TakeFrame<'_>) -> Result<(), InputError>,
+) -> Result<Vec<Picture>, InputError> {
+    let mut frames = Vec::new();
+    read(&mut |frame| {
+        frames.push(resized(frame));
+        Ok(())
+    })?;
+    Ok(frames)
 }
 
 #[cfg(feature = "h264")]

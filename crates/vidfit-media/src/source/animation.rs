@@ -12,7 +12,7 @@ use image::{AnimationDecoder, Frames, ImageDecoder};
 use super::{Facts, TakeFrame};
 use crate::chunks::{Chunk, png_chunks, webp_chunks};
 use crate::content::Content;
-use crate::limits::{MAX_DECODER_BYTES, MAX_FRAMES, check_size};
+use crate::limits::{MAX_DECODER_BYTES, MAX_FRAME_PIXELS, MAX_FRAMES, check_size};
 use crate::picture::{limits, refused, rgb_of_rgba};
 use crate::{InputError, Picture};
 
@@ -51,7 +51,7 @@ impl Animation {
         if delays.is_empty() {
             return Err(InputError::NoFrames { path: path.to_path_buf() });
         }
-        check_size(path, width, height)?;
+        check_size(path, (width, height), MAX_FRAME_PIXELS)?;
         let mut now = 0.0;
         let times = delays.iter().map(|delay| {
             let begins = now;
@@ -148,7 +148,7 @@ fn png_delays(path: &Path) -> Result<Delays, InputError> {
     let mut delays = Vec::new();
     let mut promised = 0;
     for chunk in png_chunks(path, &mut open(path)?)? {
-        let be = |at: usize| chunk.head.get(at..at + 4).map_or(0, |b| be_number(b));
+        let be = |at: usize| chunk.head.get(at..at + 4).map_or(0, be_number);
         match &chunk.name {
             b"IHDR" => size = (be(0), be(4)),
             b"acTL" => promised = be(0) as usize,

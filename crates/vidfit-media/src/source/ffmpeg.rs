@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::{Facts, TakeFrame};
-use crate::limits::{MAX_FRAMES, check_size};
+use crate::limits::{MAX_FRAME_PIXELS, MAX_FRAMES, check_size};
 use crate::{InputError, Picture};
 
 /// How long ffmpeg may be silent. It is so while it skips a long way to the next wanted frame.
@@ -44,7 +44,7 @@ impl Ffmpeg {
             return Err(InputError::Ffmpeg { path, said });
         };
         let (width, height) = if found.is_turned { (height, width) } else { (width, height) };
-        check_size(path, width, height)?;
+        check_size(path, (width, height), MAX_FRAME_PIXELS)?;
         if found.times.is_empty() {
             return Err(InputError::NoFrames { path: path.to_path_buf() });
         }
@@ -70,7 +70,7 @@ impl Ffmpeg {
         // Frames as they are, none doubled or dropped for the sake of a steady rate.
         command.args(["-vf", "settb=1/25,setpts=N", "-r", "25"]);
         command.args(["-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "pipe:1"]);
-        let mut running = Running::start(&mut command, &self.path, "this kind of video")?;
+        let mut running = Running::start(&mut command, &self.path, "such a video", PATIENCE)?;
         let mut pixels = Vec::new();
         for frame in 0..=last {
             let size = match read_ppm(&mut running.output, &mut pixels) {
@@ -129,7 +129,7 @@ fn probe(path: &Path, input: &OsString, what: &str) -> Result<Probed, InputError
     command.args(["-show_entries", "stream_side_data=rotation"]);
     command.args(["-show_entries", "packet=pts_time,dts_time,flags"]);
     command.args(["-of", "compact", "-i"]).arg(input);
-    let mut running = Running::start(&mut command, path, what)?;
+    let mut running = Running::start(&mut command, path, what, PATIENCE)?;
     let mut probed = Probed::default();
     let mut line = Vec::new();
     loop {
@@ -193,6 +193,7 @@ fn tool(program: &str) -> Command {
 /// A child that is ended when it falls silent, and when it is no longer wanted.
 struct Running {
     path: PathBuf,
+    patience: Duration,
     output: BufReader<ChildStdout>,
     child: Arc<Mutex<Child>>,
     /// A word here, and the watch begins anew; `None` when it is dropped.
@@ -203,7 +204,12 @@ struct Running {
 }
 
 impl Running {
-    fn start(command: &mut Command, path: &Path, what: &str) -> Result<Self, InputError> {
+    fn start(
+        command: &mut Command,
+        path: &Path,
+        what: &str,
+        patience: Duration,
+    ) -> Result<Self, InputError> {
         let mut child = command.spawn().map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => InputError::NeedsFfmpeg {
                 path: path.to_path_buf(),
@@ -222,7 +228,7 @@ impl Running {
         let watched = Arc::clone(&child);
         let watch = std::thread::spawn(move || {
             loop {
-                match pulses.recv_timeout(PATIENCE) {
+                match pulses.recv_timeout(patience) {
                     Ok(()) => {}
                     Err(RecvTimeoutError::Disconnected) => return false,
                     Err(RecvTimeoutError::Timeout) => {
@@ -234,6 +240,7 @@ impl Running {
         });
         Ok(Self {
             path: path.to_path_buf(),
+            patience,
             output: BufReader::new(stdout),
             child,
             pulse: Some(pulse),
@@ -271,7 +278,7 @@ impl Running {
     fn failure(&mut self, otherwise: &str) -> InputError {
         let path = self.path.clone();
         if self.stop() {
-            return InputError::FfmpegStalled { path, seconds: PATIENCE.as_secs() };
+            return InputError::FfmpegStalled { path, seconds: self.patience.as_secs() };
         }
         let complaints = self.complaints.take().and_then(|thread| thread.join().ok());
         let said = complaints.filter(|said| !said.is_empty()).unwrap_or(otherwise.into());
@@ -340,7 +347,7 @@ fn read_ppm(input: &mut impl BufRead, pixels: &mut Vec<u8>) -> std::io::Result<(
     else {
         return Err(std::io::ErrorKind::InvalidData.into());
     };
-    if check_size(Path::new(""), width, height).is_err() {
+    if u64::from(width) * u64::from(height) > MAX_FRAME_PIXELS {
         return Err(std::io::ErrorKind::InvalidData.into());
     }
     pixels.clear();
@@ -349,4 +356,62 @@ fn read_ppm(input: &mut impl BufRead, pixels: &mut Vec<u8>) -> std::io::Result<(
         return Err(std::io::ErrorKind::UnexpectedEof.into());
     }
     Ok((width, height))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn started(script: &str, patience: Duration) -> Result<Running, InputError> {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running::start(&mut command, Path::new("a.mkv"), "a test", patience)
+    }
+
+    #[test]
+    fn a_silent_child_is_ended_and_named() {
+        let begun = Instant::now();
+        let mut running = started("exec sleep 600", Duration::from_secs(1)).unwrap();
+        let mut pixels = Vec::new();
+        assert!(read_ppm(&mut running.output, &mut pixels).is_err());
+        let error = running.failed_at(0);
+        assert!(matches!(error, InputError::FfmpegStalled { seconds: 1, .. }), "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn a_child_that_is_no_longer_wanted_is_ended() {
+        let running = started("exec sleep 600", Duration::from_secs(600)).unwrap();
+        let child = Arc::clone(&running.child);
+        drop(running);
+        assert!(child.lock().unwrap().try_wait().unwrap().is_some());
+    }
+
+    #[test]
+    fn the_last_complaint_is_passed_on() {
+        let mut running =
+            started("echo first >&2; echo 'a.mkv: it hurts' >&2; exit 1", PATIENCE).unwrap();
+        assert!(read_ppm(&mut running.output, &mut Vec::new()).is_err());
+        let error = running.failed_at(3).to_string();
+        assert!(error.contains("a.mkv") && error.ends_with("it hurts"), "{error}");
+    }
+
+    #[test]
+    fn pictures_of_a_pipe_are_read_one_by_one() {
+        let mut pipe = &b"P6\n2 1\n255\nabcdefP6\n1 1\n255\nxyzP6\n9 9\n255\nshort"[..];
+        let mut pixels = Vec::new();
+        assert_eq!(read_ppm(&mut pipe, &mut pixels).unwrap(), (2, 1));
+        assert_eq!(pixels, b"abcdef");
+        assert_eq!(read_ppm(&mut pipe, &mut pixels).unwrap(), (1, 1));
+        assert_eq!(pixels, b"xyz");
+        assert!(read_ppm(&mut pipe, &mut pixels).is_err());
+        for wrong in
+            ["P5\n2 1\n255\n", "P6\n0 1\n255\n", "P6\n99999 99999\n255\n", "P6\n2 1\n65535\n"]
+        {
+            assert!(read_ppm(&mut wrong.as_bytes(), &mut pixels).is_err(), "{wrong}");
+        }
+    }
 }

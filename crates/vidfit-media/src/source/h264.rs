@@ -5,7 +5,8 @@ use openh264::decoder::{DecodedYUV, Decoder, DecoderConfig, Flush};
 use openh264::formats::YUVSource;
 
 use super::TakeFrame;
-use super::mp4::{Mp4, Turn};
+use super::mp4::Mp4;
+use super::track::Turn;
 use super::yuv::{Planes, to_rgb};
 use crate::{InputError, Picture};
 
@@ -49,45 +50,21 @@ impl Mp4 {
         Err(self.undecodable(shown.next, "the decoder gave fewer frames than the index names"))
     }
 
-    /// Appends the NAL units of a sample with start codes in place of their lengths.
+    /// Appends the NAL units of a sample, with start codes in place of their lengths.
     fn put_sample(
         &self,
         stream: &mut Vec<u8>,
         number: usize,
         sample: &[u8],
     ) -> Result<(), InputError> {
-        let mut rest = sample;
-        while !rest.is_empty() {
-            let (length, behind) = rest
-                .split_at_checked(self.config.length_bytes)
-                .ok_or_else(|| self.undecodable(number, "its bytes break off"))?;
-            let length = length.iter().fold(0usize, |sum, &byte| sum << 8 | usize::from(byte));
-            let (nal, behind) = behind
-                .split_at_checked(length)
-                .ok_or_else(|| self.undecodable(number, "its bytes break off"))?;
-            self.check_order(nal)?;
+        for nal in self.nals(sample) {
+            let nal = nal.map_err(|reason| self.undecodable(number, &reason))?;
+            if self.is_reordered && !self.counts_by_twos(nal) {
+                return Err(self.undecodable(number, "its frames are counted in two ways"));
+            }
             put_nal(stream, nal);
-            rest = behind;
         }
         Ok(())
-    }
-
-    /// OpenH264 sorts pictures on the understanding that their places in the order of showing are
-    /// two apart, as nearly all encoders count. Of others it would mix up the frames.
-    fn check_order(&self, nal: &[u8]) -> Result<(), InputError> {
-        let is_slice = matches!(nal.first().map(|header| header & 0x1f), Some(1 | 5));
-        if !self.is_reordered || !is_slice {
-            return Ok(());
-        }
-        match self.config.sps.order_of_slice(nal) {
-            Some(order) if order % 2 == 0 => Ok(()),
-            _ => Err(InputError::Unsupported {
-                path: self.path.clone(),
-                reason: "its H.264 frames are ordered in a way that is read through ffmpeg only. \
-                         Install ffmpeg, or convert it to an MP4 without B-frames"
-                    .into(),
-            }),
-        }
     }
 
     fn undecodable(&self, frame: usize, reason: &str) -> InputError {
@@ -133,21 +110,31 @@ impl Shown<'_, '_> {
             v: picture.v(),
         };
         let rgb = to_rgb(&planes, self.mp4.config.colour);
-        let upright = turned(rgb, sps.width, sps.height, self.mp4.turn);
-        (self.take)(upright)
+        (self.take)(turned(Picture { width: sps.width, height: sps.height, rgb }, self.mp4.turn))
     }
 }
 
-fn turned(rgb: Vec<u8>, width: u32, height: u32, turn: Turn) -> Picture {
-    let flat = Picture { width, height, rgb };
-    let Some(image) = image::RgbImage::from_raw(width, height, flat.rgb) else {
-        return Picture { width, height, rgb: vec![0; (width * height * 3) as usize] };
+fn turned(picture: Picture, turn: Turn) -> Picture {
+    let Picture { width, height, rgb } = picture;
+    let (columns, rows) = (width as usize, height as usize);
+    // Which pixel of the picture as stored comes next in the picture as shown.
+    let pixel = &|row: usize, column: usize| {
+        let at = 3 * (row * columns + column);
+        [rgb[at], rgb[at + 1], rgb[at + 2]]
     };
     let upright = match turn {
-        Turn::No => image,
-        Turn::Quarter => image::imageops::rotate90(&image),
-        Turn::Half => image::imageops::rotate180(&image),
-        Turn::ThreeQuarters => image::imageops::rotate270(&image),
+        Turn::No => return Picture { width, height, rgb },
+        Turn::Half => {
+            let backwards = rgb.chunks_exact(3).rev().flatten().copied().collect();
+            return Picture { width, height, rgb: backwards };
+        }
+        Turn::Quarter => (0..columns)
+            .flat_map(|column| (0..rows).rev().flat_map(move |row| pixel(row, column)))
+            .collect(),
+        Turn::ThreeQuarters => (0..columns)
+            .rev()
+            .flat_map(|column| (0..rows).flat_map(move |row| pixel(row, column)))
+            .collect(),
     };
-    Picture { width: upright.width(), height: upright.height(), rgb: upright.into_raw() }
+    Picture { width: height, height: width, rgb: upright }
 }

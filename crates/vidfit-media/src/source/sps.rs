@@ -111,6 +111,11 @@ impl Sps {
         if self.is_interlaced {
             return Some("interlaced H.264".into());
         }
+        // Level 5.2, the highest that OpenH264 knows.
+        const MAX_MACROBLOCKS: u32 = 36_864;
+        if self.width.div_ceil(16) * self.height.div_ceil(16) > MAX_MACROBLOCKS {
+            return Some("H.264 larger than 4096x2304".into());
+        }
         if ![66, 77, 100].contains(&self.profile) {
             return Some(format!("H.264 of profile {}", self.profile));
         }

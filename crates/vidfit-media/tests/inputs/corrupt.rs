@@ -215,37 +215,24 @@ mod mp4 {
         assert!(error.contains("16400x16400") && error.contains("too large"), "{error}");
     }
 
+    /// ue(v) in ones and zeros.
+    fn golomb(value: u32) -> String {
+        let binary = format!("{:b}", value + 1);
+        "0".repeat(binary.len() - 1) + &binary
+    }
+
     /// The parameters of a baseline stream of that many macroblocks.
     fn sps(columns: u32, rows: u32) -> Vec<u8> {
-        let mut bits = String::new();
-        let mut golomb = |value: u32| {
-            let binary = format!("{:b}", value + 1);
-            bits += &"0".repeat(binary.len() - 1);
-            bits += &binary;
-        };
-        // Number, frame_num of 4 bits, order of type 2, one reference, no gaps (0 as one bit),
-        // then the sides.
-        for value in [0, 0, 2, 1] {
-            golomb(value);
-        }
+        // Its number, frame_num of 4 bits, order of type 2, one reference; no gaps; the sides;
+        // frames, direct 8x8, neither crop nor usability, and the bit that ends it.
+        let mut bits = [0, 0, 2, 1].map(golomb).concat();
         bits += "0";
-        let mut golomb = |value: u32| {
-            let binary = format!("{:b}", value + 1);
-            bits += &"0".repeat(binary.len() - 1);
-            bits += &binary;
-        };
-        golomb(columns - 1);
-        golomb(rows - 1);
+        bits += &golomb(columns - 1);
+        bits += &golomb(rows - 1);
         bits += "11001";
-        while bits.len() % 8 != 0 {
-            bits += "0";
-        }
-        let mut bytes = vec![0x67, 66, 0, 40];
-        bytes.extend(
-            bits.as_bytes()
-                .chunks(8)
-                .map(|byte| byte.iter().fold(0, |sum, bit| sum << 1 | (bit - b'0'))),
-        );
-        bytes
+        bits += &"0".repeat(bits.len().next_multiple_of(8) - bits.len());
+        let bytes = bits.as_bytes().chunks(8);
+        let bytes = bytes.map(|byte| byte.iter().fold(0, |sum, bit| sum << 1 | (bit - b'0')));
+        [0x67, 66, 0, 40].into_iter().chain(bytes).collect()
     }
 }

@@ -87,6 +87,6 @@ fn damaged_animations_are_read_or_refused() {
     let gif: PathBuf = folder.path().join("a.gif");
     write_clip(&gif, 16, 16, 3, 8.0);
     try_all(folder.path(), &gif, 2000, read_video);
-    try_all(folder.path(), &fixture("moving/moving.webp"), 2000, read_video);
-    try_all(folder.path(), &fixture("moving/moving.png"), 2000, read_video);
+    try_all(folder.path(), &fixture("moving/moving.webp"), 1000, read_video);
+    try_all(folder.path(), &fixture("moving/moving.png"), 1000, read_video);
 }
