@@ -51,6 +51,7 @@ def write(root: Path) -> None:
     import cases
     import encodes
     import given_cases
+    import pictures
     import readme
     import tables
     import tiny
@@ -60,6 +61,7 @@ def write(root: Path) -> None:
     cases.write(root)
     encodes.write(root)
     tables.write(root)
+    pictures.write(root)
     readme.write(root, files(root))
     total = sum(files(root).values())
     print(f"{total} bytes in {len(files(root))} files")

@@ -107,6 +107,12 @@ the odd ones are equal). For 2b: values of the sincos table (video tokens, width
 for 0..n-1), the parameters, the number of tensors, the type on disk, the number of shards, and the configurations of the transformer, the VAE and the scheduler and the model index.
 `vae.json`, `t5.json`: the same for the components that all share (`dtype`: that of the model).
 
+## pictures/
+
+`resized/HOW_FROM_TO.png`: what Pillow makes of the picture of size FROM that `pixels` in `../pictures.py` counts out: `Image.resize`, `ImageOps.fit`,
+`ImageOps.pad`, each with its Lanczos filter. `samples/NAME` and `samples/NAME.rgb.png`: a small picture of each kind, and what the reference's `load_image`
+makes of it (`grey16.png`: its upper 8 bits). `moving/`: two animations and their three frames. PNGs of Pillow are stored without compression, which would depend on the machine.
+
 ## Sizes
 
 """

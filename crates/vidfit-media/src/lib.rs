@@ -1,4 +1,25 @@
-//! Videos out: MP4, GIF and folders of PNGs, one frame at a time.
+//! Pictures and videos in, videos out, one frame at a time.
+//!
+//! # In
+//!
+//! [`read_picture`] reads a PNG, JPEG or WebP. [`VideoSource`] reads an MP4, a GIF, a folder of
+//! pictures, and what a system's ffmpeg can read: opened, it tells its size, frames and times
+//! without decoding any; then it gives the frames that are wanted, each made small at once. What
+//! a file is, its content says. Sizes are believed within limits, before memory is taken.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use vidfit_media::{Resize, VideoSource};
+//!
+//! let video = VideoSource::open(Path::new("holiday.mp4"))?;
+//! // What a model of 8 frames a second makes 49 frames of: about 6 seconds.
+//! let picked = video.pick(8.0, 49);
+//! let frames = video.read(&picked, 720, 480, Resize::Crop)?;
+//! assert_eq!(frames[0].rgb.len(), 720 * 480 * 3);
+//! # Ok::<(), vidfit_media::InputError>(())
+//! ```
+//!
+//! # Out
 //!
 //! The output's name says its form ([`OutputKind`]). [`check_target`] finds out before any heavy
 //! work whether the output can be written; [`VideoWriter`] then takes frames as 8-bit RGB rows
@@ -23,30 +44,42 @@
 //! The cargo feature `h264` (on by default) builds Cisco's OpenH264 from its BSD-licensed source.
 //! Cisco pays the H.264 patent royalties only for the binaries that Cisco itself distributes, not
 //! for source builds like this one. Who distributes a build that includes the feature has to look
-//! into licences of their own; without it, `.mp4` is a clear error and the other forms work.
+//! into licences of their own. Without it, writing `.mp4` is a clear error and reading one goes
+//! through a system's ffmpeg; the other forms work.
 
 mod atomic;
+mod chunks;
 #[cfg(feature = "h264")]
 mod colour;
+mod content;
 mod error;
 mod fps;
 mod gif;
 #[cfg(feature = "h264")]
 mod h264;
 mod kept;
+mod input_error;
 mod kind;
+mod limits;
 #[cfg(feature = "h264")]
 mod mp4;
 #[cfg(feature = "h264")]
 mod mp4_boxes;
 mod palette;
+mod picture;
 mod png;
+mod resize;
+mod source;
 mod target;
 mod writer;
 
 pub use error::MediaError;
 pub use fps::Fps;
 pub use kept::KeptFrames;
+pub use input_error::InputError;
 pub use kind::{OutputKind, estimate_bytes};
+pub use picture::{Picture, picture_size, read_picture};
+pub use resize::Resize;
+pub use source::{VideoSource, pick_frames};
 pub use target::{check_file, check_target};
 pub use writer::{Crf, VideoSettings, VideoWriter, Written};
