@@ -57,8 +57,8 @@ mod fps;
 mod gif;
 #[cfg(feature = "h264")]
 mod h264;
-mod kept;
 mod input_error;
+mod kept;
 mod kind;
 mod limits;
 #[cfg(feature = "h264")]
@@ -75,8 +75,8 @@ mod writer;
 
 pub use error::MediaError;
 pub use fps::Fps;
-pub use kept::KeptFrames;
 pub use input_error::InputError;
+pub use kept::KeptFrames;
 pub use kind::{OutputKind, estimate_bytes};
 pub use picture::{Picture, picture_size, read_picture};
 pub use resize::Resize;

@@ -37,9 +37,7 @@ impl Input {
                 picture_size(image).map_err(Failure::input)?;
                 Source::Image(image.clone())
             }
-            (None, Some(video)) => {
-                Source::Video(VideoSource::open(video).map_err(Failure::input)?)
-            }
+            (None, Some(video)) => Source::Video(VideoSource::open(video).map_err(Failure::input)?),
             (None, None) => return Ok(None),
         };
         Ok(Some(Input { source, resize: args.resize.into() }))

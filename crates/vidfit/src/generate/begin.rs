@@ -16,7 +16,8 @@ use vidfit_engine::pixels::Pixels;
 use vidfit_engine::planner::{Planned, SavedPlan};
 use vidfit_engine::request::Job;
 use vidfit_engine::runs::{
-    INPUT, MachineRecord, RECORD_VERSION, Run, RunRecord, Runs, are_on_one_disk, check_room, settled,
+    INPUT, MachineRecord, RECORD_VERSION, Run, RunRecord, Runs, are_on_one_disk, check_room,
+    settled,
 };
 use vidfit_media::OutputKind;
 
