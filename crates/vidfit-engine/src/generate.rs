@@ -184,7 +184,7 @@ fn reserve(
     options: &mut RunOptions<'_>,
 ) -> Result<Prepared, EngineError> {
     prepared.job.check_runnable(checkpoint)?;
-    match options.state {
+    match options.state.filter(|state| state.has_begun()) {
         Some(state) => state.check_pixels(options.pixels)?,
         None => prepared.job.check_pixels(options.pixels)?,
     }
@@ -259,10 +259,11 @@ fn run_reserved(
     let context = Context::new(&**device, &arena, &watch);
     let mut outputs = Collecting::new(job, plan, &watch, &**device, &options.keep_tensors, keep);
     let origin = Origin { pixels: options.pixels, state: options.state };
-    match origin {
-        Origin { state: Some(state), .. } => outputs.go_on_from(state),
-        Origin { pixels: Some(pixels), .. } => outputs.start_from(pixels),
-        _ => {}
+    if let Some(state) = origin.state {
+        outputs.go_on_from(state);
+    }
+    if let Some(pixels) = origin.pixels {
+        outputs.start_from(pixels);
     }
     let result = pipeline::run(&context, checkpoint, job, schedule, origin, &mut outputs);
     if let Err(source @ Error::Transfer { .. }) = result {

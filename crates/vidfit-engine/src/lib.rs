@@ -36,6 +36,7 @@ pub mod safetensors;
 pub mod schedule;
 pub mod settings;
 pub mod state;
+pub mod texts;
 pub mod whole_file;
 
 pub use error::{EngineError, Fault};

@@ -101,6 +101,7 @@ pub fn run(
 ) -> Result<(), Error> {
     cx.arena.phase("text")?;
     let weights = ComponentWeights { cx, checkpoint, job, schedule };
+    let begun = state.filter(|state| state.has_begun());
     // Each component comes when its phase does; or all of them now, to stay.
     let (mut text, mut encoder, mut denoiser, mut decoder) = (None, None, None, None);
     if schedule.keeps_components {
@@ -108,7 +109,7 @@ pub fn run(
         if job.given_frames > 0 {
             encoder = Some(weights.encoder()?);
         }
-        denoiser = Some(weights.transformer(state)?);
+        denoiser = Some(weights.transformer(begun)?);
         decoder = Some(weights.decoder()?);
     }
     let embeds = match state {
@@ -124,11 +125,11 @@ pub fn run(
     };
     outputs.prompt_embeds(cx, &embeds)?;
 
-    let mut noise = Noise::new(job, state)?;
+    let mut noise = Noise::new(job, begun)?;
     let mut encoded = None;
     if job.given_frames > 0 {
         cx.arena.phase("encode")?;
-        if state.is_none() {
+        if begun.is_none() {
             encoded = Some(encode(cx, &weights, encoder.as_ref(), pixels, &mut noise)?);
         }
         outputs.encoded(cx)?;
@@ -136,7 +137,7 @@ pub fn run(
 
     cx.arena.phase("denoise")?;
     let given = Given { embeds, encoded, noise };
-    let latents = denoise(cx, &weights, denoiser.take(), state, given, outputs)?;
+    let latents = denoise(cx, &weights, denoiser.take(), begun, given, outputs)?;
     outputs.latents(cx, &latents)?;
 
     cx.arena.phase("decode")?;

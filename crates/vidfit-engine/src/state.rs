@@ -9,7 +9,7 @@ use crate::safetensors::{SafetensorsFile, StoredDtype, Values, write_values};
 use vidfit_cogvideox::noise::{Generator, GeneratorState, WORDS};
 use vidfit_cogvideox::scheduler::Update;
 
-/// A run after some of its steps, or none of them: with it, neither the text encoder nor the VAE's
+/// A run after its text phase, or after some of its steps: then neither the text encoder nor the VAE's
 /// encoder is needed again. Values are widened to f32, which loses nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RunState {
@@ -21,7 +21,7 @@ pub struct RunState {
     pub steps_done: usize,
     /// The prompts' embeddings, `[tokens, width]` each, one after another.
     pub embeds: Vec<f32>,
-    /// `[F, C, h, w]`.
+    /// `[F, C, h, w]`; empty until the first step can begin.
     pub latents: Vec<f32>,
     /// DPM's estimate of the clean latents in the step before; empty where there is none.
     pub previous: Vec<f32>,
@@ -32,6 +32,17 @@ pub struct RunState {
 }
 
 impl RunState {
+    /// A run of `job` after its text phase, which made `embeds`.
+    pub fn of_text(job: &Job, embeds: Vec<f32>) -> RunState {
+        let generator = Generator::seed(job.seed).state();
+        RunState { job: RunState::key(job), embeds, generator, ..RunState::default() }
+    }
+
+    /// Whether it has come to its first step.
+    pub fn has_begun(&self) -> bool {
+        !self.latents.is_empty()
+    }
+
     /// What decides a job's numbers, in one line: a state of another job is refused.
     pub fn key(job: &Job) -> String {
         format!(
@@ -128,11 +139,15 @@ impl RunState {
         }
         let latents = job.latent_elements();
         let has_previous = looks_back(job) && state.steps_done > 0;
-        let whole = state.steps_done <= job.steps.len()
+        let expected = match state.has_begun() {
+            true => (latents, if has_previous { latents } else { 0 }, image_elements(job)),
+            false => (0, 0, 0),
+        };
+        let found = (state.latents.len(), state.previous.len(), state.image.len());
+        let most_steps = if state.has_begun() { job.steps.len() } else { 0 };
+        let whole = found == expected
+            && state.steps_done <= most_steps
             && state.embeds.len() == embeds
-            && state.latents.len() == latents
-            && state.previous.len() == if has_previous { latents } else { 0 }
-            && state.image.len() == image_elements(job)
             && state.pixels.is_empty() == (job.given_frames == 0);
         if whole { Ok(state) } else { Err(wrong("it is damaged")) }
     }

@@ -61,9 +61,9 @@ fn go_on(args: &ResumeArgs, shown: Shown) -> Result<(), Failure> {
             let Model { checkpoint, .. } = &model_of(&record)?;
             let job = record.job(checkpoint)?;
             let state = run.state(&job, embeds(checkpoint, &job))?;
-            let pixels = match state {
-                None => given_again(&run, &job)?,
-                Some(_) => None,
+            let pixels = match &state {
+                Some(state) if state.has_begun() => None,
+                _ => given_again(&run, &job)?,
             };
             let keeps_tensors = record.save_tensors.is_some();
             let target = beside_results(target(&machine)?, checkpoint, &job, keeps_tensors);
@@ -106,7 +106,7 @@ fn go_on(args: &ResumeArgs, shown: Shown) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The pixels that a run starts from, of which there is no state yet.
+/// The pixels that a run starts from and that are not encoded yet.
 fn given_again(run: &Run, job: &Job) -> Result<Option<Pixels>, Failure> {
     if job.given_frames == 0 {
         return Ok(None);

@@ -8,6 +8,7 @@ use crate::plan::Plan;
 use crate::progress::Watch;
 use crate::request::Job;
 use crate::state::{RunState, image_elements, looks_back};
+use std::mem::take;
 use std::time::Instant;
 use vidfit_cogvideox::vae::{Piece, encoder_host_bytes};
 use vidfit_tensor::{Context, Copied, Device, Error, Tensor};
@@ -74,8 +75,6 @@ pub(super) struct Collecting<'a> {
     state: RunState,
     /// Whoever keeps it.
     keep: &'a mut Keep<'a>,
-    /// Whether it could: whether it has come to its first step.
-    has_begun: bool,
     device: &'a dyn Device,
     /// The phases that have ended.
     phases: Vec<MeasuredPhase>,
@@ -106,7 +105,6 @@ impl<'a> Collecting<'a> {
             piece: Vec::new(),
             state: RunState::default(),
             keep,
-            has_begun: false,
             device,
             phases: Vec::new(),
             began: Instant::now(),
@@ -119,7 +117,6 @@ impl<'a> Collecting<'a> {
     /// The run begins where `state` left off.
     pub fn go_on_from(&mut self, state: &RunState) {
         self.state = state.clone();
-        self.has_begun = true;
     }
 
     /// The run starts from these.
@@ -127,9 +124,9 @@ impl<'a> Collecting<'a> {
         self.state.pixels = pixels.digest();
     }
 
-    /// What the run can go on from, if it has come to its first step.
+    /// What the run can go on from, if its text phase is over.
     pub fn into_state(self) -> Option<RunState> {
-        self.has_begun.then_some(self.state)
+        (!self.state.job.is_empty()).then_some(self.state)
     }
 
     /// Has the state kept, which the run can go on from now.
@@ -193,7 +190,6 @@ fn fetch(cx: &Context<'_>, tensor: &Tensor) -> Result<Vec<f32>, Error> {
 
 impl Outputs for Collecting<'_> {
     fn prompt_embeds(&mut self, cx: &Context<'_>, embeds: &[Tensor]) -> Result<(), Error> {
-        self.state.job = RunState::key(self.job);
         let elements = embeds.iter().map(|embeds| embeds.shape().elements());
         self.state.embeds = vec![0.0; elements.clone().sum()];
         let mut rest = &mut self.state.embeds[..];
@@ -204,6 +200,11 @@ impl Outputs for Collecting<'_> {
         }
         if let (Some(kept), Some(embeds)) = (&mut self.tensors, embeds.last()) {
             kept.prompt_embeds = fetch(cx, embeds)?;
+        }
+        if !self.state.has_begun() {
+            let (embeds, pixels) = (take(&mut self.state.embeds), take(&mut self.state.pixels));
+            self.state = RunState { pixels, ..RunState::of_text(self.job, embeds) };
+            self.keep_state()?;
         }
         self.next_phase()
     }
@@ -227,7 +228,6 @@ impl Outputs for Collecting<'_> {
             cx.device.download(&image.slice(0..1), &mut self.state.image)?;
         }
         self.reach(cx, reached)?;
-        self.has_begun = true;
         if let Some(kept) = &mut self.tensors {
             kept.start_latents = self.state.latents.clone();
             kept.image_latents = self.state.image.clone();

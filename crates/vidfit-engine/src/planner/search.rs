@@ -171,7 +171,8 @@ impl Search<'_> {
 
     /// Whether there is anything to encode. What goes on from a state has done that.
     fn encodes(&self) -> bool {
-        self.trials.job.given_frames > 0 && self.state.is_none()
+        let has_begun = self.state.is_some_and(RunState::has_begun);
+        self.trials.job.given_frames > 0 && !has_begun
     }
 
     fn schedule(

@@ -134,6 +134,33 @@ fn a_pipe_is_not_waited_for() {
     }
 }
 
+/// Run by the test below in a process that finds no programs.
+#[test]
+#[ignore = "needs the empty PATH that without_ffmpeg_it_is_named sets"]
+fn read_without_ffmpeg() {
+    let Some(path) = std::env::var_os("VIDFIT_MEDIA_NO_FFMPEG") else {
+        return;
+    };
+    let error = VideoSource::open(Path::new(&path)).unwrap_err();
+    assert!(matches!(error, vidfit_media::InputError::NeedsFfmpeg { .. }), "{error}");
+    assert!(error.to_string().contains("Install ffmpeg"), "{error}");
+}
+
+#[test]
+fn without_ffmpeg_it_is_named() {
+    let folder = Folder::new();
+    // The first bytes of a Matroska file.
+    let path = folder.write("a.mkv", &[0x1a, 0x45, 0xdf, 0xa3, 0x9f, 0x42, 0x86, 0x81]);
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "corrupt::read_without_ffmpeg"])
+        .env("VIDFIT_MEDIA_NO_FFMPEG", &path)
+        .env("PATH", folder.0.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
 #[cfg(feature = "h264")]
 mod mp4 {
     use super::*;

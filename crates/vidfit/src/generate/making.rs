@@ -83,7 +83,7 @@ impl Making<'_> {
     pub fn make(&self, run: &Run) -> Result<RunReport, Unmade> {
         let generated = self.generate(Some(run), &mut |state| {
             run.save(state)?;
-            if state.steps_done == 0 {
+            if state.has_begun() && state.steps_done == 0 {
                 run.drop_input();
             }
             Ok(())
