@@ -174,7 +174,7 @@ pub fn run(
         keep_tensors: true,
         capacity_bytes: u64::MAX,
         poison: true,
-        pixels: pixels.as_ref().filter(|_| extra.state.is_none()),
+        pixels: pixels.as_ref().filter(|_| !extra.state.is_some_and(RunState::has_begun)),
         state: extra.state,
         replan: extra.replan,
     };
