@@ -34,6 +34,11 @@ impl Pixels {
         }
     }
 
+    /// The frames.
+    pub fn frames(&self) -> &[Arc<[u8]>] {
+        &self.frames
+    }
+
     /// How many frames there are.
     pub fn count(&self) -> usize {
         self.frames.len()

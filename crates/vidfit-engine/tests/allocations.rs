@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use support::Case;
 use support::saboteur::Saboteur;
 use vidfit_cogvideox::scheduler::{SchedulerKind, Update};
-use vidfit_cogvideox::vae::Tiling;
+use vidfit_cogvideox::vae::{Tiling, encoder_host_bytes};
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::{self, RunOptions};
 use vidfit_engine::request::{Job, TilingChoice};
@@ -36,7 +36,7 @@ struct Buffers {
     passing: Vec<Buffer>,
 }
 
-fn buffers(checkpoint: &Checkpoint, job: &Job) -> [Buffers; 3] {
+fn buffers(checkpoint: &Checkpoint, job: &Job) -> Vec<Buffers> {
     let (t5, transformer) = (&checkpoint.text_encoder.config, &checkpoint.transformer.config);
     let vae = &checkpoint.vae.config;
     let half_run = job.dtype != DType::F32;
@@ -55,9 +55,26 @@ fn buffers(checkpoint: &Checkpoint, job: &Job) -> [Buffers; 3] {
         phase: "text",
         staying: vec![frames],
         passing: vec![
-            ("what the run goes on from", embeds.1 + state.1),
+            embeds,
             ("rows of the embedding", tokens * t5.d_model * F32),
             ("position bias, by distance and by head", 2 * distances * F32),
+        ],
+    };
+
+    let halves = if half_run { latents * 2 } else { 0 };
+    let piece = |tiling: Option<Tiling>| {
+        tiling.map_or((job.height, job.width), |tiles| (tiles.height, tiles.width))
+    };
+    // An image is one latent frame.
+    let encoded = if job.given_frames == 1 { latents / job.latent_frames } else { latents };
+    let size = (job.height, job.width);
+    let pixels = encoder_host_bytes(vae, job.encode_tiling, size) as usize;
+    let encode = Buffers {
+        phase: "encode",
+        staying: vec![frames, embeds],
+        passing: vec![
+            ("a piece of a frame, and the same padded", pixels),
+            ("a draw, as it is drawn and frame by frame", 2 * encoded * F32),
         ],
     };
 
@@ -66,7 +83,7 @@ fn buffers(checkpoint: &Checkpoint, job: &Job) -> [Buffers; 3] {
         phase: "denoise",
         staying: vec![frames, embeds, state, tables],
         passing: vec![
-            ("one draw of noise", latents * F32 + if half_run { latents * 2 } else { 0 }),
+            ("one draw of noise", latents * F32 + halves),
             ("sinusoids of all steps", job.steps.len() * transformer.inner_dim() * F32),
             match transformer.use_rotary_positional_embeddings {
                 true => ("rotary cosines and sines", 2 * angles * F32),
@@ -75,15 +92,15 @@ fn buffers(checkpoint: &Checkpoint, job: &Job) -> [Buffers; 3] {
         ],
     };
 
-    let whole = Tiling { height: job.height, width: job.width };
-    let piece = job.tiling.unwrap_or(whole);
+    let (height, width) = piece(job.tiling);
     assert_eq!(vae.out_channels, 3);
     let decode = Buffers {
         phase: "decode",
         staying: vec![frames, embeds, state],
-        passing: vec![("a piece of a frame", piece.height * piece.width * 3 * F32)],
+        passing: vec![("a piece of a frame", height * width * 3 * F32)],
     };
-    [text, denoise, decode]
+    let all = [text, encode, denoise, decode];
+    all.into_iter().filter(|buffers| job.phases().contains(&buffers.phase)).collect()
 }
 
 /// One test only, so that nothing else allocates meanwhile.
@@ -93,6 +110,8 @@ fn a_run_allocates_its_named_buffers_and_no_more() {
         ("5b-dpm", DType::F32, TilingChoice::Off),
         ("2b-ddim", DType::BF16, TilingChoice::Off),
         ("1.5-dpm", DType::F16, TilingChoice::On),
+        ("5b-v2v-dpm", DType::BF16, TilingChoice::Off),
+        ("1.5-i2v-dpm", DType::F32, TilingChoice::On),
     ] {
         check(name, dtype, tiling);
     }
@@ -111,6 +130,7 @@ fn check(name: &str, dtype: DType, tiling: TilingChoice) {
     assert!(prepared.job.steps.iter().all(|step| matches!(step.update, Update::Dpm(_))));
 
     let stated = buffers(&checkpoint, &prepared.job);
+    let pixels = support::pixels_for(&prepared.job);
 
     let (listener, peaks) = peaks_of_phases();
     let baseline = LIVE.load(Relaxed);
@@ -121,7 +141,7 @@ fn check(name: &str, dtype: DType, tiling: TilingChoice) {
         keep_tensors: false,
         capacity_bytes: prepared.plan.device_bytes(),
         poison: false,
-        pixels: None,
+        pixels: pixels.as_ref(),
         state: None,
         replan: None,
     };

@@ -65,7 +65,7 @@ fn buffers(checkpoint: &Checkpoint, job: &Job, schedule: &Schedule, piece: usize
         phase: "text",
         all: vec![frames, staging],
         passing: vec![
-            ("what the run goes on from", embeds.1 + state.1),
+            embeds,
             ("rows of the embedding", tokens * t5.d_model * F32),
             ("position bias, by distance and by head", 2 * distances * F32),
         ],

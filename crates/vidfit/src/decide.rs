@@ -110,7 +110,8 @@ impl Wanted {
     pub fn decide(&self) -> Result<Result<Decided, Refused>, Failure> {
         let ask = self.ask();
         if self.fits_frames {
-            let most = most_frames(ask.checkpoint);
+            // A video to start from has no more than so many.
+            let most = self.request.frames.unwrap_or(most_frames(ask.checkpoint));
             if let Some((request, planned)) = ask.most_frames(most)? {
                 return Ok(Ok(Decided { planned, request, model: 0, changed: None }));
             }

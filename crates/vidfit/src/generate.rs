@@ -14,6 +14,7 @@ use crate::decide::{NoRoom, Wanted, budget};
 use crate::device::{Opened, beside_results, open, target};
 use crate::exit::Failure;
 use crate::human::size;
+use crate::input::Input;
 use crate::interrupt;
 use crate::model::{Model, downloaded};
 use crate::progress::Shown;
@@ -95,8 +96,11 @@ fn make(args: &GenerateArgs, shown: Shown, plan: &mut Option<PlanReport>) -> Res
     let checkpoint = &chosen.model.checkpoint;
     *plan = Some(chosen.report.clone());
     let output = Output::new(&args.output, checkpoint, &chosen.prepared.job)?;
-    let run = begin(args, &chosen, &output)?;
     let prepared = &chosen.prepared;
+    let input = chosen.input.as_ref();
+    let pixels = input.map(|input| input.read(checkpoint, &prepared.job)).transpose()?;
+    prepared.job.check_pixels(pixels.as_ref())?;
+    let run = begin(args, &chosen, &output, pixels.as_ref())?;
     prepared.warnings.iter().for_each(|warning| shown.warn(warning));
     name(shown, &run);
     announce(shown, prepared, &chosen.report, &output);
@@ -114,7 +118,7 @@ fn make(args: &GenerateArgs, shown: Shown, plan: &mut Option<PlanReport>) -> Res
         opened: &opened,
         output: &output,
         save_tensors: args.output.save_tensors.as_deref(),
-        pixels: None,
+        pixels: pixels.as_ref(),
         state: None,
     };
     let made = making.make(&run);
@@ -141,6 +145,8 @@ struct Chosen {
     offload: Offload,
     /// Whether it may be planned again at run time.
     may_replan: bool,
+    /// What it starts from besides the prompt.
+    input: Option<Input>,
 }
 
 /// The job that the arguments ask for, changed as far as they allow if it has to be. If it does not
@@ -158,6 +164,11 @@ fn choose(args: &GenerateArgs, plan: &mut Option<PlanReport>) -> Result<Chosen, 
         Wanted::new(&args.job, &args.machine, change, target, keeps_tensors, downloaded)?;
     // What a plan takes for granted has to be there now.
     wanted.request.start = args.job.input.start();
+    let input = Input::open(&args.job.input)?;
+    let shorter = match &input {
+        Some(input) => input.settle_frames(&wanted.models[0].checkpoint, &mut wanted.request)?,
+        None => None,
+    };
     let (job, _) = Job::new(wanted.checkpoint(), &wanted.request)?;
     job.check_runnable(wanted.checkpoint())?;
     let decided = match wanted.decide()? {
@@ -171,6 +182,7 @@ fn choose(args: &GenerateArgs, plan: &mut Option<PlanReport>) -> Result<Chosen, 
     let report = wanted.report(&decided);
     let model = wanted.models.swap_remove(decided.model);
     let (_, mut warnings) = Job::new(&model.checkpoint, &decided.request)?;
+    warnings.extend(shorter);
     if let Some(what) = &decided.changed {
         warnings.push(format!("the job was changed so that it fits: {what}"));
     }
@@ -183,7 +195,7 @@ fn choose(args: &GenerateArgs, plan: &mut Option<PlanReport>) -> Result<Chosen, 
     let request = decided.request;
     let prepared = Prepared::new(decided.planned, warnings);
     let target = wanted.target;
-    Ok(Chosen { model, prepared, report, request, target, offload, may_replan: true })
+    Ok(Chosen { model, prepared, report, request, target, offload, may_replan: true, input })
 }
 
 /// The job of a saved plan, exactly, if there is room for it now. Its report is left in `plan`.
@@ -209,7 +221,8 @@ fn chosen_before(
     *plan = Some(report.clone());
     check_room(&report)?;
     let (request, offload) = (saved.run.request, saved.run.offload);
-    Ok(Chosen { model, prepared, report, request, target, offload, may_replan: false })
+    let input = Input::open(&args.job.input)?;
+    Ok(Chosen { model, prepared, report, request, target, offload, may_replan: false, input })
 }
 
 /// What a saved plan takes, of what there is now. Its times are those that it was saved with.

@@ -14,6 +14,7 @@ mod frames;
 mod generate;
 mod gpus;
 mod human;
+mod input;
 mod inspect;
 mod interrupt;
 mod model;

@@ -7,6 +7,7 @@ use crate::exit::Failure;
 use crate::generate::output::Output;
 use crate::generate::{Making, Unmade, announce, check_all_room, name, settle, written_in_words};
 use crate::human::size;
+use crate::input::kept;
 use crate::interrupt;
 use crate::model::Model;
 use crate::progress::Shown;
@@ -17,10 +18,11 @@ use std::time::Instant;
 use vidfit_engine::EngineError;
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::Prepared;
+use vidfit_engine::pixels::Pixels;
 use vidfit_engine::plan::Plan;
 use vidfit_engine::planner::{Offload, PlanReport, Planned, RunReport, SavedPlan, Target, replan};
 use vidfit_engine::request::Job;
-use vidfit_engine::runs::{FRAMES, PLAN, Run, RunRecord};
+use vidfit_engine::runs::{FRAMES, INPUT, PLAN, Run, RunRecord};
 use vidfit_engine::state::RunState;
 use vidfit_media::KeptFrames;
 use vidfit_tensor::Profile;
@@ -59,6 +61,10 @@ fn go_on(args: &ResumeArgs, shown: Shown) -> Result<(), Failure> {
             let Model { checkpoint, .. } = &model_of(&record)?;
             let job = record.job(checkpoint)?;
             let state = run.state(&job, embeds(checkpoint, &job))?;
+            let pixels = match &state {
+                Some(state) if state.has_begun() => None,
+                _ => given_again(&run, &job)?,
+            };
             let keeps_tensors = record.save_tensors.is_some();
             let target = beside_results(target(&machine)?, checkpoint, &job, keeps_tensors);
             let tensors = record.save_tensors.as_deref();
@@ -87,7 +93,7 @@ fn go_on(args: &ResumeArgs, shown: Shown) -> Result<(), Failure> {
                 opened: &opened,
                 output: &output,
                 save_tensors: tensors,
-                pixels: None,
+                pixels: pixels.as_ref(),
                 state: state.as_ref(),
             };
             let made = making.make(&run);
@@ -98,6 +104,20 @@ fn go_on(args: &ResumeArgs, shown: Shown) -> Result<(), Failure> {
         report.save(path)?;
     }
     Ok(())
+}
+
+/// The pixels that a run starts from and that are not encoded yet.
+fn given_again(run: &Run, job: &Job) -> Result<Option<Pixels>, Failure> {
+    if job.given_frames == 0 {
+        return Ok(None);
+    }
+    match kept(&run.path(INPUT), job)? {
+        Some(pixels) => Ok(Some(pixels)),
+        None => Err(Failure::input(format!(
+            "what run {} starts from is gone. Make it anew with `vidfit generate`",
+            run.id()
+        ))),
+    }
 }
 
 /// Says where the video of a run is that is done.

@@ -154,7 +154,15 @@ fn a_missing_prompt_or_model_says_how_to_get_one() {
 #[test]
 fn inspect_names_what_is_missing() {
     let folder = tempfile::tempdir().unwrap();
-    let model = checkpoint("5b-i2v");
+    // A transformer by itself.
+    let model = folder.path().join("model");
+    std::fs::create_dir_all(model.join("transformer")).unwrap();
+    let whole = checkpoint("5b-i2v");
+    for name in files(&whole.join("transformer")) {
+        let part = Path::new("transformer").join(name);
+        std::fs::copy(whole.join(&part), model.join(&part)).unwrap();
+    }
+    std::fs::copy(whole.join("model_index.json"), model.join("model_index.json")).unwrap();
     let output = vidfit(folder.path(), &["inspect", model.to_str().unwrap()]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(2));

@@ -251,8 +251,13 @@ pub fn sample(cx: &Context<'_>, moments: &Tensor, noise: &Tensor, factor: f64, d
 /// `[1, C, F, h, w]`; `plane` is `h · w`.
 pub fn frames_first(drawn: &[f32], channels: usize, plane: usize) -> Vec<f32> {
     let frames = drawn.len() / (channels * plane);
-    let line = |frame: usize, channel: usize| &drawn[(channel * frames + frame) * plane..][..plane];
-    (0..frames).flat_map(|f| (0..channels).flat_map(move |c| line(f, c))).copied().collect()
+    let mut ordered = Vec::with_capacity(drawn.len());
+    for frame in 0..frames {
+        for channel in 0..channels {
+            ordered.extend_from_slice(&drawn[(channel * frames + frame) * plane..][..plane]);
+        }
+    }
+    ordered
 }
 
 #[cfg(test)]

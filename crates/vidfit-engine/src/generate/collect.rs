@@ -7,10 +7,10 @@ use crate::pixels::Pixels;
 use crate::plan::Plan;
 use crate::progress::Watch;
 use crate::request::Job;
-use crate::state::{RunState, image_elements};
+use crate::state::{RunState, image_elements, looks_back};
 use std::mem::take;
 use std::time::Instant;
-use vidfit_cogvideox::vae::Piece;
+use vidfit_cogvideox::vae::{Piece, encoder_host_bytes};
 use vidfit_tensor::{Context, Copied, Device, Error, Tensor};
 
 /// Intermediate results, widened to f32.
@@ -35,8 +35,13 @@ pub fn result_bytes(checkpoint: &Checkpoint, job: &Job, keep_tensors: bool) -> u
     let frames = job.frames as u64;
     // Written as bytes, they are there twice.
     let kept = if keep_tensors { 2 * kept_bytes(checkpoint, job) } else { 0 };
-    // A frame that is encoded is widened and then padded.
-    let work = if job.given_frames > 0 { 8 * frame } else { 4 * frame };
+    let work = match job.given_frames {
+        0 => 4 * frame,
+        _ => {
+            let (config, size) = (&checkpoint.vae.config, (job.height, job.width));
+            encoder_host_bytes(config, job.encode_tiling, size).max(4 * frame)
+        }
+    };
     // A run that goes on holds the state that it came from, too.
     (frames + job.given_frames as u64) * frame + work + 2 * state_bytes(checkpoint, job) + kept
 }
@@ -215,6 +220,10 @@ impl Outputs for Collecting<'_> {
         image: Option<&Tensor>,
     ) -> Result<(), Error> {
         self.state.image.resize(image_elements(self.job), 0.0);
+        if looks_back(self.job) {
+            // Filled by the first step; what it takes is taken before the work.
+            self.state.previous.reserve_exact(self.job.latent_elements());
+        }
         if let Some(image) = image {
             cx.device.download(&image.slice(0..1), &mut self.state.image)?;
         }

@@ -61,10 +61,13 @@ pub(super) struct LeastOfPhases {
 /// encoding, in tiles of a height and width.
 #[derive(Default)]
 pub(super) struct Memo {
-    text: RefCell<BTreeMap<u64, Option<Streaming>>>,
-    encode: RefCell<BTreeMap<(u64, Option<(usize, usize)>), Option<Coding>>>,
-    denoise: RefCell<BTreeMap<u64, Option<Denoising>>>,
+    text: Remembered<u64, Streaming>,
+    encode: Remembered<(u64, Option<(usize, usize)>), Coding>,
+    denoise: Remembered<u64, Denoising>,
 }
+
+/// The choice that was found for each key, or that there is none.
+type Remembered<K, T> = RefCell<BTreeMap<K, Option<T>>>;
 
 /// The choices for a phase of the VAE: its weights, and how many caches are paged.
 type Coding = (Streaming, usize);
@@ -168,7 +171,8 @@ impl Search<'_> {
 
     /// Whether there is anything to encode. What goes on from a state has done that.
     fn encodes(&self) -> bool {
-        self.trials.job.given_frames > 0 && self.state.is_none()
+        let has_begun = self.state.is_some_and(RunState::has_begun);
+        self.trials.job.given_frames > 0 && !has_begun
     }
 
     fn schedule(
@@ -477,7 +481,7 @@ fn decoding(schedule: &Schedule, (decode, paged_caches): Coding) -> Schedule {
 
 /// What has been found for `key`, or is found now.
 fn remembered<K: Ord + Copy, T: Copy>(
-    memo: &RefCell<BTreeMap<K, Option<T>>>,
+    memo: &Remembered<K, T>,
     key: K,
     search: impl FnOnce() -> Result<Option<T>, Error>,
 ) -> Result<Option<T>, Error> {

@@ -281,7 +281,10 @@ impl Device for Saboteur {
     fn mean_of_frames(&self, frames: &[&Tensor], dst: &mut Tensor) {
         self.note(frames.iter().copied().chain([&*dst]));
         let mut state = self.state();
-        let before = state.reduced.replace(self.copy(frames[frames.len() - 1]));
+        let before = match self.makes(FirstFramePooled) {
+            true => state.reduced.replace(self.copy(frames[frames.len() - 1])),
+            false => None,
+        };
         match (self.mistake, frames, before) {
             (Some(SecondFramesDropped), [first, _], _) => self.inner.mean_of_frames(&[first], dst),
             (Some(FirstFramePooled), [first, _], Some(before))

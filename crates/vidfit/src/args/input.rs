@@ -1,8 +1,10 @@
 //! What a video starts from.
 
+use clap::ValueEnum;
 use std::path::PathBuf;
 use vidfit_engine::checkpoint::Variant;
 use vidfit_engine::request::Start;
+use vidfit_media::Resize;
 
 /// What the video starts from besides the prompt.
 #[derive(clap::Args, Clone)]
@@ -17,6 +19,9 @@ pub struct InputArgs {
     /// How much of the video is made anew: above 0, to 1. So much of the steps is done.
     #[arg(long, value_name = "SHARE", default_value_t = 0.8, help_heading = "Input")]
     pub strength: f64,
+    /// What becomes of an image or a video in another proportion than the video's.
+    #[arg(long, value_enum, default_value_t = Resizing::Stretch, help_heading = "Input")]
+    pub resize: Resizing,
     /// Height of a tile in pixels, where an image or a video is encoded in tiles [default: half of
     /// what the VAE was made for].
     #[arg(long, value_name = "PIXELS", help_heading = "Memory")]
@@ -25,6 +30,27 @@ pub struct InputArgs {
     /// what the VAE was made for].
     #[arg(long, value_name = "PIXELS", help_heading = "Memory")]
     pub encode_tile_width: Option<usize>,
+}
+
+/// `--resize`.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Resizing {
+    /// Stretched to fit, as the reference does.
+    Stretch,
+    /// The middle, as large as it can be.
+    Crop,
+    /// The whole, with black beside it.
+    Pad,
+}
+
+impl From<Resizing> for Resize {
+    fn from(choice: Resizing) -> Self {
+        match choice {
+            Resizing::Stretch => Resize::Stretch,
+            Resizing::Crop => Resize::Crop,
+            Resizing::Pad => Resize::Pad,
+        }
+    }
 }
 
 impl InputArgs {

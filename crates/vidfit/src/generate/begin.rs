@@ -4,6 +4,7 @@ use super::Chosen;
 use super::output::{Output, absolute, tensor_bytes};
 use crate::args::GenerateArgs;
 use crate::exit::Failure;
+use crate::input::keep;
 use crate::progress::Shown;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -11,10 +12,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use vidfit_engine::bytes::ByteSize;
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::{Prepared, state_bytes};
+use vidfit_engine::pixels::Pixels;
 use vidfit_engine::planner::{Planned, SavedPlan};
 use vidfit_engine::request::Job;
 use vidfit_engine::runs::{
-    MachineRecord, RECORD_VERSION, Run, RunRecord, Runs, are_on_one_disk, check_room, settled,
+    INPUT, MachineRecord, RECORD_VERSION, Run, RunRecord, Runs, are_on_one_disk, check_room,
+    settled,
 };
 use vidfit_media::OutputKind;
 
@@ -28,7 +31,12 @@ pub fn name(shown: Shown, run: &Run) {
 ///
 /// # Errors
 /// Bad input if it has not.
-pub fn begin(args: &GenerateArgs, chosen: &Chosen, output: &Output) -> Result<Run, Failure> {
+pub fn begin(
+    args: &GenerateArgs,
+    chosen: &Chosen,
+    output: &Output,
+    pixels: Option<&Pixels>,
+) -> Result<Run, Failure> {
     let (checkpoint, job) = (&chosen.model.checkpoint, &chosen.prepared.job);
     let runs = args.keep.folder.runs();
     let tensors = args.output.save_tensors.as_deref();
@@ -65,14 +73,18 @@ pub fn begin(args: &GenerateArgs, chosen: &Chosen, output: &Output) -> Result<Ru
             offload: chosen.offload,
         },
         keeps,
-        inputs: Vec::new(),
+        inputs: chosen.input.iter().map(|input| from_root(input.path())).collect(),
     };
     let Prepared { job, schedule, plan, .. } = chosen.prepared.clone();
     let planned = Planned { job, schedule, plan, rejected: chosen.report.rejected.clone() };
     let (model, request) = (&chosen.model.spelled, &chosen.request);
     let plan = SavedPlan::of(checkpoint, model, request, &planned, chosen.offload, &chosen.target);
     let plan = SavedPlan { report: chosen.report.clone(), ..plan };
-    Ok(runs.begin(&record, &plan)?)
+    let run = runs.begin(&record, &plan)?;
+    if let Some(pixels) = pixels {
+        keep(&run.path(INPUT), &chosen.prepared.job, pixels)?;
+    }
+    Ok(run)
 }
 
 fn from_root(path: &Path) -> PathBuf {
@@ -98,6 +110,7 @@ pub fn check_all_room(
     let video_bytes = output.check(tensors.map(|path| (path, tensor_bytes(checkpoint, job))))?;
     // While a state takes the place of another, both are there.
     let mut run_bytes = RECORD_BYTES + 2 * state_bytes(checkpoint, job);
+    run_bytes += (job.given_frames * job.height * job.width * 3) as u64;
     if keeps {
         run_bytes += output.bytes_as(OutputKind::PngFolder);
         if !are_on_one_disk(runs.folder(), &output.path) {

@@ -81,7 +81,13 @@ impl Making<'_> {
     /// # Errors
     /// Whatever keeps the video from being made.
     pub fn make(&self, run: &Run) -> Result<RunReport, Unmade> {
-        let generated = self.generate(Some(run), &mut |state| run.save(state))?;
+        let generated = self.generate(Some(run), &mut |state| {
+            run.save(state)?;
+            if state.has_begun() && state.steps_done == 0 {
+                run.drop_input();
+            }
+            Ok(())
+        })?;
         if run.record().keeps {
             self.output.keep(&run.path(FRAMES), &generated.frames, self.stop)?;
         }

@@ -1,0 +1,145 @@
+//! From the image or the video that is named on the command line to the pixels of a job.
+
+use crate::args::InputArgs;
+use crate::exit::Failure;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use vidfit_engine::checkpoint::Checkpoint;
+use vidfit_engine::pixels::Pixels;
+use vidfit_engine::request::{FrameCounts, Job, Request};
+use vidfit_media::{
+    Fps, KeptFrames, Picture, Resize, VideoSettings, VideoSource, VideoWriter, picture_size,
+    read_picture,
+};
+
+/// What a video starts from: looked at, and not yet decoded.
+pub struct Input {
+    source: Source,
+    resize: Resize,
+}
+
+enum Source {
+    Image(PathBuf),
+    Video(VideoSource),
+}
+
+/// Frames that are looked for in a video: more than any model makes.
+const MOST_FRAMES: usize = 4_097;
+
+impl Input {
+    /// What the arguments name, if they name anything.
+    ///
+    /// # Errors
+    /// Bad input if it is not there, or not what it is said to be.
+    pub fn open(args: &InputArgs) -> Result<Option<Input>, Failure> {
+        let source = match (&args.image, &args.video) {
+            (Some(image), _) => {
+                picture_size(image).map_err(Failure::input)?;
+                Source::Image(image.clone())
+            }
+            (None, Some(video)) => Source::Video(VideoSource::open(video).map_err(Failure::input)?),
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(Input { source, resize: args.resize.into() }))
+    }
+
+    /// The file or the folder, as it was named.
+    pub fn path(&self) -> &Path {
+        match &self.source {
+            Source::Image(path) => path,
+            Source::Video(video) => video.path(),
+        }
+    }
+
+    /// Settles how many frames of a video are made: as many as there are at the model's rate, and at
+    /// most as many as are asked for, of the numbers that the model takes. Says so if it is fewer.
+    ///
+    /// # Errors
+    /// Bad input if there are too few.
+    pub fn settle_frames(
+        &self,
+        checkpoint: &Checkpoint,
+        request: &mut Request,
+    ) -> Result<Option<String>, Failure> {
+        let Source::Video(video) = &self.source else { return Ok(None) };
+        let counts = FrameCounts::of(checkpoint, request.start);
+        let fps = checkpoint.variant.fps();
+        let there = video.pick(fps, MOST_FRAMES).len();
+        let asked = request.frames;
+        let most = asked.unwrap_or(checkpoint.transformer.config.sample_frames);
+        let frames = counts.at_most(most.min(there));
+        if frames > there || frames > most {
+            return Err(Failure::input(format!(
+                "{} has too few frames, {there} at {fps} per second: {} starts from {} at least",
+                self.path().display(),
+                checkpoint.variant,
+                counts.first
+            )));
+        }
+        request.frames = Some(frames);
+        Ok(asked.filter(|&asked| asked > frames).map(|asked| {
+            format!(
+                "{frames} frames are made, not {asked}: {} has {there} at {fps} per second",
+                self.path().display()
+            )
+        }))
+    }
+
+    /// The pixels that `job` starts from: of its size, and as many frames of a video as it has,
+    /// picked at the model's rate.
+    ///
+    /// # Errors
+    /// Bad input if they cannot be decoded, or are too few.
+    pub fn read(&self, checkpoint: &Checkpoint, job: &Job) -> Result<Pixels, Failure> {
+        let size = |pixels: usize| u32::try_from(pixels).map_err(Failure::input);
+        let (width, height) = (size(job.width)?, size(job.height)?);
+        let pictures = match &self.source {
+            Source::Image(path) => {
+                let picture = read_picture(path).map_err(Failure::input)?;
+                vec![picture.resized(width, height, self.resize)]
+            }
+            Source::Video(video) => {
+                let picked = video.pick(checkpoint.variant.fps(), job.given_frames);
+                video.read(&picked, width, height, self.resize).map_err(Failure::input)?
+            }
+        };
+        let frames = pictures.into_iter().map(|Picture { rgb, .. }| Arc::from(rgb)).collect();
+        let pixels = Pixels::new(job.height, job.width, frames)?;
+        job.check_pixels(Some(&pixels))?;
+        Ok(pixels)
+    }
+}
+
+/// The form in which the pixels of a job are kept.
+fn settings(job: &Job) -> Result<VideoSettings, Failure> {
+    let size = |pixels: usize| u32::try_from(pixels).map_err(Failure::input);
+    // A folder of frames has no rate.
+    let fps = Fps::new(1.0).map_err(Failure::input)?;
+    Ok(VideoSettings::new(size(job.width)?, size(job.height)?, fps))
+}
+
+/// Keeps the pixels that a job starts from in `folder`, until they are encoded.
+///
+/// # Errors
+/// If they cannot be written.
+pub fn keep(folder: &Path, job: &Job, pixels: &Pixels) -> Result<(), Failure> {
+    // What ends so is a folder.
+    let mut writer = VideoWriter::create(&folder.join(""), settings(job)?)?;
+    for frame in pixels.frames() {
+        writer.write_frame(frame)?;
+    }
+    writer.finish()?;
+    Ok(())
+}
+
+/// What [`keep`] kept of a job, if it is there.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn kept(folder: &Path, job: &Job) -> Result<Option<Pixels>, Failure> {
+    let count = job.given_frames as u64;
+    let Some(frames) = KeptFrames::open(folder, &settings(job)?, count) else { return Ok(None) };
+    let frames = (0..count).map(|frame| Ok(Arc::from(frames.frame(frame)?)));
+    let frames = frames.collect::<Result<_, Failure>>()?;
+    Ok(Some(Pixels::new(job.height, job.width, frames)?))
+}
