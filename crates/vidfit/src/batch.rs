@@ -9,7 +9,7 @@ use crate::device::{Opened, open};
 use crate::exit::Failure;
 use crate::generate::{Made, job_of, make};
 use crate::interrupt;
-use crate::progress::Shown;
+use crate::progress::{Shown, listener};
 use lines::{Line, numbered, read, spelled};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -117,9 +117,8 @@ impl AllTexts {
         let mut all = AllTexts::default();
         for (key, (checkpoint, target, jobs)) in models {
             let jobs: Vec<&Job> = jobs.iter().collect();
-            let listener = shown.listener();
-            let encoded =
-                encode_texts(&checkpoint, &jobs, &opened.device, &target, stop, listener);
+            let device = &opened.device;
+            let encoded = encode_texts(&checkpoint, &jobs, device, &target, stop, listener(shown));
             // Who cannot have them together reads them one by one.
             if let Ok((texts, passes)) = encoded {
                 shown.say(&format!(

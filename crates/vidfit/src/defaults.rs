@@ -33,15 +33,37 @@ pub const NO_ARGUMENTS: [&str; 7] = [
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Args, Failure> {
     let words = spelled_out(words);
     // Help is there whatever the settings are.
-    let matches = Args::command().get_matches_from(&words);
+    Args::command().get_matches_from(&words);
+    try_parse(words)
+}
+
+/// As [`parse`], but for lines that nobody has typed: a wrong one is an error like others.
+///
+/// # Errors
+/// Bad input if the line or the settings are.
+pub fn try_parse(words: impl IntoIterator<Item = OsString>) -> Result<Args, Failure> {
+    let words = spelled_out(words);
+    let read = |command: Command| {
+        let wrong = |error: clap::Error| Failure::input(first_line(&error.to_string()));
+        command.try_get_matches_from(&words).map_err(wrong)
+    };
+    let matches = read(Args::command())?;
     let settings = Settings::load()?;
     let command = with_settings(Args::command(), &matches, &settings)?;
-    let matches = command.clone().get_matches_from(&words);
+    let matches = read(command.clone())?;
     let matches = match preset(&matches, &settings)? {
-        Some(preset) => with_preset(command, &matches, preset).get_matches_from(&words),
+        Some(preset) => read(with_preset(command, &matches, preset))?,
         None => matches,
     };
     Args::from_arg_matches(&matches).map_err(|error| Failure::input(error.to_string()))
+}
+
+/// What is wrong, without clap's advice on how to use it.
+fn first_line(text: &str) -> String {
+    let first = text.lines().next().unwrap_or_default();
+    let choices = text.lines().find(|line| line.contains("possible values"));
+    let choices = choices.map(|line| format!(" {}", line.trim())).unwrap_or_default();
+    format!("{}{choices}", first.trim_start_matches("error: "))
 }
 
 /// The command line with a bare `--dynamic-cfg` spelled out, so that a prompt may follow it.
@@ -118,13 +140,7 @@ fn check(key: &str, value: &str) -> Result<(), String> {
     let flag = format!("--{}={value}", key.replace('_', "-"));
     match Args::command().try_get_matches_from(["vidfit", "generate", &flag]) {
         Ok(_) => Ok(()),
-        Err(error) => {
-            let text = error.to_string();
-            let first = text.lines().next().unwrap_or_default();
-            let choices = text.lines().find(|line| line.contains("possible values"));
-            let choices = choices.map(|line| format!(" {}", line.trim())).unwrap_or_default();
-            Err(format!("{}{choices}", first.trim_start_matches("error: ")))
-        }
+        Err(error) => Err(first_line(&error.to_string())),
     }
 }
 

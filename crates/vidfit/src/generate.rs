@@ -10,6 +10,7 @@ pub use log::announce;
 pub use making::{Making, Unmade, settle, written_in_words};
 
 use crate::args::GenerateArgs;
+use crate::batch;
 use crate::decide::{NoRoom, Wanted, budget};
 use crate::device::{Opened, beside_results, open, target};
 use crate::exit::Failure;
@@ -21,12 +22,16 @@ use crate::progress::Shown;
 use begin::begin;
 use output::{Output, absolute};
 use serde_json::json;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use vidfit_engine::EngineError;
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::Prepared;
+use vidfit_engine::plan::Plan;
 use vidfit_engine::planner::{Offload, PlanReport, Planned, RunReport, SavedPlan, Target};
 use vidfit_engine::request::{Job, Request};
+use vidfit_engine::state::RunState;
 use vidfit_media::check_file;
 
 const NO_MODEL: &str = "\
@@ -38,18 +43,26 @@ or give a folder in the diffusers layout with --model DIR";
 const NO_PROMPT: &str =
     "no prompt was given: say what the video shows, as in vidfit generate \"A panda\"";
 
-/// Makes a video. A script that reads JSON is told of a failure there, too, and so is the report.
+/// Makes a video, or those of a file of prompts. A script that reads JSON is told of a failure there,
+/// too, and so is the report.
 pub fn run(args: GenerateArgs) -> Result<(), Failure> {
     let shown = Shown::from(args.progress);
     let mut plan = None;
-    check_names(&args).inspect_err(|failure| {
+    let result = match &args.prompts {
+        Some(prompts) => batch::run(prompts, &args),
+        None => check_names(&args).and_then(|()| {
+            let stop = interrupt::watch()?;
+            if let Some(path) = &args.report {
+                check_file(path, REPORT_BYTES).map_err(Failure::input)?;
+            }
+            let opened = open(&args.machine)?;
+            make(&args, shown, &mut plan, (&stop, &opened), &|_, _| None).map(drop)
+        }),
+    };
+    result.inspect_err(|failure| {
         let Failure { code, message } = failure;
         shown.event(json!({ "event": "error", "code": code, "message": message }));
-    })?;
-    make(&args, shown, &mut plan).inspect_err(|failure| {
-        let Failure { code, message } = failure;
-        shown.event(json!({ "event": "error", "code": code, "message": message }));
-        let Some(path) = &args.report else { return };
+        let (Some(path), Ok(())) = (&args.report, check_names(&args)) else { return };
         let report = RunReport::of_plan(failure.outcome(), Some(message.clone()), plan.take());
         if let Err(error) = report.save(path) {
             shown.warn(&error.to_string());
@@ -80,26 +93,40 @@ fn check_names(args: &GenerateArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A video that was made.
+pub struct Made {
+    /// Where it is.
+    pub output: PathBuf,
+}
+
+/// What a job goes on from, where a part of it is done already.
+pub type Beginning<'a> = dyn Fn(&Checkpoint, &Job) -> Option<RunState> + 'a;
+
 /// Makes a video. What is planned is left in `plan`, whatever comes after.
-fn make(args: &GenerateArgs, shown: Shown, plan: &mut Option<PlanReport>) -> Result<(), Failure> {
-    let stop = interrupt::watch()?;
+///
+/// # Errors
+/// Whatever keeps it from being made.
+pub fn make(
+    args: &GenerateArgs,
+    shown: Shown,
+    plan: &mut Option<PlanReport>,
+    (stop, opened): (&AtomicBool, &Opened),
+    beginning: &Beginning<'_>,
+) -> Result<Made, Failure> {
     let began = Instant::now();
-    if let Some(path) = &args.report {
-        check_file(path, REPORT_BYTES).map_err(Failure::input)?;
-    }
-    let opened = open(&args.machine)?;
     // Sizes, memory and paths are checked before any work.
     let chosen = match &args.plan {
         None => choose(args, plan)?,
-        Some(path) => chosen_before(args, SavedPlan::load(path)?, &opened, plan)?,
+        Some(path) => chosen_before(args, SavedPlan::load(path)?, opened, plan)?,
     };
     let checkpoint = &chosen.model.checkpoint;
     *plan = Some(chosen.report.clone());
     let output = Output::new(&args.output, checkpoint, &chosen.prepared.job)?;
-    let prepared = &chosen.prepared;
     let input = chosen.input.as_ref();
-    let pixels = input.map(|input| input.read(checkpoint, &prepared.job)).transpose()?;
-    prepared.job.check_pixels(pixels.as_ref())?;
+    let pixels = input.map(|input| input.read(checkpoint, &chosen.prepared.job)).transpose()?;
+    chosen.prepared.job.check_pixels(pixels.as_ref())?;
+    let state = beginning(checkpoint, &chosen.prepared.job);
+    let prepared = &chosen.rest(state.as_ref())?;
     let run = begin(args, &chosen, &output, pixels.as_ref())?;
     prepared.warnings.iter().for_each(|warning| shown.warn(warning));
     name(shown, &run);
@@ -107,7 +134,7 @@ fn make(args: &GenerateArgs, shown: Shown, plan: &mut Option<PlanReport>) -> Res
 
     let making = Making {
         shown,
-        stop: &stop,
+        stop,
         began,
         checkpoint,
         prepared,
@@ -115,18 +142,28 @@ fn make(args: &GenerateArgs, shown: Shown, plan: &mut Option<PlanReport>) -> Res
         target: &chosen.target,
         offload: chosen.offload,
         may_replan: chosen.may_replan,
-        opened: &opened,
+        opened,
         output: &output,
         save_tensors: args.output.save_tensors.as_deref(),
         pixels: pixels.as_ref(),
-        state: None,
+        state: state.as_ref(),
     };
     let made = making.make(&run);
     let report = settle(run, made, Some(&chosen.report), &args.keep.folder, shown)?;
     if let Some(path) = &args.report {
         report.save(path)?;
     }
-    Ok(())
+    Ok(Made { output: output.path })
+}
+
+/// The model, the device and the job that arguments ask for, before they are planned.
+///
+/// # Errors
+/// Bad input if the model is not there, or cannot make that.
+pub fn job_of(args: &GenerateArgs) -> Result<(Checkpoint, Target, Job), Failure> {
+    let (mut wanted, ..) = wanted(args)?;
+    let (job, _) = Job::new(wanted.checkpoint(), &wanted.request)?;
+    Ok((wanted.models.swap_remove(0).checkpoint, wanted.target, job))
 }
 
 /// More than a report takes.
@@ -149,9 +186,21 @@ struct Chosen {
     input: Option<Input>,
 }
 
-/// The job that the arguments ask for, changed as far as they allow if it has to be. If it does not
-/// fit, the least plan is left in `plan`.
-fn choose(args: &GenerateArgs, plan: &mut Option<PlanReport>) -> Result<Chosen, Failure> {
+impl Chosen {
+    /// What there is to do of the job, if it goes on from `state`.
+    fn rest(&self, state: Option<&RunState>) -> Result<Prepared, Failure> {
+        let mut prepared = self.prepared.clone();
+        if state.is_some() {
+            let (checkpoint, Prepared { job, schedule, .. }) = (&self.model.checkpoint, &prepared);
+            let Target { profile, rates, .. } = &self.target;
+            prepared.plan = Plan::timed(checkpoint, job, schedule, state, profile, rates)?;
+        }
+        Ok(prepared)
+    }
+}
+
+/// What the arguments ask for, what it starts from, and whether that is shorter than it should be.
+fn wanted(args: &GenerateArgs) -> Result<(Wanted, Option<Input>, Option<String>), Failure> {
     if args.job.prompt().is_none() {
         return Err(Failure::input(NO_PROMPT));
     }
@@ -169,6 +218,13 @@ fn choose(args: &GenerateArgs, plan: &mut Option<PlanReport>) -> Result<Chosen, 
         Some(input) => input.settle_frames(&wanted.models[0].checkpoint, &mut wanted.request)?,
         None => None,
     };
+    Ok((wanted, input, shorter))
+}
+
+/// The job that the arguments ask for, changed as far as they allow if it has to be. If it does not
+/// fit, the least plan is left in `plan`.
+fn choose(args: &GenerateArgs, plan: &mut Option<PlanReport>) -> Result<Chosen, Failure> {
+    let (mut wanted, input, shorter) = wanted(args)?;
     let (job, _) = Job::new(wanted.checkpoint(), &wanted.request)?;
     job.check_runnable(wanted.checkpoint())?;
     let decided = match wanted.decide()? {

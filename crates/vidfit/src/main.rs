@@ -1,6 +1,7 @@
 //! `vidfit`: generate CogVideoX videos on the machine you have.
 
 mod args;
+mod batch;
 mod bench;
 mod calibrate;
 mod check;

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 #[derive(clap::Args)]
 #[command(
     allow_negative_numbers = true,
+    args_override_self = true,
     after_help = "\
 Examples:
   vidfit generate \"A panda plays the guitar in a bamboo forest\" \\
@@ -39,6 +40,17 @@ pub struct GenerateArgs {
     #[command(flatten)]
     pub fit: FitArgs,
 
+    /// Make a video for each line of this file: a prompt, or a JSON object such as
+    /// {"prompt": "A panda", "seed": 7, "image": "panda.png"} with options of this command. The text
+    /// encoder is brought once for all of them; a line that fails does not keep the others from being
+    /// made. With -o panda.mp4 they are called panda-1.mp4 and so on.
+    #[arg(
+        long,
+        value_name = "FILE",
+        help_heading = "Video",
+        conflicts_with_all = ["prompt", "prompt_flag", "plan", "report", "save_tensors"]
+    )]
+    pub prompts: Option<PathBuf>,
     /// Run exactly the plan of this file, which `vidfit plan --save` has written, or refuse. It
     /// says model, size and sampling; a prompt that is given takes the place of its own.
     #[arg(
