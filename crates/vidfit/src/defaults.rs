@@ -205,3 +205,31 @@ pub fn built_in(key: &str) -> Option<String> {
         argument.get_default_values().iter().filter_map(|value| value.to_str()).collect();
     (!values.is_empty()).then(|| values.join(","))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_is_an_argument_or_has_its_own_use() {
+        let command = Args::command();
+        let generate = command.find_subcommand("generate").expect("a command");
+        for (key, _) in KEYS {
+            assert!(takes(generate, key) || NO_ARGUMENTS.contains(&key), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_bare_flag_is_spelled_out() {
+        let of = |text: &str| {
+            let words = spelled_out(text.split('|').map(OsString::from));
+            let words: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
+            words.join("|")
+        };
+        assert_eq!(of("g|--dynamic-cfg|a panda"), "g|--dynamic-cfg=reference|a panda");
+        assert_eq!(of("g|--dynamic_cfg"), "g|--dynamic-cfg=reference");
+        for said in ["g|--dynamic-cfg|smooth|x", "g|--dynamic-cfg=off", "g|--|--dynamic-cfg|x"] {
+            assert_eq!(of(said), said);
+        }
+    }
+}

@@ -239,6 +239,7 @@ fn choose(args: &GenerateArgs, plan: &mut Option<PlanReport>) -> Result<Chosen, 
     let model = wanted.models.swap_remove(decided.model);
     let (_, mut warnings) = Job::new(&model.checkpoint, &decided.request)?;
     warnings.extend(shorter);
+    warnings.extend(wrong_speed(args.output.fps, &model.checkpoint));
     if let Some(what) = &decided.changed {
         warnings.push(format!("the job was changed so that it fits: {what}"));
     }
@@ -252,6 +253,19 @@ fn choose(args: &GenerateArgs, plan: &mut Option<PlanReport>) -> Result<Chosen, 
     let prepared = Prepared::new(decided.planned, warnings);
     let target = wanted.target;
     Ok(Chosen { model, prepared, report, request, target, offload, may_replan: true, input })
+}
+
+/// What is wrong with a rate that is not the model's: things then move faster or slower than they do.
+fn wrong_speed(fps: Option<f64>, checkpoint: &Checkpoint) -> Option<String> {
+    let (fps, own) = (fps?, checkpoint.variant.fps());
+    let speed = fps / own;
+    (speed != 1.0).then(|| {
+        format!(
+            "{} was made for {own} frames per second; at {fps} everything moves {speed:.2} times as \
+             fast",
+            checkpoint.variant
+        )
+    })
 }
 
 /// The job of a saved plan, exactly, if there is room for it now. Its report is left in `plan`.

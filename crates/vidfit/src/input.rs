@@ -32,10 +32,13 @@ impl Input {
     /// # Errors
     /// Bad input if it is not there, or not what it is said to be.
     pub fn open(args: &InputArgs) -> Result<Option<Input>, Failure> {
-        let source = match (&args.image, &args.video) {
+        if let Some(problem) = args.problem() {
+            return Err(Failure::input(problem));
+        }
+        let source = match (args.image(), args.video()) {
             (Some(image), _) => {
                 picture_size(image).map_err(Failure::input)?;
-                Source::Image(image.clone())
+                Source::Image(image.to_owned())
             }
             (None, Some(video)) => Source::Video(VideoSource::open(video).map_err(Failure::input)?),
             (None, None) => return Ok(None),

@@ -70,6 +70,12 @@ fn videos_are_made_of_an_image_and_of_a_video() {
         [("stretch", "s/"), ("crop", "c/"), ("pad", "p/")].map(|(how, to)| same(how, to));
     assert!(stretched != cropped && cropped != padded && padded != stretched);
     assert!(stretched == same("stretch", "again/"));
+
+    // The spellings of the reference's demo.
+    let named = ["--generate_type", "v2v", "--image_or_video_path", "clip", "-o", "named/"];
+    let more = [&named[..], &["--strength", "0.7"]].concat();
+    succeeds(&generate(folder, "5b", ["9", "32", "32"], &more));
+    assert!(stretched == std::fs::read(folder.join("named/frame_00000.png")).unwrap());
 }
 
 #[test]
@@ -100,6 +106,10 @@ fn what_cannot_be_started_from_is_one_clear_error() {
         ("5b", small, &["--video", "clip", "--strength", "0"], "strength 0"),
         ("1.5", ["17", "48", "64"], &["--video", "clip"], "13 or 21"),
         ("5b", small, &["--video", "clip", "--strength", "1.5"], "strength 1.5"),
+        ("5b-i2v", small, &["--image_or_video_path", image], "--generate_type i2v or v2v"),
+        ("5b-i2v", small, &["--generate_type", "i2v"], "--image FILE"),
+        ("5b", small, &["--generate_type", "v2v", "--image", image], "--video FILE"),
+        ("5b", small, &["--generate_type", "t2v", "--image_or_video_path", image], "text alone"),
     ] {
         let more = [more, &["-o", "v/"]].concat();
         let output = generate(folder, model, size, &more);

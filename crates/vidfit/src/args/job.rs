@@ -160,7 +160,8 @@ impl JobArgs {
 /// will be made.
 #[derive(clap::Args, Clone)]
 pub struct OutputArgs {
-    /// Frames per second [default: the model's].
+    /// Frames per second [default: the model's, 8, or 16 for CogVideoX1.5]. Another rate makes things
+    /// move faster or slower than the model means them to.
     #[arg(long, value_name = "RATE", help_heading = "Video")]
     pub fps: Option<f64>,
     /// Quality of an MP4, 0 to 51: smaller is better and larger.
