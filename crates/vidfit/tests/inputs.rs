@@ -108,7 +108,7 @@ fn what_cannot_be_started_from_is_one_clear_error() {
         ("5b", small, &["--video", "clip", "--strength", "1.5"], "strength 1.5"),
         ("5b-i2v", small, &["--image_or_video_path", image], "--generate_type i2v or v2v"),
         ("5b-i2v", small, &["--generate_type", "i2v"], "--image FILE"),
-        ("5b", small, &["--generate_type", "v2v", "--image", image], "--video FILE"),
+        ("5b-i2v", small, &["--generate_type", "v2v", "--image", image], "--video FILE"),
         ("5b", small, &["--generate_type", "t2v", "--image_or_video_path", image], "text alone"),
     ] {
         let more = [more, &["-o", "v/"]].concat();
