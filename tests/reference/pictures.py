@@ -44,7 +44,7 @@ def save_png(image: Image.Image, path: Path) -> None:
 
 
 def write_resizes(folder: Path) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for how, source, size in RESIZES:
         image = pixels(*source)
         if how == STRETCH:
@@ -70,7 +70,7 @@ def exif(orientation: int) -> Image.Exif:
 
 
 def write_samples(folder: Path) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     sharp, soft = pixels(20, 16), smooth(20, 16)
     alpha = Image.fromarray((numpy.indices((16, 20)).sum(0) * 7).astype(numpy.uint8))
     grey = sharp.convert("L")
@@ -112,7 +112,7 @@ def write_samples(folder: Path) -> None:
 
 def write_moving(folder: Path) -> None:
     """Animations of three frames, shown for 0.1, 0.25 and 0.5 s, and their frames."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     frames = [pixels(18, 16)]
     for move in (3, 7):
         frames.append(frames[-1].copy())
