@@ -83,7 +83,7 @@ impl Runs {
             return Ok(run);
         }
         let source = io::Error::new(ErrorKind::AlreadyExists, "all names are taken");
-        Err(RunsError::File { action: "make a run in", path: self.folder().to_owned(), source })
+        Err(RunsError::File { action: "make", path: self.folder().to_owned(), source })
     }
 
     /// Takes hold of a run.
