@@ -296,6 +296,8 @@ fn the_input_stays_until_it_is_encoded() {
     let error = run.pixels().unwrap_err();
     assert!(matches!(error, RunsError::Damaged { .. }), "{error}");
     fs::write(&input, whole).unwrap();
+    run.save(&RunState::of_text(&place.prepared.job, vec![0.25; place.embeds()])).unwrap();
+    assert_eq!(run.pixels().unwrap().as_ref(), Some(&pixels), "only the text is encoded");
     run.save(&place.state(0)).unwrap();
     assert_eq!(run.pixels().unwrap(), None);
     assert!(!run.path("input").exists());
@@ -565,7 +567,8 @@ fn a_run_whose_state_cannot_be_kept_stops_at_the_last_that_was() {
     let error = result.err().unwrap();
     assert!(matches!(&error, EngineError::File { action: "write", .. }), "{error:?}");
     assert!(error.to_string().contains("state.safetensors"), "{error}");
-    assert_eq!(kept, [0, 1, 2]);
+    // After the text, before the first step, and after each.
+    assert_eq!(kept, [0, 0, 1, 2]);
     let state = run.state(&place.prepared.job, place.embeds()).unwrap().unwrap();
     assert_eq!(state.steps_done, 2);
     let (result, kept) = go(Some(&state), STEPS);

@@ -201,8 +201,10 @@ impl Run {
         let began = Instant::now();
         let path = self.path(STATE);
         state.save(&path)?;
-        // What the run started from is in there, encoded.
-        let _ = fs::remove_dir_all(self.path(INPUT));
+        if state.has_begun() {
+            // What the run started from is in there, encoded.
+            let _ = fs::remove_dir_all(self.path(INPUT));
+        }
         self.log.note(json!({
             "event": "saved",
             "steps_done": state.steps_done,
