@@ -3,6 +3,8 @@
 use crate::digest::Digest;
 use crate::error::EngineError;
 use crate::request::Job;
+use crate::safetensors::{SafetensorsFile, StoredDtype, Values, write_values};
+use std::path::Path;
 use std::sync::Arc;
 use vidfit_cogvideox::vae::Rectangle;
 
@@ -34,11 +36,6 @@ impl Pixels {
         }
     }
 
-    /// The frames.
-    pub fn frames(&self) -> &[Arc<[u8]>] {
-        &self.frames
-    }
-
     /// How many frames there are.
     pub fn count(&self) -> usize {
         self.frames.len()
@@ -59,6 +56,49 @@ impl Pixels {
         }
     }
 
+    /// Bytes of `count` frames of `height` rows of `width` pixels.
+    pub fn bytes(count: usize, height: usize, width: usize) -> u64 {
+        count as u64 * height as u64 * width as u64 * 3
+    }
+
+    /// Writes them to a file, whole or not at all.
+    ///
+    /// # Errors
+    /// As [`write_values`].
+    pub fn save(&self, path: &Path) -> Result<(), EngineError> {
+        let (digest, shape) = (self.digest(), [self.height, self.width, 3]);
+        let names: Vec<String> = (0..self.count()).map(name_of).collect();
+        let frames = names.iter().zip(&self.frames);
+        let frames = frames.map(|(name, frame)| {
+            (name.as_str(), StoredDtype::U8, &shape[..], Values::Bytes(frame))
+        });
+        let digest_shape = [digest.len()];
+        let digest = (DIGEST, StoredDtype::U8, &digest_shape[..], Values::Bytes(digest.as_bytes()));
+        write_values(path, &frames.chain([digest]).collect::<Vec<_>>())?;
+        Ok(())
+    }
+
+    /// Reads what [`Pixels::save`] wrote.
+    ///
+    /// # Errors
+    /// [`EngineError::Request`] if it is something else; or as [`SafetensorsFile::open`].
+    pub fn load(path: &Path) -> Result<Pixels, EngineError> {
+        let wrong = || {
+            let path = path.display();
+            EngineError::Request(format!("{path} does not hold the pixels that were written to it"))
+        };
+        let file = SafetensorsFile::open(path)?;
+        let &[height, width, 3] = &file.info(&name_of(0))?.shape[..] else { return Err(wrong()) };
+        let count = file.tensors().len() - 1;
+        let frames = (0..count).map(|frame| Ok(file.bytes(&name_of(frame))?.into()));
+        let frames = frames.collect::<Result<_, EngineError>>()?;
+        let pixels = Pixels::new(height, width, frames)?;
+        match file.bytes(DIGEST)? == pixels.digest().as_bytes() {
+            true => Ok(pixels),
+            false => Err(wrong()),
+        }
+    }
+
     /// A digest of all of them, in hexadecimal.
     pub fn digest(&self) -> String {
         let mut digest = Digest::default();
@@ -68,6 +108,13 @@ impl Pixels {
         self.frames.iter().for_each(|frame| digest.add(frame));
         digest.to_string()
     }
+}
+
+/// The digest beside the frames in a file.
+const DIGEST: &str = "digest";
+
+fn name_of(frame: usize) -> String {
+    format!("frame_{frame:05}")
 }
 
 impl Job {
@@ -115,6 +162,24 @@ mod tests {
             [12.0_f32, 13.0, 14.0, 15.0, 16.0, 17.0].map(|n| 2.0 * (n * 15.0 / 255.0) - 1.0);
         assert_eq!(cut, expected);
         assert_eq!(cut[5], 1.0, "the last byte is 255");
+    }
+
+    #[test]
+    fn pixels_come_back_from_a_file_as_they_were_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pixels.safetensors");
+        let frame = |first: u8| Arc::from((0..18).map(|n| first + n).collect::<Vec<u8>>());
+        let pixels = Pixels::new(2, 3, (0..3).map(frame).collect()).unwrap();
+        pixels.save(&path).unwrap();
+        assert_eq!(Pixels::load(&path).unwrap(), pixels);
+        let whole = std::fs::read(&path).unwrap();
+        let mut other = whole.clone();
+        *other.last_mut().unwrap() ^= 1;
+        for damaged in [&other[..], &whole[..whole.len() - 1], &whole[..20], b""] {
+            std::fs::write(&path, damaged).unwrap();
+            let error = Pixels::load(&path).unwrap_err().to_string();
+            assert!(error.contains("pixels.safetensors"), "{error}");
+        }
     }
 
     #[test]

@@ -14,9 +14,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 use support::Case;
 use support::card::{Bits, card, target};
+use vidfit_cogvideox::noise::Generator;
 use vidfit_engine::EngineError;
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::{Prepared, RunOptions, run_keeping};
+use vidfit_engine::pixels::Pixels;
 use vidfit_engine::planner::{Offload, PlanReport, Planned, RunReport, SavedPlan, replan};
 use vidfit_engine::request::{Job, Request, TilingChoice};
 use vidfit_engine::runs::{
@@ -92,7 +94,7 @@ impl Place {
     }
 
     fn begin(&self) -> Run {
-        self.runs.begin(&self.record, &self.plan).unwrap()
+        self.runs.begin(&self.record, &self.plan, None).unwrap()
     }
 
     fn embeds(&self) -> usize {
@@ -108,8 +110,9 @@ impl Place {
             job: RunState::key(job),
             steps_done,
             embeds: vec![0.25; self.embeds()],
-            previous: latents.clone(),
+            previous: if steps_done > 0 { latents.clone() } else { vec![] },
             latents,
+            generator: Generator::seed(job.seed).state(),
             ..RunState::default()
         }
     }
@@ -157,14 +160,14 @@ fn runs_never_share_a_name() {
     let place = Place::new();
     let ids: Vec<String> = std::thread::scope(|scope| {
         let begin = || {
-            let ids = (0..25).map(|_| place.begin().id().to_string());
+            let ids = (0..40).map(|_| place.begin().id().to_string());
             ids.collect::<Vec<_>>()
         };
-        let threads: Vec<_> = (0..4).map(|_| scope.spawn(begin)).collect();
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(begin)).collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
-    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 100);
-    assert_eq!(place.runs.list().unwrap().len(), 100);
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 320);
+    assert_eq!(place.runs.list().unwrap().len(), 320);
     assert!(place.runs.list().unwrap().iter().all(|run| run.standing == Standing::Stopped));
     let mut sorted = ids;
     sorted.sort();
@@ -242,7 +245,7 @@ fn how_a_run_stands_follows_from_what_is_there() {
     assert_eq!(SavedPlan::load(&run.path("plan.json")).unwrap().report, place.plan.report);
     let (job, embeds) = (&place.prepared.job, place.embeds());
     assert_eq!(run.state(job, embeds).unwrap(), None);
-    for steps in 1..=STEPS {
+    for steps in 0..=STEPS {
         run.save(&place.state(steps)).unwrap();
         assert_eq!(run.state(job, embeds).unwrap().unwrap(), place.state(steps));
         let looked = place.runs.look(&id);
@@ -273,6 +276,33 @@ fn how_a_run_stands_follows_from_what_is_there() {
     assert!(run.is_done());
     drop(run);
     assert_eq!(place.standing(&id), Standing::Done);
+}
+
+/// What a video starts from is kept until the state has it.
+#[test]
+fn the_input_stays_until_it_is_encoded() {
+    let place = Place::new();
+    let frame = |first: u8| Arc::from(vec![first; 16 * 16 * 3]);
+    let pixels = Pixels::new(16, 16, vec![frame(1), frame(2)]).unwrap();
+    let run = place.runs.begin(&place.record, &place.plan, Some(&pixels)).unwrap();
+    let id = run.id().clone();
+    drop(run);
+    let run = place.runs.open(&id).unwrap();
+    run.go_on();
+    assert_eq!(run.pixels().unwrap().as_ref(), Some(&pixels));
+    let input = run.path("input/pixels.safetensors");
+    let whole = fs::read(&input).unwrap();
+    fs::write(&input, &whole[..whole.len() - 1]).unwrap();
+    let error = run.pixels().unwrap_err();
+    assert!(matches!(error, RunsError::Damaged { .. }), "{error}");
+    fs::write(&input, whole).unwrap();
+    run.save(&RunState::of_text(&place.prepared.job, vec![0.25; place.embeds()])).unwrap();
+    assert_eq!(run.pixels().unwrap().as_ref(), Some(&pixels), "only the text is encoded");
+    run.save(&place.state(0)).unwrap();
+    assert_eq!(run.pixels().unwrap(), None);
+    assert!(!run.path("input").exists());
+    drop(run);
+    place.runs.remove(&id).unwrap();
 }
 
 /// A change to a run's directory, what it is then told to be damaged by, and whether it can still be
@@ -537,7 +567,8 @@ fn a_run_whose_state_cannot_be_kept_stops_at_the_last_that_was() {
     let error = result.err().unwrap();
     assert!(matches!(&error, EngineError::File { action: "write", .. }), "{error:?}");
     assert!(error.to_string().contains("state.safetensors"), "{error}");
-    assert_eq!(kept, [1, 2]);
+    // After the text, before the first step, and after each.
+    assert_eq!(kept, [0, 0, 1, 2]);
     let state = run.state(&place.prepared.job, place.embeds()).unwrap().unwrap();
     assert_eq!(state.steps_done, 2);
     let (result, kept) = go(Some(&state), STEPS);
@@ -577,7 +608,7 @@ fn requests_come_back_to_the_very_number() {
     for guidance in [0.1 + 0.2, 6.123_456_789_012_345, 1.0 / 3.0, 7.0 - f64::EPSILON] {
         let request = Request { guidance, ..place.record.request.clone() };
         let record = RunRecord { request, fps: guidance, ..place.record.clone() };
-        let run = place.runs.begin(&record, &place.plan).unwrap();
+        let run = place.runs.begin(&record, &place.plan, None).unwrap();
         let id = run.id().clone();
         drop(run);
         assert_eq!(place.runs.open(&id).unwrap().record(), &record);

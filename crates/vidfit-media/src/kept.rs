@@ -1,13 +1,10 @@
 //! Frames that were kept as a folder of PNGs, read back to be written in another form.
 
-use std::fs::File;
-use std::io::{self, BufReader};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use ::png::{BitDepth, ColorType, Decoder, DecodingError, Limits};
-
 use crate::target::frame_name;
-use crate::{MediaError, VideoSettings};
+use crate::{MediaError, VideoSettings, read_picture};
 
 /// A folder of PNGs as [`VideoWriter`](crate::VideoWriter) writes it, of frames that are all there and
 /// of the size that is asked for.
@@ -48,25 +45,11 @@ impl KeptFrames {
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let foreign = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-        let decoding = |error| match error {
-            DecodingError::IoError(error) => error,
-            other => foreign(&other.to_string()),
-        };
-        let bytes = u64::from(self.width) * u64::from(self.height) * 3;
-        let bytes = usize::try_from(bytes).map_err(|_| foreign("the frame is too large"))?;
-        // What decoding takes besides the frame is a few rows.
-        let limits = Limits { bytes: bytes + (1 << 20) };
-        let decoder = Decoder::new_with_limits(BufReader::new(File::open(path)?), limits);
-        let mut reader = decoder.read_info().map_err(decoding)?;
-        let info = reader.info();
-        let form = (info.width, info.height, info.color_type, info.bit_depth);
-        if form != (self.width, self.height, ColorType::Rgb, BitDepth::Eight) {
-            return Err(foreign("it is no frame of this video"));
+        let picture = read_picture(path).map_err(io::Error::other)?;
+        match (picture.width, picture.height) == (self.width, self.height) {
+            true => Ok(picture.rgb),
+            false => Err(io::Error::other("it is no frame of this video")),
         }
-        let mut pixels = vec![0; bytes];
-        reader.next_frame(&mut pixels).map_err(decoding)?;
-        Ok(pixels)
     }
 }
 
@@ -79,9 +62,9 @@ mod tests {
     fn frames_come_back_as_they_were() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("frames/");
-        let settings = VideoSettings::new(16, 6, Fps::new(8.0).unwrap());
+        let settings = VideoSettings::new(16, 32, Fps::new(8.0).unwrap());
         let frame = |number: u8| -> Vec<u8> {
-            (0..16 * 6 * 3).map(|byte| (byte as u8).wrapping_mul(number)).collect()
+            (0..16 * 32 * 3).map(|byte| (byte as u8).wrapping_mul(number)).collect()
         };
         let mut writer = VideoWriter::create(&path, settings).unwrap();
         (1..4).for_each(|number| writer.write_frame(&frame(number)).unwrap());
@@ -93,7 +76,7 @@ mod tests {
         assert!(KeptFrames::open(&path, &settings, 4).is_none());
 
         // Of another size, cut short, and no PNG at all.
-        let other = VideoSettings { width: 8, ..settings };
+        let other = VideoSettings { width: 32, ..settings };
         let whole = std::fs::read(path.join("frame_00000.png")).unwrap();
         let kept_wrongly = KeptFrames::open(&path, &other, 3).unwrap();
         let mut errors = vec![kept_wrongly.frame(0).unwrap_err()];

@@ -7,10 +7,7 @@ use std::sync::Arc;
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::pixels::Pixels;
 use vidfit_engine::request::{FrameCounts, Job, Request};
-use vidfit_media::{
-    Fps, KeptFrames, Picture, Resize, VideoSettings, VideoSource, VideoWriter, picture_size,
-    read_picture,
-};
+use vidfit_media::{Picture, Resize, VideoSource, picture_size, read_picture};
 
 /// What a video starts from: looked at, and not yet decoded.
 pub struct Input {
@@ -111,38 +108,4 @@ impl Input {
         job.check_pixels(Some(&pixels))?;
         Ok(pixels)
     }
-}
-
-/// The form in which the pixels of a job are kept.
-fn settings(job: &Job) -> Result<VideoSettings, Failure> {
-    let size = |pixels: usize| u32::try_from(pixels).map_err(Failure::input);
-    // A folder of frames has no rate.
-    let fps = Fps::new(1.0).map_err(Failure::input)?;
-    Ok(VideoSettings::new(size(job.width)?, size(job.height)?, fps))
-}
-
-/// Keeps the pixels that a job starts from in `folder`, until they are encoded.
-///
-/// # Errors
-/// If they cannot be written.
-pub fn keep(folder: &Path, job: &Job, pixels: &Pixels) -> Result<(), Failure> {
-    // What ends so is a folder.
-    let mut writer = VideoWriter::create(&folder.join(""), settings(job)?)?;
-    for frame in pixels.frames() {
-        writer.write_frame(frame)?;
-    }
-    writer.finish()?;
-    Ok(())
-}
-
-/// What [`keep`] kept of a job, if it is there.
-///
-/// # Errors
-/// If it cannot be read.
-pub fn kept(folder: &Path, job: &Job) -> Result<Option<Pixels>, Failure> {
-    let count = job.given_frames as u64;
-    let Some(frames) = KeptFrames::open(folder, &settings(job)?, count) else { return Ok(None) };
-    let frames = (0..count).map(|frame| Ok(Arc::from(frames.frame(frame)?)));
-    let frames = frames.collect::<Result<_, Failure>>()?;
-    Ok(Some(Pixels::new(job.height, job.width, frames)?))
 }

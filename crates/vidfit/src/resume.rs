@@ -7,7 +7,6 @@ use crate::exit::Failure;
 use crate::generate::output::Output;
 use crate::generate::{Making, Unmade, announce, check_all_room, name, settle, written_in_words};
 use crate::human::size;
-use crate::input::kept;
 use crate::interrupt;
 use crate::model::Model;
 use crate::progress::Shown;
@@ -22,7 +21,7 @@ use vidfit_engine::pixels::Pixels;
 use vidfit_engine::plan::Plan;
 use vidfit_engine::planner::{Offload, PlanReport, Planned, RunReport, SavedPlan, Target, replan};
 use vidfit_engine::request::Job;
-use vidfit_engine::runs::{FRAMES, INPUT, PLAN, Run, RunRecord};
+use vidfit_engine::runs::{FRAMES, PLAN, Run, RunRecord};
 use vidfit_engine::state::RunState;
 use vidfit_media::KeptFrames;
 use vidfit_tensor::Profile;
@@ -111,7 +110,7 @@ fn given_again(run: &Run, job: &Job) -> Result<Option<Pixels>, Failure> {
     if job.given_frames == 0 {
         return Ok(None);
     }
-    match kept(&run.path(INPUT), job)? {
+    match run.pixels()? {
         Some(pixels) => Ok(Some(pixels)),
         None => Err(Failure::input(format!(
             "what run {} starts from is gone. Make it anew with `vidfit generate`",

@@ -574,6 +574,17 @@ fn tiles_stay_tiles() {
     assert!(made(folder.path()).video != made(untiled.path()).video);
 }
 
+/// A folder that cannot be is told at once, and how to do without.
+#[test]
+fn runs_are_kept_elsewhere_where_they_cannot_be() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    let output = generate(folder.path(), &["-o", "v.gif", "--runs", "file/runs"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    says(&stderr(&output), &["cannot make file/runs", "--runs DIR"]);
+    assert_eq!(files(folder.path()), ["file"]);
+}
+
 /// Settings say where runs are and whether they are kept, but not what a run was asked for.
 #[test]
 fn settings_say_where_runs_are_but_not_what_they_are() {

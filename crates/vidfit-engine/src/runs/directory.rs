@@ -3,6 +3,7 @@
 use super::lock::{self, LOCK};
 use super::{RunId, RunLog, RunRecord, Runs, RunsError};
 use crate::error::EngineError;
+use crate::pixels::Pixels;
 use crate::planner::{RunReport, SavedPlan};
 use crate::request::Job;
 use crate::state::RunState;
@@ -23,8 +24,10 @@ pub const STATE: &str = "state.safetensors";
 pub const LOG: &str = "log.jsonl";
 /// How the run ended.
 pub const REPORT: &str = "report.json";
-/// The pixels that the run starts from.
+/// The folder of the pixels that the run starts from.
 pub const INPUT: &str = "input";
+/// The file in it.
+const PIXELS: &str = "pixels.safetensors";
 /// The frames, as PNGs.
 pub const FRAMES: &str = "frames";
 /// The video; its extension follows.
@@ -45,11 +48,17 @@ pub struct Run {
 }
 
 impl Runs {
-    /// Makes the directory of a new run. It gets its name once request and plan are in it.
+    /// Makes the directory of a new run. It gets its name once request, plan and what the video starts
+    /// from are in it.
     ///
     /// # Errors
     /// [`RunsError::File`] if the system will not.
-    pub fn begin(&self, record: &RunRecord, plan: &SavedPlan) -> Result<Run, RunsError> {
+    pub fn begin(
+        &self,
+        record: &RunRecord,
+        plan: &SavedPlan,
+        pixels: Option<&Pixels>,
+    ) -> Result<Run, RunsError> {
         let file = |action, path: &Path| {
             let path = path.to_owned();
             move |source| RunsError::File { action, path, source }
@@ -59,16 +68,18 @@ impl Runs {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let id = RunId::new(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
             let folder = self.folder_of(&id);
-            let part = Part(self.folder().join(format!(".{id}.part")));
+            let part = self.folder().join(format!(".{id}.part"));
             // Two processes never both make this one.
-            match fs::create_dir(&part.0) {
+            match fs::create_dir(&part) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
-                made => made.map_err(file("make", &part.0))?,
+                made => made.map_err(file("make", &part))?,
             }
+            // From here on it is ours to take away.
+            let part = Part(part);
             if folder.exists() {
                 continue;
             }
-            fill(&part.0, record, plan)?;
+            fill(&part.0, record, plan, pixels)?;
             // A directory that is there by now, and is not empty, is not replaced.
             match fs::rename(&part.0, &folder) {
                 Err(_) if folder.exists() => continue,
@@ -83,7 +94,7 @@ impl Runs {
             return Ok(run);
         }
         let source = io::Error::new(ErrorKind::AlreadyExists, "all names are taken");
-        Err(RunsError::File { action: "make a run in", path: self.folder().to_owned(), source })
+        Err(RunsError::File { action: "make", path: self.folder().to_owned(), source })
     }
 
     /// Takes hold of a run.
@@ -117,19 +128,34 @@ impl Drop for Part {
 }
 
 /// Writes what a run has from the beginning.
-fn fill(folder: &Path, record: &RunRecord, plan: &SavedPlan) -> Result<(), RunsError> {
+fn fill(
+    folder: &Path,
+    record: &RunRecord,
+    plan: &SavedPlan,
+    pixels: Option<&Pixels>,
+) -> Result<(), RunsError> {
     let path = folder.join(REQUEST);
     let file = |source| RunsError::File { action: "write", path: path.clone(), source };
     let text = serde_json::to_string_pretty(record).map_err(|error| file(error.into()))?;
     write_whole(&path, |out| out.write_all(text.as_bytes())).map_err(file)?;
     let plan_path = folder.join(PLAN);
-    plan.save(&plan_path).map_err(|error| match error {
+    plan.save(&plan_path).map_err(|error| not_written(&plan_path, error))?;
+    let Some(pixels) = pixels else { return Ok(()) };
+    let input = folder.join(INPUT);
+    let failed = |source| RunsError::File { action: "make", path: input.clone(), source };
+    fs::create_dir(&input).map_err(failed)?;
+    let path = input.join(PIXELS);
+    pixels.save(&path).map_err(|error| not_written(&path, error))
+}
+
+fn not_written(path: &Path, error: EngineError) -> RunsError {
+    match error {
         EngineError::File { action, path, source } => RunsError::File { action, path, source },
         other => {
-            let source = io::Error::other(other);
-            RunsError::File { action: "write", path: plan_path.clone(), source }
+            let (path, source) = (path.to_owned(), io::Error::other(other));
+            RunsError::File { action: "write", path, source }
         }
-    })
+    }
 }
 
 impl Run {
@@ -175,6 +201,10 @@ impl Run {
         let began = Instant::now();
         let path = self.path(STATE);
         state.save(&path)?;
+        if state.has_begun() {
+            // What the run started from is in there, encoded.
+            let _ = fs::remove_dir_all(self.path(INPUT));
+        }
         self.log.note(json!({
             "event": "saved",
             "steps_done": state.steps_done,
@@ -199,6 +229,20 @@ impl Run {
             id: self.id.clone(),
             what: format!("{error}. Without {} it can begin anew", path.display()),
         })
+    }
+
+    /// The pixels that the run starts from, if there are any, and they are not encoded yet.
+    ///
+    /// # Errors
+    /// [`RunsError::Damaged`] if they are not what was saved.
+    pub fn pixels(&self) -> Result<Option<Pixels>, RunsError> {
+        let path = self.path(INPUT).join(PIXELS);
+        if path.symlink_metadata().is_err() {
+            return Ok(None);
+        }
+        Pixels::load(&path)
+            .map(Some)
+            .map_err(|error| RunsError::Damaged { id: self.id.clone(), what: error.to_string() })
     }
 
     /// Whether the run is at its end, with nothing left to do.
@@ -232,11 +276,6 @@ impl Run {
         };
         let failed = |source| RunsError::File { action: "write", path: kept.clone(), source };
         copied().map_err(failed)
-    }
-
-    /// Drops the pixels that the run started from: they are encoded, and the state has them.
-    pub fn drop_input(&self) {
-        let _ = fs::remove_dir_all(self.path(INPUT));
     }
 
     /// Says how the run ended, which is the last that is written.

@@ -79,7 +79,11 @@ pub enum RunsError {
         free_bytes: u64,
     },
     /// The system will not.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error(
+        "cannot {action} {}: {source}{}",
+        path.display(),
+        if ["make", "lock"].contains(action) { ". Keep runs elsewhere with --runs DIR" } else { "" }
+    )]
     File {
         /// What was attempted.
         action: &'static str,

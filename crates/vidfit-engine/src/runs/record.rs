@@ -3,7 +3,7 @@
 use crate::checkpoint::Checkpoint;
 use crate::error::EngineError;
 use crate::planner::Offload;
-use crate::request::{Job, Request, Start};
+use crate::request::{Job, Request};
 use serde::{Deserialize, Serialize, Serializer};
 use std::path::{Path, PathBuf};
 use vidfit_cogvideox::vae::Tiling;
@@ -105,12 +105,8 @@ impl RunRecord {
 
 /// The request with the sizes and the type of `job`, which it led to.
 pub fn settled(request: &Request, job: &Job) -> Request {
-    let frames = match job.start {
-        Start::Video { .. } => job.given_frames,
-        Start::Text | Start::Image => job.frames,
-    };
     Request {
-        frames: Some(frames),
+        frames: Some(job.asked_frames()),
         height: Some(job.height),
         width: Some(job.width),
         dtype: job.dtype,

@@ -4,7 +4,6 @@ use super::Chosen;
 use super::output::{Output, absolute, tensor_bytes};
 use crate::args::GenerateArgs;
 use crate::exit::Failure;
-use crate::input::keep;
 use crate::progress::Shown;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -16,8 +15,7 @@ use vidfit_engine::pixels::Pixels;
 use vidfit_engine::planner::{Planned, SavedPlan};
 use vidfit_engine::request::Job;
 use vidfit_engine::runs::{
-    INPUT, MachineRecord, RECORD_VERSION, Run, RunRecord, Runs, are_on_one_disk, check_room,
-    settled,
+    MachineRecord, RECORD_VERSION, Run, RunRecord, Runs, are_on_one_disk, check_room, settled,
 };
 use vidfit_media::OutputKind;
 
@@ -80,11 +78,7 @@ pub fn begin(
     let (model, request) = (&chosen.model.spelled, &chosen.request);
     let plan = SavedPlan::of(checkpoint, model, request, &planned, chosen.offload, &chosen.target);
     let plan = SavedPlan { report: chosen.report.clone(), ..plan };
-    let run = runs.begin(&record, &plan)?;
-    if let Some(pixels) = pixels {
-        keep(&run.path(INPUT), &chosen.prepared.job, pixels)?;
-    }
-    Ok(run)
+    Ok(runs.begin(&record, &plan, pixels)?)
 }
 
 fn from_root(path: &Path) -> PathBuf {
@@ -109,8 +103,8 @@ pub fn check_all_room(
 ) -> Result<(), Failure> {
     let video_bytes = output.check(tensors.map(|path| (path, tensor_bytes(checkpoint, job))))?;
     // While a state takes the place of another, both are there.
-    let mut run_bytes = RECORD_BYTES + 2 * state_bytes(checkpoint, job);
-    run_bytes += (job.given_frames * job.height * job.width * 3) as u64;
+    let given_bytes = Pixels::bytes(job.given_frames, job.height, job.width);
+    let mut run_bytes = RECORD_BYTES + given_bytes + 2 * state_bytes(checkpoint, job);
     if keeps {
         run_bytes += output.bytes_as(OutputKind::PngFolder);
         if !are_on_one_disk(runs.folder(), &output.path) {

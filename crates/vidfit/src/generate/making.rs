@@ -81,13 +81,7 @@ impl Making<'_> {
     /// # Errors
     /// Whatever keeps the video from being made.
     pub fn make(&self, run: &Run) -> Result<RunReport, Unmade> {
-        let generated = self.generate(Some(run), &mut |state| {
-            run.save(state)?;
-            if state.has_begun() && state.steps_done == 0 {
-                run.drop_input();
-            }
-            Ok(())
-        })?;
+        let generated = self.generate(Some(run), &mut |state| run.save(state))?;
         if run.record().keeps {
             self.output.keep(&run.path(FRAMES), &generated.frames, self.stop)?;
         }
@@ -287,7 +281,7 @@ mod tests {
             keeps: false,
             inputs: vec![],
         };
-        Runs::in_folder(folder).begin(&record, &plan).unwrap()
+        Runs::in_folder(folder).begin(&record, &plan, None).unwrap()
     }
 
     fn card() -> &'static vidfit_engine::catalogue::Gpu {

@@ -137,6 +137,7 @@ fn short(model: &str) -> String {
 /// The beginning of a prompt, in one line.
 fn elided(prompt: &str) -> String {
     let words = prompt.split_whitespace().collect::<Vec<_>>().join(" ");
+    let words: String = words.chars().filter(|c| !c.is_control()).collect();
     match words.chars().count() {
         ..=PROMPT => words,
         _ => words.chars().take(PROMPT - 1).chain(['…']).collect(),
@@ -149,7 +150,7 @@ mod tests {
 
     #[test]
     fn prompts_and_models_are_short() {
-        assert_eq!(elided("a\n  panda"), "a panda");
+        assert_eq!(elided("a\n  \u{1b}panda"), "a panda");
         let long = elided(&"ä".repeat(100));
         assert_eq!((long.chars().count(), long.ends_with('…')), (PROMPT, true));
         assert_eq!(short("zai-org/CogVideoX-2b"), "CogVideoX-2b");
