@@ -1,7 +1,7 @@
 //! The device itself: resolves tensors to memory and hands the work to its modules.
 
 use crate::element::{Sink, Source};
-use crate::memory::{ALIGNMENT, Reservation, assert_apart, assert_apart_or_same};
+use crate::memory::{ALIGNMENT, Memory, Reservation, assert_apart, assert_apart_or_same};
 use crate::workers::{Scratch, Workers, scratch_bytes};
 use crate::{ops, product};
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use vidfit_tensor::*;
 pub struct CpuDevice {
     profile: Profile,
     workers: Workers,
-    reservation: Mutex<Option<Reservation>>,
+    memory: Mutex<Memory>,
     transfers: Mutex<Transfers>,
 }
 
@@ -33,36 +33,32 @@ struct Transfers {
 /// one at a time.
 pub(crate) struct Session<'a> {
     workers: &'a Workers,
-    held: MutexGuard<'a, Option<Reservation>>,
+    memory: MutexGuard<'a, Memory>,
 }
 
 impl Session<'_> {
-    fn reservation(&self) -> &Reservation {
-        self.held.as_ref().expect("an operation before the arena was reserved")
-    }
-
     /// The elements of `tensor`, to read.
     pub fn source(&self, tensor: &Tensor) -> Source {
-        self.reservation().source(tensor)
+        self.memory.source(tensor)
     }
 
     /// The elements of `tensor`, to write.
     pub fn sink(&self, tensor: &mut Tensor) -> Sink {
-        self.reservation().sink(tensor)
+        self.memory.of(tensor).sink(tensor)
     }
 
     /// The bytes of `tensor`, to read.
     pub fn bytes(&self, tensor: &Tensor) -> &[u8] {
-        self.reservation().bytes(tensor)
+        self.memory.of(tensor).bytes(tensor)
     }
 
     /// The bytes of `tensor`, to write.
     pub fn bytes_mut(&self, tensor: &mut Tensor) -> &mut [u8] {
-        self.reservation().bytes_mut(tensor)
+        self.memory.of(tensor).bytes_mut(tensor)
     }
 
     fn scratch(&self) -> Scratch {
-        self.reservation().scratch()
+        self.memory.arena().scratch()
     }
 
     /// See [`Workers::run`].
@@ -95,7 +91,7 @@ impl CpuDevice {
         Ok(CpuDevice {
             profile: Self::profile_of(threads),
             workers: Workers::new(threads).map_err(failed)?,
-            reservation: Mutex::new(None),
+            memory: Mutex::default(),
             transfers: Mutex::default(),
         })
     }
@@ -125,7 +121,18 @@ impl CpuDevice {
 
     /// Works in this memory from now on.
     pub(crate) fn hold(&self, reservation: Reservation) {
-        *self.lock() = Some(reservation);
+        self.lock().hold(reservation);
+    }
+
+    /// Works in this memory, too.
+    pub(crate) fn hold_warm(&self, region: Region, reservation: Reservation) {
+        self.lock().hold_warm(region, reservation);
+    }
+
+    /// Why so many bytes cannot be had.
+    fn refusal(&self, bytes: u64, error: &std::io::Error) -> Error {
+        let what = format!("cannot reserve {bytes} bytes of memory: {error}");
+        Error::Device { device: self.profile.name.clone(), what }
     }
 
     /// The fence of a copy that has come to this end.
@@ -144,11 +151,11 @@ impl CpuDevice {
     }
 
     fn session(&self) -> Session<'_> {
-        Session { workers: &self.workers, held: self.lock() }
+        Session { workers: &self.workers, memory: self.lock() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Reservation>> {
-        self.reservation.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -158,18 +165,30 @@ impl Device for CpuDevice {
     }
 
     fn reserve(&self, bytes: u64) -> Result<(), Error> {
-        let mut held = self.lock();
-        *held = None;
-        let reservation = Reservation::new(bytes, self.workers.threads()).map_err(|error| {
-            let what = format!("cannot reserve {bytes} bytes of memory: {error}");
-            Error::Device { device: self.profile.name.clone(), what }
-        })?;
-        *held = Some(reservation);
+        let mut memory = self.lock();
+        memory.let_go();
+        let reservation = Reservation::new(bytes, self.workers.threads());
+        memory.hold(reservation.map_err(|error| self.refusal(bytes, &error))?);
         Ok(())
     }
 
     fn release(&self) {
-        *self.lock() = None;
+        self.lock().let_go();
+    }
+
+    fn reserve_warm(&self, bytes: u64) -> Result<Region, Error> {
+        let reservation =
+            Reservation::new(bytes, 0).map_err(|error| self.refusal(bytes, &error))?;
+        let mut memory = self.lock();
+        let region = memory.next_region().ok_or_else(|| {
+            self.refusal(bytes, &std::io::Error::other("there were too many before it"))
+        })?;
+        memory.hold_warm(region, reservation);
+        Ok(region)
+    }
+
+    fn release_warm(&self, region: Region) {
+        self.lock().let_go_warm(region);
     }
 
     fn copied(&self) -> Copied {
@@ -181,7 +200,7 @@ impl Device for CpuDevice {
     }
 
     fn poison(&self, offset: u64, bytes: u64) {
-        self.session().reservation().poison(offset, bytes);
+        self.session().memory.arena().poison(offset, bytes);
     }
 
     fn download(&self, src: &Tensor, values: &mut [f32]) -> Result<(), Error> {

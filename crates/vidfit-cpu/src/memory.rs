@@ -1,15 +1,82 @@
-//! The arena of the CPU device.
+//! The memory of the CPU device: the job's arena, and what stays beyond it.
 
 use crate::element::{Sink, Source};
 use crate::sim::GuardedPages;
 use crate::workers::{Scratch, scratch_bytes};
 use memmap2::{MmapMut, MmapOptions};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use vidfit_tensor::{Place, Tensor};
+use vidfit_tensor::{Life, Place, Region, Tensor};
 
 /// Tensors, and the scratch behind them, begin at multiples of this.
 pub(crate) const ALIGNMENT: u64 = 64;
+
+/// All reservations of a device.
+#[derive(Default)]
+pub(crate) struct Memory {
+    /// By their regions; the job's arena is the first.
+    regions: BTreeMap<Region, Reservation>,
+    /// Warm regions so far.
+    last: Option<Region>,
+}
+
+impl Memory {
+    /// Makes this the job's arena.
+    pub fn hold(&mut self, reservation: Reservation) {
+        self.regions.insert(Region::ARENA, reservation);
+    }
+
+    /// Gives the job's arena back.
+    pub fn let_go(&mut self) {
+        self.regions.remove(&Region::ARENA);
+    }
+
+    /// A region that there has not been yet, if any is left.
+    pub fn next_region(&mut self) -> Option<Region> {
+        self.last = Some(self.last.unwrap_or(Region::ARENA).next()?);
+        self.last
+    }
+
+    pub fn hold_warm(&mut self, region: Region, reservation: Reservation) {
+        self.regions.insert(region, reservation);
+    }
+
+    pub fn let_go_warm(&mut self, region: Region) {
+        if region != Region::ARENA {
+            self.regions.remove(&region);
+        }
+    }
+
+    pub fn arena(&self) -> &Reservation {
+        self.regions.get(&Region::ARENA).expect("an operation before the arena was reserved")
+    }
+
+    /// The elements of `tensor`, to read.
+    pub fn source(&self, tensor: &Tensor) -> Source {
+        let first = match tensor.place() {
+            Place::Arena(_) => self.of(tensor).first_of(tensor).cast_const(),
+            Place::Host(host) => {
+                let bytes = &host.bytes()[tensor.first_byte() as usize..];
+                bytes[..tensor.bytes() as usize].as_ptr()
+            }
+            Place::Nowhere => panic!("a weight without elements in a real run"),
+        };
+        assert_aligned(first, tensor);
+        // SAFETY: in bounds by `first_of` or by slicing, aligned by the assertion, of a type that
+        // has every pattern of bits. The pages are mapped as long as the session holds this value,
+        // and host memory stays as long as the tensor's handle, which the operation borrows.
+        unsafe { Source::new(first, tensor.shape().elements(), tensor.dtype()) }
+    }
+
+    /// The reservation that a tensor lies in.
+    pub fn of(&self, tensor: &Tensor) -> &Reservation {
+        match life_of(tensor).region() {
+            Region::ARENA => self.arena(),
+            warm => self.regions.get(&warm).expect("a tensor whose region was given back"),
+        }
+    }
+}
 
 /// One reservation: the tensors' bytes, and the workers' scratch.
 pub(crate) struct Reservation {
@@ -51,7 +118,8 @@ impl Reservation {
     /// done behind the tensors.
     pub fn guarded(guarded: Arc<GuardedPages>, threads: usize) -> std::io::Result<Reservation> {
         let bytes = scratch_bytes(threads) as usize;
-        let mut pages = MmapOptions::new().len(bytes).populate().map_anon()?;
+        // A warm region has no scratch, and a map of nothing is none.
+        let mut pages = MmapOptions::new().len(bytes.max(1)).populate().map_anon()?;
         let scratch = Scratch { first: pages.as_mut_ptr().cast(), threads };
         let (first, tensor_bytes) = (guarded.first(), guarded.bytes());
         Ok(Reservation { first, _pages: pages, _guarded: Some(guarded), tensor_bytes, scratch })
@@ -69,35 +137,18 @@ impl Reservation {
         unsafe { self.first.add(offset as usize).write_bytes(0xff, bytes as usize) }
     }
 
-    /// The elements of `tensor`, to read.
-    pub fn source(&self, tensor: &Tensor) -> Source {
-        let first = match tensor.place() {
-            Place::Arena(life) => self.at(life.offset(), tensor).cast_const(),
-            Place::Host(host) => {
-                let bytes = &host.bytes()[tensor.first_byte() as usize..];
-                bytes[..tensor.bytes() as usize].as_ptr()
-            }
-            Place::Nowhere => panic!("a weight without elements in a real run"),
-        };
-        assert_aligned(first, tensor);
-        // SAFETY: in bounds by `at` or by slicing, aligned by the assertion, of a type that has
-        // every pattern of bits. The pages are mapped as long as the session holds this value, and
-        // host memory stays as long as the tensor's handle, which the operation borrows.
-        unsafe { Source::new(first, tensor.shape().elements(), tensor.dtype()) }
-    }
-
     /// The elements of `tensor`, to write.
     pub fn sink(&self, tensor: &mut Tensor) -> Sink {
-        let first = self.at(in_arena(tensor), tensor);
+        let first = self.first_of(tensor);
         assert_aligned(first, tensor);
-        // SAFETY: as in `source`, and pages may be written.
+        // SAFETY: as in `Memory::source`, and pages may be written.
         unsafe { Sink::new(first, tensor.shape().elements(), tensor.dtype()) }
     }
 
     /// The bytes of a tensor in the arena, to read.
     pub fn bytes(&self, tensor: &Tensor) -> &[u8] {
-        let first = self.at(in_arena(tensor), tensor);
-        // SAFETY: in bounds by `at`; the pages are mapped as long as this is borrowed, and no
+        let first = self.first_of(tensor);
+        // SAFETY: in bounds by `first_of`; the pages are mapped as long as this is borrowed, and no
         // operation writes them meanwhile, see `CpuDevice`.
         unsafe { std::slice::from_raw_parts(first, tensor.bytes() as usize) }
     }
@@ -105,13 +156,14 @@ impl Reservation {
     /// The bytes of a tensor in the arena, to write.
     #[allow(clippy::mut_from_ref)] // One operation at a time, see `CpuDevice`.
     pub fn bytes_mut(&self, tensor: &mut Tensor) -> &mut [u8] {
-        let first = self.at(in_arena(tensor), tensor);
+        let first = self.first_of(tensor);
         // SAFETY: as in `bytes`, and the one operation under way takes this slice alone.
         unsafe { std::slice::from_raw_parts_mut(first, tensor.bytes() as usize) }
     }
 
-    fn at(&self, offset: u64, tensor: &Tensor) -> *mut u8 {
-        let start = offset.checked_add(tensor.first_byte());
+    /// Where a tensor of this region begins.
+    fn first_of(&self, tensor: &Tensor) -> *mut u8 {
+        let start = life_of(tensor).offset().checked_add(tensor.first_byte());
         let end = start.and_then(|start| start.checked_add(tensor.bytes()));
         match (start, end) {
             // SAFETY: inside the pages by the condition.
@@ -123,10 +175,10 @@ impl Reservation {
     }
 }
 
-/// The offset of a tensor in the arena.
-fn in_arena(tensor: &Tensor) -> u64 {
+/// The life of a tensor's memory on the device.
+fn life_of(tensor: &Tensor) -> &Life {
     match tensor.place() {
-        Place::Arena(life) => life.offset(),
+        Place::Arena(life) => life,
         _ => panic!("only tensors in the arena can be written, and copied by bytes"),
     }
 }
@@ -148,22 +200,23 @@ pub(crate) fn assert_apart_or_same<'a>(
     read: impl IntoIterator<Item = &'a Tensor>,
 ) {
     for read in read {
-        let same = arena_bytes(written) == arena_bytes(read) && written.dtype() == read.dtype();
+        let same = device_bytes(written) == device_bytes(read) && written.dtype() == read.dtype();
         assert!(same || !overlap(written, read), "{written:?} overlaps {read:?} in part");
     }
 }
 
 fn overlap(a: &Tensor, b: &Tensor) -> bool {
-    match (arena_bytes(a), arena_bytes(b)) {
+    match (device_bytes(a), device_bytes(b)) {
         (Some(a), Some(b)) => a.start < b.end && b.start < a.end,
         _ => false,
     }
 }
 
-/// The bytes of the arena that a tensor is. `None` if there are none.
-pub(crate) fn arena_bytes(tensor: &Tensor) -> Option<Range<u64>> {
+/// The bytes of the device that a tensor is, as [`Region::address`] counts them. `None` if there are
+/// none.
+pub(crate) fn device_bytes(tensor: &Tensor) -> Option<Range<u64>> {
     let Place::Arena(life) = tensor.place() else { return None };
-    let start = life.offset() + tensor.first_byte();
+    let start = life.region().address(life.offset() + tensor.first_byte());
     (tensor.bytes() > 0).then(|| start..start + tensor.bytes())
 }
 

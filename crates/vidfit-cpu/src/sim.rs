@@ -1,11 +1,12 @@
 //! A simulated card: the GPU of the tests.
 //!
-//! - `config`: what card it is, and how it behaves.
+//! - `config`: what card it is, and how it behaves. `books`: what it holds and counts.
 //! - `pages`: its memory, between guard pages.
 //! - `copies`: the threads of its two copying queues.
 //! - `order`, `segments`: the checker, which finds every use of memory that no fence orders.
 //! - `operations`: [`SimDevice`] as a [`vidfit_tensor::Device`].
 
+mod books;
 mod config;
 mod copies;
 mod operations;
@@ -13,16 +14,19 @@ mod order;
 mod pages;
 mod segments;
 
+pub use books::Counters;
 pub use config::{Direction, Faults, SimConfig};
 pub(crate) use pages::GuardedPages;
 
 use crate::CpuDevice;
-use crate::memory::{Reservation, arena_bytes};
+use crate::memory::{Reservation, device_bytes};
+use books::Card;
 use copies::{Copies, Failure, Host, Job};
 use order::Order;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use vidfit_tensor::{Error, Fence, Place, Profile, Tensor};
+use vidfit_tensor::{Error, Fence, Place, Profile, Region, Tensor};
 
 /// What tensors are aligned to in the arena, in bytes, as on CUDA devices.
 const ALIGNMENT: u64 = 256;
@@ -55,46 +59,10 @@ pub struct SimDevice {
 /// the order in which things are checked is that in which they are done.
 struct Desk {
     order: Order,
-    pages: Option<Arc<GuardedPages>>,
+    /// Of each region.
+    pages: BTreeMap<Region, Arc<GuardedPages>>,
     /// Copies that failed, until their fence is waited for.
     failed: Vec<Failure>,
-}
-
-/// The card's own books.
-struct Card {
-    used_by_others: u64,
-    others: Option<Others>,
-    attempts: u64,
-    faults: Faults,
-    counters: Counters,
-}
-
-/// Says what others hold when a reservation is tried.
-type Others = Box<dyn FnMut(u64) -> u64 + Send>;
-
-/// What a simulated card has counted, in bytes unless it says otherwise.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Copied to the card by copies that were begun, failed ones included.
-    pub uploaded_bytes: u64,
-    /// Copied from the card by copies that were begun, failed ones included.
-    pub downloaded_bytes: u64,
-    /// How many uploads were begun.
-    pub uploads: u64,
-    /// How many downloads were begun.
-    pub downloads: u64,
-    /// Brought by [`vidfit_tensor::Device::upload`].
-    pub directly_uploaded_bytes: u64,
-    /// Fetched by [`vidfit_tensor::Device::download`].
-    pub directly_downloaded_bytes: u64,
-    /// The end of the highest operand since the last reservation.
-    pub highest_byte: u64,
-    /// Reserved now, scratch included.
-    pub held_bytes: u64,
-    /// The most that was reserved at any time, scratch included.
-    pub peak_held_bytes: u64,
-    /// What each reservation that was granted asked for, without scratch.
-    pub reservations: Vec<u64>,
 }
 
 impl SimDevice {
@@ -122,7 +90,7 @@ impl SimDevice {
             copies,
             desk: Mutex::new(Desk {
                 order: Order::new(config.checks_garbage),
-                pages: None,
+                pages: BTreeMap::new(),
                 failed: Vec::new(),
             }),
             card: Mutex::new(Card {
@@ -130,6 +98,8 @@ impl SimDevice {
                 others: None,
                 attempts: 0,
                 faults: config.faults.clone(),
+                held: BTreeMap::new(),
+                last_warm: Region::ARENA,
                 counters: Counters::default(),
             }),
             config,
@@ -162,7 +132,7 @@ impl SimDevice {
         self.free_besides(&card).saturating_sub(card.counters.held_bytes)
     }
 
-    /// What this device has reserved now, scratch included, in bytes.
+    /// What this device has reserved now, scratch and warm regions included, in bytes.
     pub fn held_bytes(&self) -> u64 {
         self.card().counters.held_bytes
     }
@@ -233,7 +203,9 @@ impl SimDevice {
         let mut highest = 0;
         let mut range_of = |tensor| {
             let range = range_of(what, tensor);
-            highest = range.end.max(highest);
+            if Region::of(range.start).0 == Region::ARENA {
+                highest = range.end.max(highest);
+            }
             range
         };
         let reads: Vec<_> = reads.into_iter().map(&mut range_of).collect();
@@ -263,7 +235,8 @@ impl SimDevice {
     fn begin(&self, direction: Direction, tensor: &Tensor, host: Host, after: &[Fence]) -> Fence {
         let mut desk = self.desk();
         let range = range_of(direction.name(), tensor);
-        let pages = desk.pages.clone().expect("a copy before the arena was reserved");
+        let pages = desk.pages.get(&Region::of(range.start).0).cloned();
+        let pages = pages.expect("a copy to what is not reserved");
         let buffer = match &host {
             Host::Source(source) => source.buffer().map(|buffer| buffer.number()),
             Host::Buffer(buffer) => Some(buffer.number()),
@@ -283,7 +256,9 @@ impl SimDevice {
 
     /// Counts a copy, and says whether it is to fail.
     fn count(&self, direction: Direction, number: u64, range: &Range<u64>) -> bool {
-        self.touch(range.end);
+        if Region::of(range.start).0 == Region::ARENA {
+            self.touch(range.end);
+        }
         let mut card = self.card();
         let counters = &mut card.counters;
         let (copies, bytes) = match direction {
@@ -297,12 +272,12 @@ impl SimDevice {
         faults.strike(direction, number, self.config.seed)
     }
 
-    /// Takes the memory, if the card has it.
-    fn take(&self, bytes: u64) -> Result<(), Error> {
+    /// Takes the memory for a region, if the card has it.
+    fn take(&self, bytes: u64, is_warm: bool) -> Result<Region, Error> {
         self.ask_others();
-        let scratch_bytes = self.profile.scratch_bytes;
+        let scratch_bytes = if is_warm { 0 } else { self.profile.scratch_bytes };
         let mut card = self.card();
-        let free_bytes = self.free_besides(&card);
+        let free_bytes = self.free_besides(&card).saturating_sub(card.counters.held_bytes);
         let wanted_bytes = bytes.saturating_add(scratch_bytes);
         if wanted_bytes > free_bytes {
             return Err(self.error(format!(
@@ -312,12 +287,25 @@ impl SimDevice {
                 self.config.memory_bytes, card.used_by_others, self.config.overhead_bytes
             )));
         }
-        let counters = &mut card.counters;
-        counters.held_bytes = wanted_bytes;
-        counters.peak_held_bytes = wanted_bytes.max(counters.peak_held_bytes);
-        counters.highest_byte = 0;
-        counters.reservations.push(bytes);
-        Ok(())
+        if is_warm {
+            let next = card.last_warm.next();
+            card.last_warm = next.ok_or_else(|| self.error("too many warm regions".into()))?;
+            card.counters.warm_reservations.push(bytes);
+        } else {
+            card.counters.highest_byte = 0;
+            card.counters.reservations.push(bytes);
+        }
+        let region = if is_warm { card.last_warm } else { Region::ARENA };
+        card.held.insert(region, wanted_bytes);
+        card.count_held();
+        Ok(region)
+    }
+
+    /// Gives the memory of a region back.
+    fn give_back(&self, region: Region) {
+        let mut card = self.card();
+        card.held.remove(&region);
+        card.count_held();
     }
 
     /// Asks what others use now. The answer comes from outside, so nothing is locked meanwhile.
@@ -333,17 +321,28 @@ impl SimDevice {
         card.others.get_or_insert(others);
     }
 
-    /// Makes the arena on the host.
-    fn map(&self, bytes: u64) -> std::io::Result<()> {
-        let pages = Arc::new(GuardedPages::new(bytes)?);
-        self.inner.hold(Reservation::guarded(pages.clone(), self.inner.threads())?);
+    /// Makes a region on the host.
+    fn map(&self, region: Region, bytes: u64) -> Result<(), Error> {
+        let failed = |error| {
+            self.error(format!("the host cannot simulate {bytes} bytes of memory: {error}"))
+        };
+        let pages = Arc::new(GuardedPages::new(bytes).map_err(failed)?);
+        let is_warm = region != Region::ARENA;
+        let threads = if is_warm { 0 } else { self.inner.threads() };
+        let reservation = Reservation::guarded(pages.clone(), threads).map_err(failed)?;
         let mut desk = self.desk();
-        desk.order.reserve(bytes);
-        desk.pages = Some(pages);
+        if is_warm {
+            self.inner.hold_warm(region, reservation);
+            desk.order.begin(region, bytes);
+        } else {
+            self.inner.hold(reservation);
+            desk.order.reserve(bytes);
+        }
+        desk.pages.insert(region, pages);
         Ok(())
     }
 
-    /// Waits for all copies, and looks whether anything was written around the arena.
+    /// Waits for all copies, and looks whether anything was written around a region.
     fn settle(&self) -> MutexGuard<'_, Desk> {
         // Not with the desk locked: a copy may end the life of a host buffer, which takes the lock
         // of the arena's books, and under that lock the arena asks the desk to poison.
@@ -356,8 +355,12 @@ impl SimDevice {
             }
         };
         self.heed_failures(&mut desk);
-        if let Some(at) = desk.pages.as_ref().and_then(|pages| pages.broken_canary()) {
-            desk.order.report(format!("byte {at} of the arena was written, which is not in it"));
+        let broken = desk.pages.iter().find_map(|(&region, pages)| {
+            let what = if region == Region::ARENA { "the arena" } else { "a warm region" };
+            pages.broken_canary().map(|at| (what, at))
+        });
+        if let Some((what, at)) = broken {
+            desk.order.report(format!("byte {at} of {what} was written, which is not in it"));
         }
         desk
     }
@@ -377,10 +380,10 @@ impl SimDevice {
     }
 }
 
-/// The bytes of the arena that `what` uses as `tensor`.
+/// The addresses that `what` uses as `tensor`.
 fn range_of(what: &str, tensor: &Tensor) -> Range<u64> {
     match tensor.place() {
-        Place::Arena(_) => arena_bytes(tensor).unwrap_or(0..0),
+        Place::Arena(_) => device_bytes(tensor).unwrap_or(0..0),
         Place::Host(_) => panic!("{what}: {tensor:?} lies in host memory, which no card can read"),
         Place::Nowhere => panic!("{what}: {tensor:?} has no elements in a real run"),
     }
@@ -402,7 +405,7 @@ mod tests {
 
     /// Writes where no tensor can be.
     fn write_at(sim: &SimDevice, byte: i64) {
-        let first = sim.desk().pages.as_ref().unwrap().first();
+        let first = sim.desk().pages[&Region::ARENA].first();
         // SAFETY: none, outside the arena's pages: that must end this process.
         unsafe { first.offset(byte as isize).write_volatile(0) }
     }
@@ -422,6 +425,18 @@ mod tests {
         sim.release();
         let found = sim.violations();
         assert!(found.last().unwrap().starts_with("byte -2 of the arena"), "{found:?}");
+    }
+
+    #[test]
+    fn a_write_right_before_a_warm_region_is_found() {
+        let sim = card();
+        let region = sim.reserve_warm(BYTES).unwrap();
+        let first = sim.desk().pages[&region].first();
+        // SAFETY: the slack before the region is a part of its pages.
+        unsafe { first.sub(2).write_volatile(0) };
+        let error = sim.finish().unwrap_err().to_string();
+        assert_eq!(error, "sim: byte -2 of a warm region was written, which is not in it");
+        sim.release_warm(region);
     }
 
     /// Where a child of [`what_lies_beyond_the_guards_faults`] learns where to write.

@@ -2,7 +2,7 @@
 
 use crate::layout::Layout;
 use crate::trace::{Event, Request, Trace};
-use crate::{DType, Error, HostBuffer, Shape, Tensor};
+use crate::{DType, Error, HostBuffer, Region, Shape, Tensor};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -33,6 +33,7 @@ pub struct Measured {
 type Hook = Box<dyn Fn(u64, u64) + Send>;
 
 struct State {
+    region: Region,
     alignment: u64,
     scopes: Vec<String>,
     alive: BTreeMap<usize, Range>,
@@ -63,10 +64,16 @@ struct Replay {
 pub struct Life {
     arena: Arc<Mutex<State>>,
     request: usize,
+    region: Region,
     offset: u64,
 }
 
 impl Life {
+    /// The reservation that the memory is of.
+    pub fn region(&self) -> Region {
+        self.region
+    }
+
     /// Offset in the arena, in bytes. 0 while recording.
     pub fn offset(&self) -> u64 {
         self.offset
@@ -92,20 +99,26 @@ impl Arena {
     pub fn record(alignment: u64) -> Arena {
         let trace =
             Trace { alignment, requests: Vec::new(), events: Vec::new(), host_peak_bytes: 0 };
-        Arena::new(alignment, Mode::Record(trace))
+        Arena::new(Region::ARENA, alignment, Mode::Record(trace))
     }
 
     /// An arena that gives each tensor the place that `layout` has for it.
     pub fn replay(layout: impl Into<Arc<Layout>>) -> Arena {
+        Arena::replay_in(Region::ARENA, layout)
+    }
+
+    /// As [`Arena::replay`], in another reservation than the job's.
+    pub fn replay_in(region: Region, layout: impl Into<Arc<Layout>>) -> Arena {
         let layout = layout.into();
         let alignment = layout.trace.alignment;
         let measured = Measured { peak_bytes: 0, phase_peak_bytes: Vec::new(), host_peak_bytes: 0 };
         let replay = Replay { layout, measured, poison: None };
-        Arena::new(alignment, Mode::Replay(Box::new(replay)))
+        Arena::new(region, alignment, Mode::Replay(Box::new(replay)))
     }
 
-    fn new(alignment: u64, mode: Mode) -> Arena {
+    fn new(region: Region, alignment: u64, mode: Mode) -> Arena {
         let state = State {
+            region,
             alignment,
             scopes: Vec::new(),
             alive: BTreeMap::new(),
@@ -151,7 +164,7 @@ impl Arena {
             false => format!("{}/{label}", state.scopes.join(".")),
         };
         let (request, offset) = state.birth(Request { label, bytes })?;
-        let life = Life { arena: self.state.clone(), request, offset };
+        let life = Life { arena: self.state.clone(), request, region: state.region, offset };
         Ok(Tensor::in_arena(Arc::new(life), dtype, shape))
     }
 

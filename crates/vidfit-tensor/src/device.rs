@@ -17,7 +17,7 @@
 //!   has waited for it.
 //! - Shapes are checked by the caller's checkpoint and plan; a mismatch here is a bug and panics.
 
-use crate::{Copied, Error, Fence, HostBuffer, HostSource, Tensor};
+use crate::{Copied, Error, Fence, HostBuffer, HostSource, Region, Tensor};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -162,7 +162,7 @@ pub enum Axis {
     Horizontal,
 }
 
-/// A device: reserves one arena and computes in it.
+/// A device: reserves one arena for a job, and others for weights that stay, and computes in them.
 pub trait Device: Send + Sync {
     /// What a plan must know of this device.
     fn profile(&self) -> &Profile;
@@ -183,8 +183,22 @@ pub trait Device: Send + Sync {
     /// [`Error::Device`] if the memory cannot be had.
     fn reserve(&self, bytes: u64) -> Result<(), Error>;
 
-    /// Gives the arena back. No operation may follow before the next [`Device::reserve`].
+    /// Gives the arena back; warm regions stay. No operation may follow before the next
+    /// [`Device::reserve`].
     fn release(&self);
+
+    /// Reserves `bytes`, a multiple of the profile's alignment and not 0, that stay beyond a job,
+    /// without scratch. Copies to them need no arena.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the memory cannot be had, or the device keeps nothing beyond a job.
+    fn reserve_warm(&self, _bytes: u64) -> Result<Region, Error> {
+        let what = "nothing can be kept on it beyond a job".to_owned();
+        Err(Error::Device { device: self.profile().name.clone(), what })
+    }
+
+    /// Gives a warm region back. No operation may use its tensors any more.
+    fn release_warm(&self, _region: Region) {}
 
     /// Waits for everything asked for so far.
     ///
@@ -202,7 +216,7 @@ pub trait Device: Send + Sync {
     /// A unit of work is done. For devices that count.
     fn unit_done(&self) {}
 
-    /// Fills a range of the arena with values that make every result wrong that depends on them.
+    /// Fills a range of the job's arena with values that make every result wrong that depends on them.
     /// For tests.
     fn poison(&self, _offset: u64, _bytes: u64) {}
 

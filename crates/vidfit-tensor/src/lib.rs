@@ -39,12 +39,13 @@ mod dtype;
 mod error;
 mod layout;
 pub mod rates;
+mod region;
 mod shape;
 mod tensor;
 mod trace;
 mod transfer;
 
-pub use arena::{Arena, Measured, RECORDED_PASSES};
+pub use arena::{Arena, Life, Measured, RECORDED_PASSES};
 pub use clocks::Tally;
 pub use context::{COPY_ATTEMPTS, Context, Monitor, Unwatched};
 pub use device::{
@@ -55,6 +56,7 @@ pub use dtype::DType;
 pub use error::Error;
 pub use layout::{Layout, PhasePeak, solve};
 pub use rates::Rates;
+pub use region::Region;
 pub use shape::Shape;
 pub use tensor::{HostBytes, Place, Tensor};
 pub use trace::{Event, Request, Trace};

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use vidfit_tensor::{HostBuffer, HostSource};
+use vidfit_tensor::{HostBuffer, HostSource, Region};
 
 /// A copy to be made.
 pub(super) struct Job {
@@ -17,7 +17,7 @@ pub(super) struct Job {
     pub needs: [u64; 2],
     /// The card's end.
     pub pages: Arc<GuardedPages>,
-    /// Where in the arena, in bytes.
+    /// Where on the card, as addresses.
     pub range: Range<u64>,
     /// The host's end.
     pub host: Host,
@@ -35,6 +35,7 @@ pub(super) enum Host {
 pub(super) struct Failure {
     pub direction: Direction,
     pub number: u64,
+    /// Addresses.
     pub range: Range<u64>,
     pub what: String,
 }
@@ -169,6 +170,11 @@ impl Job {
         self.range.end - self.range.start
     }
 
+    /// Where in its pages the copy begins.
+    fn first(&self) -> u64 {
+        Region::of(self.range.start).1
+    }
+
     /// Copies piece by piece, up to the byte where it is doomed to fail. A copy that fails leaves
     /// garbage at its destination, so that nobody gets by with what was there before.
     fn copy(&self, shared: &Shared, doom: Option<u64>) -> Result<Result<(), String>, Over> {
@@ -202,7 +208,7 @@ impl Job {
     }
 
     fn copy_piece(&self, first: u64, piece: &mut [u8]) -> Result<(), String> {
-        let at = self.range.start + first;
+        let at = self.first() + first;
         match &self.host {
             Host::Source(source) => {
                 source.read(first, piece)?;
@@ -227,7 +233,7 @@ impl Job {
                 for first in (0..self.bytes()).step_by(staging.len().max(1)) {
                     let len = (staging.len() as u64).min(self.bytes() - first) as usize;
                     // SAFETY: as in `copy_piece`.
-                    unsafe { self.pages.write(self.range.start + first, &staging[..len]) }
+                    unsafe { self.pages.write(self.first() + first, &staging[..len]) }
                 }
             }
             Host::Buffer(buffer) => buffer.lock()[..self.bytes() as usize].fill(GARBAGE),

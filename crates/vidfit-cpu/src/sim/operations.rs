@@ -26,11 +26,8 @@ impl Device for SimDevice {
 
     fn reserve(&self, bytes: u64) -> Result<(), Error> {
         self.release();
-        self.take(bytes)?;
-        self.map(bytes).map_err(|error| {
-            self.release();
-            self.error(format!("the host cannot simulate {bytes} bytes of memory: {error}"))
-        })
+        let region = self.take(bytes, false)?;
+        self.map(region, bytes).inspect_err(|_| self.release())
     }
 
     /// Waits for the copies under way.
@@ -38,9 +35,24 @@ impl Device for SimDevice {
         let mut desk = self.settle();
         desk.order.release();
         desk.failed.clear();
-        desk.pages = None;
+        desk.pages.remove(&Region::ARENA);
         self.inner.release();
-        self.card().counters.held_bytes = 0;
+        self.give_back(Region::ARENA);
+    }
+
+    fn reserve_warm(&self, bytes: u64) -> Result<Region, Error> {
+        let region = self.take(bytes, true)?;
+        self.map(region, bytes).inspect_err(|_| self.give_back(region))?;
+        Ok(region)
+    }
+
+    /// Waits for the copies under way.
+    fn release_warm(&self, region: Region) {
+        let mut desk = self.settle();
+        desk.order.end(region);
+        desk.pages.remove(&region);
+        self.inner.release_warm(region);
+        self.give_back(region);
     }
 
     /// Also fails if the checker has found something since the arena was reserved. That a copy

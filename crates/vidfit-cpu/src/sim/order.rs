@@ -8,10 +8,10 @@
 
 use super::config::Direction;
 use super::segments::{Marks, Segments};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Range;
-use vidfit_tensor::Fence;
+use vidfit_tensor::{Fence, Region};
 
 /// The most violations that are kept.
 const MOST_VIOLATIONS: usize = 100;
@@ -85,11 +85,13 @@ pub(super) struct Passing {
     pub copy: Option<(Direction, u64)>,
 }
 
-/// Everything that was asked of a card, as far as order goes.
+/// Everything that was asked of a card, as far as order goes. Ranges are of addresses, see
+/// [`Region::address`].
 pub(super) struct Order {
     checks_garbage: bool,
-    arena_bytes: u64,
-    arena: Segments,
+    /// Bytes of each region.
+    regions: BTreeMap<Region, u64>,
+    memory: Segments,
     buffers: HashMap<u64, Marks>,
     clocks: [Clock; 3],
     /// What somebody has waited for by a fence.
@@ -109,8 +111,8 @@ impl Order {
     pub fn new(checks_garbage: bool) -> Order {
         Order {
             checks_garbage,
-            arena_bytes: 0,
-            arena: Segments::new(0),
+            regions: BTreeMap::new(),
+            memory: Segments::default(),
             buffers: HashMap::new(),
             clocks: [Clock::default(); 3],
             awaited: Clock::default(),
@@ -123,10 +125,23 @@ impl Order {
         }
     }
 
+    /// A new region of garbage.
+    pub fn begin(&mut self, region: Region, bytes: u64) {
+        self.end(region);
+        self.regions.insert(region, bytes);
+        self.memory.begin(region.address(0)..region.address(bytes));
+    }
+
+    /// A region goes, if it is there.
+    pub fn end(&mut self, region: Region) {
+        if let Some(bytes) = self.regions.remove(&region) {
+            self.memory.end(region.address(0)..region.address(bytes));
+        }
+    }
+
     /// A new arena of garbage. All queues are idle.
     pub fn reserve(&mut self, bytes: u64) {
-        self.arena_bytes = bytes;
-        self.arena = Segments::new(bytes);
+        self.begin(Region::ARENA, bytes);
         self.buffers.clear();
         self.finish();
         self.awaited = self.finished;
@@ -233,8 +248,8 @@ impl Order {
 
     /// An upload failed: what it should have brought is garbage, unless written again since.
     pub fn upload_failed(&mut self, number: u64, range: Range<u64>) {
-        let end = range.end.min(self.arena_bytes);
-        self.arena.visit(range.start.min(end)..end, |_, marks| {
+        // Its region may be gone.
+        self.memory.visit(range, |_, marks| {
             let queue = Queue::Copying(Direction::Upload);
             let is_own = |writer: Access| writer.queue == queue && writer.time == number;
             marks.is_garbage |= marks.writer.is_some_and(is_own);
@@ -305,7 +320,7 @@ impl Order {
         let judge = Judge::new(self, access);
         let checks_garbage = self.checks_garbage;
         let mut found = None;
-        self.arena.visit(range, |run, marks| {
+        self.memory.visit(range, |run, marks| {
             if found.is_none() {
                 found =
                     judge.read(marks).map(|why| format!("{access} reads {}, {why}", bytes(&run)));
@@ -325,13 +340,13 @@ impl Order {
         }
         let judge = Judge::new(self, access);
         let mut found = None;
-        self.arena.visit(range.clone(), |run, marks| {
+        self.memory.visit(range.clone(), |run, marks| {
             if found.is_none() {
                 found =
                     judge.write(marks).map(|why| format!("{access} writes {}, {why}", bytes(&run)));
             }
         });
-        self.arena.replace(range, Marks::written(access, is_garbage));
+        self.memory.replace(range, Marks::written(access, is_garbage));
         found
     }
 
@@ -349,11 +364,12 @@ impl Order {
     }
 
     fn check_range(&self, access: Access, range: &Range<u64>) {
+        let (region, first) = Region::of(range.start);
+        let region_bytes = self.regions.get(&region).copied().unwrap_or(0);
         assert!(
-            range.end <= self.arena_bytes,
-            "{access} uses a tensor outside the arena: {} of {}",
+            first + (range.end - range.start) <= region_bytes,
+            "{access} uses a tensor outside the arena: {} of {region_bytes}",
             bytes(range),
-            self.arena_bytes
         );
     }
 }
@@ -406,7 +422,12 @@ impl Judge {
 }
 
 fn bytes(range: &Range<u64>) -> String {
-    format!("bytes {}..{}", range.start, range.end)
+    let (region, first) = Region::of(range.start);
+    let end = first + (range.end - range.start);
+    match region {
+        Region::ARENA => format!("bytes {first}..{end}"),
+        _ => format!("bytes {first}..{end} of what stays warm"),
+    }
 }
 
 /// How these bytes came to be garbage.

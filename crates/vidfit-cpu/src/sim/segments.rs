@@ -1,4 +1,4 @@
-//! Who last wrote and read each byte of the arena.
+//! Who last wrote and read each byte of the card.
 
 use super::order::Access;
 use std::collections::BTreeMap;
@@ -22,21 +22,28 @@ impl Marks {
     }
 }
 
-/// Marks for every byte of an arena. Neighbours share them until something tells them apart; a
+/// Marks for every byte of all regions. Neighbours share them until something tells them apart; a
 /// write makes one run of all it covers.
+#[derive(Default)]
 pub(super) struct Segments {
     /// By the first byte of a run: its end, and what is known.
     runs: BTreeMap<u64, (u64, Marks)>,
 }
 
 impl Segments {
-    /// An arena of garbage.
-    pub fn new(bytes: u64) -> Segments {
-        let mut runs = BTreeMap::new();
-        if bytes > 0 {
-            runs.insert(0, (bytes, Marks { is_garbage: true, ..Marks::default() }));
+    /// A region of garbage at addresses that no other has.
+    pub fn begin(&mut self, region: Range<u64>) {
+        if !region.is_empty() {
+            let garbage = Marks { is_garbage: true, ..Marks::default() };
+            self.runs.insert(region.start, (region.end, garbage));
         }
-        Segments { runs }
+    }
+
+    /// A region goes.
+    pub fn end(&mut self, region: Range<u64>) {
+        while let Some((&start, _)) = self.runs.range(region.clone()).next_back() {
+            self.runs.remove(&start);
+        }
     }
 
     /// Calls `body` for each run of `range`, in order.
@@ -52,13 +59,11 @@ impl Segments {
     pub fn replace(&mut self, range: Range<u64>, marks: Marks) {
         self.split(range.start);
         self.split(range.end);
-        while let Some((&start, _)) = self.runs.range(range.clone()).next_back() {
-            self.runs.remove(&start);
-        }
+        self.end(range.clone());
         self.runs.insert(range.start, (range.end, marks));
     }
 
-    /// Makes a run begin at byte `at`, unless the arena ends there.
+    /// Makes a run begin at byte `at`, unless its region ends there.
     fn split(&mut self, at: u64) {
         let Some((_, (end, marks))) = self.runs.range_mut(..at).next_back() else { return };
         if at < *end {
@@ -80,7 +85,8 @@ mod tests {
 
     #[test]
     fn runs_are_cut_where_told_apart_and_joined_by_a_write() {
-        let mut segments = Segments::new(100);
+        let mut segments = Segments::default();
+        segments.begin(0..100);
         segments.replace(20..40, Marks::default());
         assert_eq!(ends(&mut segments, 100), [(0..20, true), (20..40, false), (40..100, true)]);
         segments.visit(30..50, |_, marks| marks.is_garbage = false);
