@@ -4,13 +4,19 @@
 //! asks for: nothing missing, nothing unknown, right shapes and types. No weight is read.
 
 mod component;
+mod folder;
+mod identity;
 mod inspect;
+mod library;
 mod published;
 mod stored;
 mod variant;
 
-pub use component::{Component, ModelConfig};
+pub use component::{Component, ComponentFolder, ModelConfig};
+pub use folder::CheckpointFolder;
+pub use identity::{ComponentIdentity, FileIdentity};
 pub use inspect::{ComponentReport, ComponentState, Inspection, inspect};
+pub use library::{Library, Opened};
 pub use published::differences;
 pub use stored::{StoredWeights, WeightSource};
 pub use variant::Variant;
@@ -18,6 +24,7 @@ pub use variant::Variant;
 use crate::safetensors::SafetensorsError;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use vidfit_cogvideox::scheduler::{SchedulerConfig, SchedulerError, SchedulerKind};
 use vidfit_cogvideox::t5::T5Config;
 use vidfit_cogvideox::tokenizer::{Tokenizer, TokenizerError};
@@ -71,22 +78,22 @@ pub enum CheckpointError {
     Tokenizer(#[from] TokenizerError),
 }
 
-/// A whole text-to-video checkpoint.
+/// A whole checkpoint. Its components may be others' as well.
 pub struct Checkpoint {
     /// The folder.
     pub dir: PathBuf,
     /// Which of the published models it is like.
     pub variant: Variant,
     /// `text_encoder/`.
-    pub text_encoder: Component<T5Config>,
+    pub text_encoder: Arc<Component<T5Config>>,
     /// `transformer/`.
-    pub transformer: Component<TransformerConfig>,
+    pub transformer: Arc<Component<TransformerConfig>>,
     /// `vae/`.
-    pub vae: Component<VaeConfig>,
+    pub vae: Arc<Component<VaeConfig>>,
     /// `scheduler/scheduler_config.json`.
     pub scheduler: SchedulerConfig,
     /// `tokenizer/spiece.model`; absent where there are no files.
-    pub tokenizer: Option<Tokenizer>,
+    pub tokenizer: Option<Arc<Tokenizer>>,
 }
 
 impl Checkpoint {
@@ -95,40 +102,19 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError`], for the first thing that is missing or wrong.
     pub fn open(dir: &Path) -> Result<Checkpoint, CheckpointError> {
-        let index = read_index(dir)?;
-        let transformer: Component<TransformerConfig> = Component::open(&dir.join("transformer"))?;
-        let vae: Component<VaeConfig> = Component::open(&dir.join("vae"))?;
-        let text_encoder: Component<T5Config> = Component::open(&dir.join("text_encoder"))?;
-        let (tokenizer, scheduler) = (open_tokenizer(dir)?, open_scheduler(dir, &index)?);
-        Checkpoint::join(dir, text_encoder, transformer, vae, scheduler, tokenizer)
+        CheckpointFolder::read(dir)?.open(&Library::default())
     }
 
     /// Joins the components that were opened in `dir`, and holds them to each other.
     fn join(
         dir: &Path,
-        text_encoder: Component<T5Config>,
-        transformer: Component<TransformerConfig>,
-        vae: Component<VaeConfig>,
+        text_encoder: Arc<Component<T5Config>>,
+        transformer: Arc<Component<TransformerConfig>>,
+        vae: Arc<Component<VaeConfig>>,
         scheduler: SchedulerConfig,
-        tokenizer: Tokenizer,
+        tokenizer: Arc<Tokenizer>,
     ) -> Result<Checkpoint, CheckpointError> {
-        let (wide, narrow) = (text_encoder.config.d_model, transformer.config.text_embed_dim);
-        let latent = (vae.config.latent_channels, transformer.config.out_channels);
-        let path = dir.join("transformer/config.json");
-        if wide != narrow {
-            let what = format!("text of width {narrow}; this text encoder makes {wide}");
-            return Err(CheckpointError::Config { path, what });
-        }
-        if latent.0 != latent.1 {
-            let what = format!("{} latent channels; this VAE has {}", latent.1, latent.0);
-            return Err(CheckpointError::Config { path, what });
-        }
-        let ratios =
-            (transformer.config.temporal_compression_ratio, vae.config.temporal_compression_ratio);
-        if ratios.0 != ratios.1 {
-            let what = format!("{} frames in a latent one; this VAE makes {}", ratios.0, ratios.1);
-            return Err(CheckpointError::Config { path, what });
-        }
+        check_fit(dir, &text_encoder.config, &transformer.config, &vae.config)?;
         let (pieces, rows) = (tokenizer.vocab_size(), text_encoder.config.vocab_size);
         if pieces > rows {
             let path = dir.join("text_encoder/config.json");
@@ -171,6 +157,32 @@ impl Checkpoint {
     pub fn has_weights(&self) -> bool {
         !self.transformer.weights.is_nowhere()
     }
+}
+
+/// Holds the components' configurations to each other.
+fn check_fit(
+    dir: &Path,
+    text_encoder: &T5Config,
+    transformer: &TransformerConfig,
+    vae: &VaeConfig,
+) -> Result<(), CheckpointError> {
+    let path = dir.join("transformer/config.json");
+    let (wide, narrow) = (text_encoder.d_model, transformer.text_embed_dim);
+    if wide != narrow {
+        let what = format!("text of width {narrow}; this text encoder makes {wide}");
+        return Err(CheckpointError::Config { path, what });
+    }
+    let latent = (vae.latent_channels, transformer.out_channels);
+    if latent.0 != latent.1 {
+        let what = format!("{} latent channels; this VAE has {}", latent.1, latent.0);
+        return Err(CheckpointError::Config { path, what });
+    }
+    let ratios = (transformer.temporal_compression_ratio, vae.temporal_compression_ratio);
+    if ratios.0 != ratios.1 {
+        let what = format!("{} frames in a latent one; this VAE makes {}", ratios.0, ratios.1);
+        return Err(CheckpointError::Config { path, what });
+    }
+    Ok(())
 }
 
 /// `model_index.json`, as far as it can be wrong.
@@ -223,12 +235,9 @@ fn open_scheduler(dir: &Path, index: &Value) -> Result<SchedulerConfig, Checkpoi
     config.map_err(|source| CheckpointError::Scheduler { path, source })
 }
 
-fn open_tokenizer(dir: &Path) -> Result<Tokenizer, CheckpointError> {
+fn tokenizer_path(dir: &Path) -> Result<PathBuf, CheckpointError> {
     let path = dir.join("tokenizer/spiece.model");
-    if !path.is_file() {
-        return Err(missing("the tokenizer", path));
-    }
-    Ok(Tokenizer::open(&path)?)
+    if path.is_file() { Ok(path) } else { Err(missing("the tokenizer", path)) }
 }
 
 fn missing(what: &'static str, path: PathBuf) -> CheckpointError {

@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::sync::Arc;
 use support::card::{
     Bits, Extra, assert_as_planned, assert_copied_as_planned, card, heavy, run, target,
     weight_bytes, with_schedule,
@@ -203,11 +204,11 @@ fn budgets_lie_well_below_the_weights() {
 /// A model of published widths, cut to a layer of T5, two of the transformer, and few words, with
 /// random weights or none.
 fn published(variant: Variant, has_weights: bool) -> Checkpoint {
-    fn cut<C: ModelConfig>(config: C, has_weights: bool) -> Component<C> {
-        match has_weights {
+    fn cut<C: ModelConfig>(config: C, has_weights: bool) -> Arc<Component<C>> {
+        Arc::new(match has_weights {
             true => Component::with_random_weights(config, DType::BF16),
             false => Component::without_weights(config, DType::BF16),
-        }
+        })
     }
     let mut checkpoint = Checkpoint::published(variant);
     let mut t5 = checkpoint.text_encoder.config.clone();

@@ -1,8 +1,10 @@
 //! One component of a checkpoint: its configuration and its weights' files.
 
+use super::identity::ComponentIdentity;
 use super::stored::StoredWeights;
 use super::{CheckpointError, missing, read_json};
-use std::path::Path;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
 use vidfit_cogvideox::t5::T5Config;
 use vidfit_cogvideox::transformer::TransformerConfig;
 use vidfit_cogvideox::vae::VaeConfig;
@@ -10,7 +12,7 @@ use vidfit_cogvideox::weights::Manifest;
 use vidfit_tensor::DType;
 
 /// A configuration from which the weights follow.
-pub trait ModelConfig: serde::de::DeserializeOwned {
+pub trait ModelConfig: serde::de::DeserializeOwned + Serialize + Clone + PartialEq {
     /// What the component is called in messages.
     const NAME: &'static str;
     /// How the names of its files begin.
@@ -70,6 +72,54 @@ pub struct Component<C> {
     pub config: C,
     /// The weights.
     pub weights: StoredWeights,
+    identity: ComponentIdentity,
+}
+
+/// The folder of a component of which only the configuration has been read.
+pub struct ComponentFolder<C> {
+    /// The folder.
+    pub dir: PathBuf,
+    /// `config.json`.
+    pub config: C,
+}
+
+impl<C: ModelConfig> ComponentFolder<C> {
+    /// Reads the configuration in `dir`.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if it is missing or broken, or vidfit cannot compute it.
+    pub fn read(dir: &Path) -> Result<ComponentFolder<C>, CheckpointError> {
+        let path = dir.join("config.json");
+        if !path.is_file() {
+            return Err(missing(C::NAME, path));
+        }
+        let config: C = read_json(&path)?;
+        match config.unsupported() {
+            Some(what) => Err(CheckpointError::Unsupported { path, what }),
+            None => Ok(ComponentFolder { dir: dir.to_owned(), config }),
+        }
+    }
+
+    /// What tells the component from others. `None` if its weights' files cannot be found.
+    pub fn identity(&self) -> Option<ComponentIdentity> {
+        ComponentIdentity::of(&self.dir, &self.config)
+    }
+
+    /// Whether both folders hold the same component.
+    pub(super) fn is_same(&self, other: &ComponentFolder<C>) -> bool {
+        self.config == other.config
+            && self.identity().is_some_and(|identity| other.identity() == Some(identity))
+    }
+
+    /// Opens the weights.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a file is missing or broken, or they are not the configuration's.
+    pub fn open(&self) -> Result<Component<C>, CheckpointError> {
+        let identity = self.identity().unwrap_or_else(ComponentIdentity::alone);
+        let weights = StoredWeights::open(&self.dir, C::STEM, self.config.manifest())?;
+        Ok(Component { config: self.config.clone(), weights, identity })
+    }
 }
 
 impl<C: ModelConfig> Component<C> {
@@ -79,27 +129,23 @@ impl<C: ModelConfig> Component<C> {
     /// [`CheckpointError`] if a file is missing or broken, or the weights are not the
     /// configuration's.
     pub fn open(dir: &Path) -> Result<Component<C>, CheckpointError> {
-        let path = dir.join("config.json");
-        if !path.is_file() {
-            return Err(missing(C::NAME, path));
-        }
-        let config: C = read_json(&path)?;
-        if let Some(what) = config.unsupported() {
-            return Err(CheckpointError::Unsupported { path, what });
-        }
-        let weights = StoredWeights::open(dir, C::STEM, config.manifest())?;
-        Ok(Component { config, weights })
+        ComponentFolder::read(dir)?.open()
+    }
+
+    /// What tells the component from others.
+    pub fn identity(&self) -> &ComponentIdentity {
+        &self.identity
     }
 
     /// A component without weights, to plan with, as if all were stored in `dtype`.
     pub fn without_weights(config: C, dtype: DType) -> Component<C> {
         let weights = StoredWeights::nowhere(config.manifest(), dtype);
-        Component { config, weights }
+        Component { config, weights, identity: ComponentIdentity::alone() }
     }
 
     /// A component of random weights, to measure with, stored in `dtype`.
     pub fn with_random_weights(config: C, dtype: DType) -> Component<C> {
         let weights = StoredWeights::random(config.manifest(), dtype);
-        Component { config, weights }
+        Component { config, weights, identity: ComponentIdentity::alone() }
     }
 }

@@ -2,9 +2,10 @@
 
 use super::component::{Component, ModelConfig};
 use super::published::differences;
-use super::{Checkpoint, CheckpointError, Variant, open_scheduler, open_tokenizer, read_index};
+use super::{Checkpoint, CheckpointError, Library, Variant, open_scheduler, read_index};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use vidfit_cogvideox::t5::T5Config;
 use vidfit_cogvideox::transformer::TransformerConfig;
 use vidfit_cogvideox::vae::VaeConfig;
@@ -77,7 +78,7 @@ pub fn inspect(dir: &Path) -> Result<Inspection, CheckpointError> {
     let (scheduler_state, scheduler) = state(open_scheduler(dir, &index), |scheduler| {
         ComponentState::Present(format!("{:?}", scheduler.kind))
     });
-    let (tokenizer_state, tokenizer) = state(open_tokenizer(dir), |tokenizer| {
+    let (tokenizer_state, tokenizer) = state(Library::default().tokenizer(dir), |tokenizer| {
         ComponentState::Present(format!("{} pieces", tokenizer.vocab_size()))
     });
     let states = [
@@ -89,10 +90,12 @@ pub fn inspect(dir: &Path) -> Result<Inspection, CheckpointError> {
     ];
     let components =
         states.into_iter().map(|(name, state)| ComponentReport { name, state }).collect();
-    let whole =
-        (|| Checkpoint::join(dir, text_encoder?, transformer?, vae?, scheduler?, tokenizer?).ok())(
-        );
-    let differences = whole.map(|checkpoint| differences(&checkpoint));
+    let whole = || {
+        let (text_encoder, transformer) = (Arc::new(text_encoder?), Arc::new(transformer?));
+        let vae = Arc::new(vae?);
+        Checkpoint::join(dir, text_encoder, transformer, vae, scheduler?, tokenizer?).ok()
+    };
+    let differences = whole().map(|checkpoint| differences(&checkpoint));
     Ok(Inspection { dir: dir.to_owned(), variant, components, differences })
 }
 

@@ -8,6 +8,7 @@ use super::{Checkpoint, Component, Variant};
 use serde::Serialize;
 use serde_json::Value;
 use std::path::PathBuf;
+use std::sync::Arc;
 use vidfit_cogvideox::scheduler::{SchedulerConfig, SchedulerKind, TimestepRule, TimestepSpacing};
 use vidfit_cogvideox::t5::T5Config;
 use vidfit_cogvideox::transformer::TransformerConfig;
@@ -121,9 +122,9 @@ impl Checkpoint {
         Checkpoint {
             dir: PathBuf::from(variant.id()),
             variant,
-            text_encoder: Component::without_weights(t5_xxl(), dtype),
-            transformer: Component::without_weights(variant.transformer_config(), dtype),
-            vae: Component::without_weights(variant.vae_config(), dtype),
+            text_encoder: Arc::new(Component::without_weights(t5_xxl(), dtype)),
+            transformer: Arc::new(Component::without_weights(variant.transformer_config(), dtype)),
+            vae: Arc::new(Component::without_weights(variant.vae_config(), dtype)),
             scheduler: variant.scheduler_config(),
             tokenizer: None,
         }
@@ -136,9 +137,9 @@ impl Checkpoint {
         let t5 = T5Config { num_layers: text_layers, ..t5_xxl() };
         let transformer = TransformerConfig { num_layers: layers, ..variant.transformer_config() };
         Checkpoint {
-            text_encoder: Component::with_random_weights(t5, dtype),
-            transformer: Component::with_random_weights(transformer, dtype),
-            vae: Component::with_random_weights(variant.vae_config(), dtype),
+            text_encoder: Arc::new(Component::with_random_weights(t5, dtype)),
+            transformer: Arc::new(Component::with_random_weights(transformer, dtype)),
+            vae: Arc::new(Component::with_random_weights(variant.vae_config(), dtype)),
             ..Checkpoint::published(variant)
         }
     }
@@ -191,8 +192,9 @@ mod tests {
     fn a_model_that_is_not_as_published_is_told() {
         let mut checkpoint = Checkpoint::published(Variant::FiveB);
         assert!(differences(&checkpoint).is_empty());
-        checkpoint.transformer.config.num_layers = 2;
-        checkpoint.vae.config.scaling_factor = 1.0;
+        let (transformer, vae) = (&mut checkpoint.transformer, &mut checkpoint.vae);
+        Arc::get_mut(transformer).unwrap().config.num_layers = 2;
+        Arc::get_mut(vae).unwrap().config.scaling_factor = 1.0;
         assert_eq!(differences(&checkpoint), ["transformer.num_layers", "vae.scaling_factor"]);
     }
 

@@ -63,10 +63,15 @@ impl StoredWeights {
         matches!(self.store, Store::Nowhere(_))
     }
 
-    /// Names, lengths and times of the files, in one line: what changes when they do.
+    /// Names, lengths and times of the files, or their digests where the hub's cache has them, in
+    /// one line: what changes when they do.
     pub fn identity(&self) -> String {
         let files = self.files().map_or(&[][..], |files| files.files());
         let of = |file: &SafetensorsFile| {
+            // Whichever of several caches it was opened in.
+            if let Some(blob) = crate::hub::blob_of(file.path()) {
+                return blob;
+            }
             let changed = std::fs::metadata(file.path()).and_then(|about| about.modified()).ok();
             let since = changed.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
             let nanoseconds = since.map_or(0, |since| since.as_nanos());

@@ -158,6 +158,20 @@ pub fn id_of_cached_path(path: &Path) -> Option<String> {
     ModelId::from_folder_name(folder).map(|id| id.repo())
 }
 
+/// The name of the blob that a path leads to, if it is a link into the cache of a model: a digest of
+/// the file's contents, which was held to it when it was downloaded.
+pub fn blob_of(path: &Path) -> Option<String> {
+    let target = path.canonicalize().ok()?;
+    let name = target.file_name()?.to_str()?;
+    let blobs = target.parent()?;
+    let folder = blobs.parent()?.file_name()?.to_str()?;
+    // SHA-1 of small files, SHA-256 of large ones.
+    let is_digest =
+        matches!(name.len(), 40 | 64) && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_cached = blobs.file_name()? == "blobs" && ModelId::from_folder_name(folder).is_some();
+    (is_digest && is_cached && path.file_name()? != name).then(|| name.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

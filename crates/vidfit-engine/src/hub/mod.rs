@@ -32,7 +32,7 @@ mod select;
 
 pub use config::{DEFAULT_ENDPOINT, HubConfig};
 pub use error::HubError;
-pub use id::{KNOWN_MODELS, ModelId, id_of_cached_path};
+pub use id::{KNOWN_MODELS, ModelId, blob_of, id_of_cached_path};
 pub use local::{LocalModel, list_local};
 pub use meter::{PullEvent, PullProgress};
 pub use pull::pull;

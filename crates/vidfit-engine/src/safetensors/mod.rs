@@ -22,5 +22,5 @@ pub use error::{HeaderFault, SafetensorsError};
 pub use file::{SafetensorsFile, StoredBytes, TensorInfo};
 pub use header::MAX_HEADER_BYTES;
 pub use map::MappedBytes;
-pub use shards::{ExtraTensor, ShardedTensors};
+pub use shards::{ExtraTensor, ShardedTensors, WeightFiles, weight_files};
 pub use write::{TensorToWrite, Values, write_safetensors, write_values};

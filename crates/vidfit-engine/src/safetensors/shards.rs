@@ -44,22 +44,10 @@ impl ShardedTensors {
     /// (`<stem>.fp16.safetensors`, `<stem>.safetensors.index.fp16.json`).
     pub fn open(dir: impl AsRef<Path>, stem: &str) -> Result<Self, SafetensorsError> {
         let dir = dir.as_ref();
-        for variant in VARIANTS {
-            let index = dir.join(index_name(stem, variant));
-            if index.is_file() {
-                return Self::open_indexed(dir, &index);
-            }
-            let single = dir.join(single_name(stem, variant));
-            if single.exists() {
-                return Self::open_single(dir, &single);
-            }
+        match find(dir, stem)? {
+            Entry::Index(index) => Self::open_indexed(dir, &index),
+            Entry::Single(single) => Self::open_single(dir, &single),
         }
-        Err(SafetensorsError::NoWeights {
-            dir: dir.to_owned(),
-            index_name: index_name(stem, None),
-            single_name: single_name(stem, None),
-            pull_id: id_of_cached_path(dir),
-        })
     }
 
     fn open_single(dir: &Path, path: &Path) -> Result<Self, SafetensorsError> {
@@ -192,6 +180,55 @@ impl ShardedTensors {
     pub fn dir(&self) -> &Path {
         &self.dir
     }
+}
+
+/// The files that hold a component's weights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightFiles {
+    /// What says which shards there are, if something does.
+    pub index: Option<PathBuf>,
+    /// The shards, sorted by name. They need not be there.
+    pub shards: Vec<PathBuf>,
+}
+
+/// The files that [`ShardedTensors::open`] opens. Reads the index and nothing else.
+pub fn weight_files(dir: &Path, stem: &str) -> Result<WeightFiles, SafetensorsError> {
+    match find(dir, stem)? {
+        Entry::Single(single) => Ok(WeightFiles { index: None, shards: vec![single] }),
+        Entry::Index(index) => {
+            let shards = read_index(&index)?.into_iter().map(|(_, shard)| dir.join(shard));
+            let mut shards: Vec<PathBuf> = shards.collect();
+            shards.sort_unstable();
+            shards.dedup();
+            Ok(WeightFiles { index: Some(index), shards })
+        }
+    }
+}
+
+/// What a component's weights are found by.
+enum Entry {
+    Index(PathBuf),
+    Single(PathBuf),
+}
+
+/// See [`ShardedTensors::open`].
+fn find(dir: &Path, stem: &str) -> Result<Entry, SafetensorsError> {
+    for variant in VARIANTS {
+        let index = dir.join(index_name(stem, variant));
+        if index.is_file() {
+            return Ok(Entry::Index(index));
+        }
+        let single = dir.join(single_name(stem, variant));
+        if single.exists() {
+            return Ok(Entry::Single(single));
+        }
+    }
+    Err(SafetensorsError::NoWeights {
+        dir: dir.to_owned(),
+        index_name: index_name(stem, None),
+        single_name: single_name(stem, None),
+        pull_id: id_of_cached_path(dir),
+    })
 }
 
 /// Diffusers puts a variant between the stem and the extension.

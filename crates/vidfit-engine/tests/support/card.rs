@@ -97,11 +97,11 @@ pub fn heavy(has_weights: bool) -> Checkpoint {
     fn component<C: vidfit_engine::checkpoint::ModelConfig>(
         config: C,
         has_weights: bool,
-    ) -> Component<C> {
-        match has_weights {
+    ) -> Arc<Component<C>> {
+        Arc::new(match has_weights {
             true => Component::with_random_weights(config, DType::F16),
             false => Component::without_weights(config, DType::F16),
-        }
+        })
     }
     let mut checkpoint = Case::named("5b-dpm").open();
     let mut t5 = checkpoint.text_encoder.config.clone();
