@@ -8,6 +8,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::EngineError;
 use crate::pipeline::{self, Origin};
 use crate::pixels::Pixels;
+use crate::placement::Warm;
 use crate::plan::Plan;
 use crate::planner::{Ask, Offload, Planned, Refused, Target, replan, without_tiles};
 use crate::progress::{Listener, Progress, Watch};
@@ -171,13 +172,13 @@ pub fn run_keeping(
     keep: &mut Keep<'_>,
 ) -> Result<Generated, EngineError> {
     let prepared = reserve(checkpoint, prepared, device, &mut options)?;
-    let result = run_reserved(checkpoint, prepared, device, options, keep);
+    let result = run_reserved(checkpoint, prepared, device, options, keep, &Warm::default());
     device.release();
     result
 }
 
 /// Reserves memory for the job as it was prepared, or as it has to be planned now.
-fn reserve(
+pub(crate) fn reserve(
     checkpoint: &Checkpoint,
     prepared: &Prepared,
     device: &Arc<dyn Device>,
@@ -218,6 +219,8 @@ fn reserve(
                 free_bytes: budget_bytes.saturating_add(target.overhead_bytes),
                 limit_bytes: None,
                 buffer_bytes: 0,
+                // Nobody counts as free what they take.
+                warm_bytes: 0,
                 ..target.clone()
             };
             replan(checkpoint, &prepared.job, offload, &target, options.state)
@@ -242,12 +245,14 @@ fn reserve(
     unreachable!("the last plan is reserved or refused")
 }
 
-fn run_reserved(
+/// Runs a job in what was reserved for it, and does not give it back.
+pub(crate) fn run_reserved(
     checkpoint: &Checkpoint,
     prepared: Prepared,
     device: &Arc<dyn Device>,
     options: RunOptions<'_>,
     keep: &mut Keep<'_>,
+    warm: &Warm,
 ) -> Result<Generated, EngineError> {
     let Prepared { job, schedule, plan, .. } = &prepared;
     let mut arena = Arena::replay(plan.layout.clone());
@@ -258,7 +263,7 @@ fn run_reserved(
     let watch = Watch::new(options.stop, options.listener);
     let context = Context::new(&**device, &arena, &watch);
     let mut outputs = Collecting::new(job, plan, &watch, &**device, &options.keep_tensors, keep);
-    let origin = Origin { pixels: options.pixels, state: options.state };
+    let origin = Origin { pixels: options.pixels, state: options.state, warm: Some(warm) };
     if let Some(state) = origin.state {
         outputs.go_on_from(state);
     }

@@ -6,6 +6,8 @@
 //!   [`pipeline`]: text, image and video to video. [`schedule`]: how it uses memory. [`plan`]: the
 //!   pipeline run dry. [`planner`]: the search for a schedule. [`generate`]: the pipeline run in what
 //!   was planned. [`state`]: what it goes on from.
+//! - [`pipelines`]: models that are loaded once and used again, and the weights that stay on the
+//!   device between their jobs.
 //! - [`gpus`], [`machine`]: what this machine has. [`catalogue`]: the cards that there are.
 //!   [`running`]: the jobs under way. [`runs`]: what is kept of each.
 //! - [`bytes`], [`settings`], [`presets`], [`folders`], [`whole_file`]: what is written, by whom, and where.
@@ -23,6 +25,7 @@ pub mod gpus;
 pub mod hub;
 pub mod machine;
 pub mod pipeline;
+pub mod pipelines;
 pub mod pixels;
 pub mod placement;
 pub mod plan;

@@ -14,7 +14,7 @@ pub use noise::Noise;
 
 use crate::checkpoint::Checkpoint;
 use crate::pixels::Pixels;
-use crate::placement::Placed;
+use crate::placement::{Placed, Warm};
 use crate::request::Job;
 use crate::schedule::Schedule;
 use crate::state::RunState;
@@ -78,13 +78,15 @@ pub trait Outputs {
     }
 }
 
-/// What a run begins with: pixels, a state that it goes on from, or nothing.
+/// What a run begins with: pixels, a state that it goes on from, weights, or nothing.
 #[derive(Clone, Copy, Default)]
 pub struct Origin<'a> {
     /// What the video starts from. A dry run needs none, nor does one that goes on.
     pub pixels: Option<&'a Pixels>,
     /// Where an earlier run left off.
     pub state: Option<&'a RunState>,
+    /// Weights that are on the device already. A dry run needs none.
+    pub warm: Option<&'a Warm>,
 }
 
 /// Makes the video.
@@ -96,11 +98,11 @@ pub fn run(
     checkpoint: &Checkpoint,
     job: &Job,
     schedule: &Schedule,
-    Origin { pixels, state }: Origin<'_>,
+    Origin { pixels, state, warm }: Origin<'_>,
     outputs: &mut dyn Outputs,
 ) -> Result<(), Error> {
     cx.arena.phase("text")?;
-    let weights = ComponentWeights { cx, checkpoint, job, schedule };
+    let weights = ComponentWeights { cx, checkpoint, job, schedule, warm };
     let begun = state.filter(|state| state.has_begun());
     // Each component comes when its phase does; or all of them now, to stay.
     let (mut text, mut encoder, mut denoiser, mut decoder) = (None, None, None, None);

@@ -9,9 +9,11 @@
 mod packed;
 mod ring;
 mod share;
+mod warm;
 
 pub use packed::{Packed, packed_bytes};
 pub use share::{Rung, Share, Split};
+pub use warm::{Part, Parts, Warm, WarmWeights, warm_bytes};
 
 use crate::checkpoint::StoredWeights;
 use packed::widen;
@@ -21,7 +23,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use vidfit_cogvideox::weights::{Block, BlockSpec, Form, WeightSpec, Weights};
-use vidfit_tensor::{Context, DType, Error, Fence, Tensor};
+use vidfit_tensor::{Context, DType, Error, Fence, Profile, Tensor};
 
 /// How a phase's weights are placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -99,7 +101,8 @@ impl<'a> Placed<'a> {
         usage: Use,
         streaming: Streaming,
     ) -> Result<Placed<'a>, Error> {
-        let is_in_place = |spec: &WeightSpec| is_in_place(&cx, weights, dtype, spec);
+        let profile = cx.device.profile();
+        let is_in_place = |spec: &WeightSpec| is_in_place(profile, weights, dtype, spec);
         let specs = usage.blocks.iter().map(|name| find(weights, name));
         let specs = specs.collect::<Result<Vec<_>, Error>>()?;
         let bytes = |spec: &WeightSpec| packed_bytes(weights, dtype, spec);
@@ -131,12 +134,41 @@ impl<'a> Placed<'a> {
         Ok(Placed { cx, weights, dtype, resident, places, born, ring: RefCell::new(ring) })
     }
 
+    /// For weights that are on the device already: nothing is reserved, nothing brought. `warm` holds
+    /// them; a dry run has none.
+    ///
+    /// # Errors
+    /// [`Error::Deviation`] or [`Error::Model`] if they are not there.
+    pub fn warm(
+        cx: Context<'a>,
+        weights: &'a StoredWeights,
+        dtype: DType,
+        usage: Use,
+        warm: Option<&WarmWeights>,
+    ) -> Result<Placed<'a>, Error> {
+        let specs = usage.blocks.iter().map(|name| find(weights, name));
+        let specs = specs.collect::<Result<Vec<_>, Error>>()?;
+        let resident = specs.iter().map(|spec| {
+            let tensors = warm::tensors(&cx, weights, dtype, spec, warm)?;
+            Ok(Resident { tensors, coming: RefCell::new(None) })
+        });
+        let resident = resident.collect::<Result<Vec<_>, Error>>()?;
+        let places = specs.iter().enumerate().map(|(place, spec)| (spec.name.clone(), place));
+        let places = places.collect();
+        let nothing =
+            |spec: &&BlockSpec| (spec.name.clone(), Packed::new(weights, dtype, spec, &[]));
+        let blocks = specs.iter().map(nothing).collect();
+        let ring = Ring::new(cx, blocks, usage.passes, Streaming::through(1))?;
+        let born = cx.device.fence();
+        Ok(Placed { cx, weights, dtype, resident, places, born, ring: RefCell::new(ring) })
+    }
+
     /// A block that is no part of the usage: in place, or whole in memory of its own, which lives
     /// as long as a handle on it.
     fn bring_whole(&self, name: &str) -> Result<Block, Error> {
         let spec = find(self.weights, name)?;
-        let is_in_place =
-            |spec: &&WeightSpec| is_in_place(&self.cx, self.weights, self.dtype, spec);
+        let profile = self.cx.device.profile();
+        let is_in_place = |spec: &&WeightSpec| is_in_place(profile, self.weights, self.dtype, spec);
         let used = spec.weights.iter().filter(|weight| weight.form != Form::HostRows);
         let (placed, brought): (Vec<&WeightSpec>, Vec<&WeightSpec>) = used.partition(is_in_place);
         let mut tensors = in_place(self.weights, spec, &placed);
@@ -225,8 +257,13 @@ pub(crate) fn target(weights: &StoredWeights, dtype: DType, spec: &WeightSpec) -
 }
 
 /// Whether a weight needs no copy at all.
-fn is_in_place(cx: &Context<'_>, weights: &StoredWeights, dtype: DType, spec: &WeightSpec) -> bool {
-    cx.device.profile().reads_host_memory
+fn is_in_place(
+    profile: &Profile,
+    weights: &StoredWeights,
+    dtype: DType,
+    spec: &WeightSpec,
+) -> bool {
+    profile.reads_host_memory
         && spec.form == Form::AsStored
         && weights.dtype(spec) == target(weights, dtype, spec)
         && weights.is_aligned(spec)

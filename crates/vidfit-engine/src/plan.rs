@@ -92,7 +92,7 @@ impl Plan {
         let monitor: &dyn Monitor = &Unwatched;
         let context = Context::new(&device, &arena, monitor);
         let mut outputs = Counting { device: &device, marks: Vec::new() };
-        let origin = Origin { state, pixels: None };
+        let origin = Origin { state, ..Origin::default() };
         pipeline::run(&context, checkpoint, job, schedule, origin, &mut outputs)?;
         outputs.marks.push(device.tally());
 

@@ -1,7 +1,7 @@
 //! How a job uses memory: what stays on the device, what is streamed, what is cut up, what waits in
 //! host memory. No choice made here changes a bit of the result.
 
-use crate::placement::Streaming;
+use crate::placement::{Parts, Streaming};
 use serde::{Deserialize, Serialize};
 use vidfit_cogvideox::transformer::TransformerSchedule;
 use vidfit_cogvideox::vae::{DecodeSchedule, EncodeSchedule};
@@ -34,6 +34,9 @@ pub struct Schedule {
     pub decoder: DecodeSchedule,
     /// Whether all components are brought at once, before the first, and stay to the end.
     pub keeps_components: bool,
+    /// Weights that are on the device already, and stay: nothing is brought of them.
+    #[serde(default, skip_serializing_if = "Parts::is_empty")]
+    pub warm: Parts,
 }
 
 impl Schedule {
@@ -49,6 +52,7 @@ impl Schedule {
             decode: Streaming::RESIDENT,
             decoder: DecodeSchedule::default(),
             keeps_components: false,
+            warm: Parts::default(),
         }
     }
 
@@ -70,6 +74,9 @@ impl Schedule {
         }
         if head_groups == 0 || !heads.is_multiple_of(head_groups) {
             return Some(format!("{heads} heads in {head_groups} groups"));
+        }
+        if !self.warm.is_empty() {
+            return Some("weights that are on the device before the job".into());
         }
         let phases = [self.text, self.encode, self.conditioning, self.denoise, self.decode];
         let slots = phases.iter().map(|phase| phase.slots).find(|n| !(1..=MOST_SLOTS).contains(n));

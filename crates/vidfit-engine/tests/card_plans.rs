@@ -239,6 +239,7 @@ impl Asked {
                 paged_caches: of(config.encoder_caches(), paged_encoder_caches),
             },
             keeps_components,
+            ..Schedule::resident()
         }
     }
 }

@@ -60,7 +60,7 @@ fn beginning(checkpoint: &Checkpoint, job: &Job) -> RunState {
     let device = Arc::new(CpuDevice::new(2).unwrap());
     let (state, _) = compute_on(&device, |cx| {
         let mut beginning = Beginning::default();
-        let origin = Origin { pixels: Some(&pixels), state: None };
+        let origin = Origin { pixels: Some(&pixels), ..Origin::default() };
         pipeline::run(cx, checkpoint, job, &Schedule::in_place(), origin, &mut beginning)?;
         Ok(beginning.0)
     });

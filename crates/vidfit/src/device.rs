@@ -13,6 +13,7 @@ use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::result_bytes;
 use vidfit_engine::gpus::{GpuStatus, Gpus};
 use vidfit_engine::machine::available_ram_bytes;
+use vidfit_engine::placement::Parts;
 use vidfit_engine::planner::{Certainty, Target};
 use vidfit_engine::request::Job;
 use vidfit_engine::settings::Settings;
@@ -218,6 +219,8 @@ fn processor(threads: usize) -> Target {
         buffer_bytes: 0,
         ram_bytes,
         shares_ram: true,
+        warm: Parts::default(),
+        warm_bytes: 0,
     }
 }
 

@@ -1,7 +1,8 @@
 //! The weights of each component, placed for the time that it works.
 
 use crate::checkpoint::Checkpoint;
-use crate::placement::{Placed, Use};
+use crate::checkpoint::StoredWeights;
+use crate::placement::{Part, Placed, Streaming, Use, Warm};
 use crate::request::Job;
 use crate::schedule::Schedule;
 use crate::state::RunState;
@@ -18,6 +19,8 @@ pub struct ComponentWeights<'a> {
     pub job: &'a Job,
     /// What of them stays, and what is streamed.
     pub schedule: &'a Schedule,
+    /// What of them is on the device already. A dry run has none.
+    pub warm: Option<&'a Warm>,
 }
 
 impl<'a> ComponentWeights<'a> {
@@ -28,7 +31,7 @@ impl<'a> ComponentWeights<'a> {
     pub fn text_encoder(&self) -> Result<Placed<'a>, Error> {
         let component = &self.checkpoint.text_encoder;
         let usage = Use { blocks: component.config.encoder_blocks(), passes: 1 };
-        Placed::new(*self.cx, &component.weights, self.job.dtype, usage, self.schedule.text)
+        self.place(Part::TextEncoder, &component.weights, usage, self.schedule.text)
     }
 
     /// What all steps share.
@@ -36,7 +39,7 @@ impl<'a> ComponentWeights<'a> {
         let component = &self.checkpoint.transformer;
         let usage = Use { blocks: component.config.conditioning_blocks(), passes: 1 };
         let streaming = self.schedule.conditioning;
-        Placed::new(*self.cx, &component.weights, self.job.dtype, usage, streaming)
+        self.place(Part::Transformer, &component.weights, usage, streaming)
     }
 
     /// The transformer's. Each block is used once in every step that is left. A dry run makes fewer
@@ -49,7 +52,7 @@ impl<'a> ComponentWeights<'a> {
         let left = self.job.steps.len() - state.map_or(0, |state| state.steps_done);
         let passes = if self.cx.arena.is_recording() { left.min(RECORDED_PASSES) } else { left };
         let usage = Use { blocks: component.config.step_blocks(), passes };
-        Placed::new(*self.cx, &component.weights, self.job.dtype, usage, self.schedule.denoise)
+        self.place(Part::Transformer, &component.weights, usage, self.schedule.denoise)
     }
 
     /// The encoder's. Each block is used once in every chunk of every tile.
@@ -62,7 +65,7 @@ impl<'a> ComponentWeights<'a> {
         let config = &component.config;
         let passes = vae::encoder_passes(config, job.encode_tiling, job.given_frames, size);
         let usage = Use { blocks: config.encoder_blocks(), passes };
-        Placed::new(*self.cx, &component.weights, job.dtype, usage, self.schedule.encode)
+        self.place(Part::Encoder, &component.weights, usage, self.schedule.encode)
     }
 
     /// The decoder's. Each block is used once in every chunk of every tile.
@@ -75,6 +78,22 @@ impl<'a> ComponentWeights<'a> {
         let frames = job.latent_frames - job.padding_frames;
         let passes = vae::decoder_passes(&component.config, job.tiling, frames, size);
         let usage = Use { blocks: component.config.decoder_blocks(), passes };
-        Placed::new(*self.cx, &component.weights, job.dtype, usage, self.schedule.decode)
+        self.place(Part::Decoder, &component.weights, usage, self.schedule.decode)
+    }
+
+    /// Weights of a part, brought as `streaming` says, unless they are there.
+    fn place(
+        &self,
+        part: Part,
+        weights: &'a StoredWeights,
+        usage: Use,
+        streaming: Streaming,
+    ) -> Result<Placed<'a>, Error> {
+        let (cx, dtype) = (*self.cx, self.job.dtype);
+        if self.schedule.warm.has(part) {
+            let there = self.warm.and_then(|warm| warm.get(part));
+            return Placed::warm(cx, weights, dtype, usage, there);
+        }
+        Placed::new(cx, weights, dtype, usage, streaming)
     }
 }

@@ -95,6 +95,11 @@ impl Packed {
         })
     }
 
+    /// The weights as tensors without elements, for dry runs.
+    pub fn nowhere(&self) -> impl Iterator<Item = (String, Tensor)> + '_ {
+        self.parts.iter().map(|part| (part.key.clone(), Tensor::nowhere(part.target, part.shape)))
+    }
+
     /// Makes the bytes from `first` on.
     fn make(&self, first: u64, piece: &mut [u8]) -> Result<(), String> {
         let end = first + piece.len() as u64;

@@ -5,7 +5,7 @@ use super::decide::{Planned, Refused, Rejected};
 use super::target::{Certainty, Offload, STAGING_BYTES, Target};
 use crate::checkpoint::Checkpoint;
 use crate::generate::result_bytes;
-use crate::placement;
+use crate::placement::{self, Part};
 use crate::plan::PhaseWork;
 use crate::request::Job;
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,11 @@ pub struct PlanReport {
     pub fits: bool,
     /// Device memory that is reserved: the arena and the operations' scratch.
     pub peak_bytes: u64,
-    /// Device memory that may be reserved: what is free or allowed, without the overhead.
+    /// Device memory that weights take besides that were there before the job and stay.
+    #[serde(default)]
+    pub warm_bytes: u64,
+    /// Device memory that may be reserved: what is free or allowed, without the overhead and the
+    /// warm weights.
     pub budget_bytes: u64,
     /// Device memory that is free, or that the card has.
     pub free_bytes: u64,
@@ -176,6 +180,7 @@ impl PlanReport {
             fits: target.reserved_bytes(&plan.layout, plan.scratch_bytes) <= target.budget_bytes()
                 && (target.shares_ram || target.ram_bytes.is_none_or(|ram| ram_peak <= ram)),
             peak_bytes,
+            warm_bytes: target.warm_bytes,
             budget_bytes: target.budget_bytes(),
             free_bytes: target.free_bytes,
             limit_bytes: target.limit_bytes,
@@ -286,29 +291,20 @@ fn weights_of(
         return (0, 0);
     }
     let (schedule, dtype) = (&planned.schedule, planned.job.dtype);
-    let (streaming, ladder) = match phase {
-        "text" => {
-            let component = &checkpoint.text_encoder;
-            let blocks = component.config.encoder_blocks();
-            (schedule.text, placement::ladder(&component.weights, dtype, &blocks))
-        }
-        "encode" => {
-            let component = &checkpoint.vae;
-            let blocks = component.config.encoder_blocks();
-            (schedule.encode, placement::ladder(&component.weights, dtype, &blocks))
-        }
-        "denoise" => {
-            let component = &checkpoint.transformer;
-            let blocks = component.config.step_blocks();
-            (schedule.denoise, placement::ladder(&component.weights, dtype, &blocks))
-        }
-        _ => {
-            let component = &checkpoint.vae;
-            let blocks = component.config.decoder_blocks();
-            (schedule.decode, placement::ladder(&component.weights, dtype, &blocks))
-        }
+    let (part, streaming) = match phase {
+        "text" => (Part::TextEncoder, schedule.text),
+        "encode" => (Part::Encoder, schedule.encode),
+        "denoise" => (Part::Transformer, schedule.denoise),
+        _ => (Part::Decoder, schedule.decode),
     };
-    let ladder = ladder.unwrap_or_default();
+    let (weights, mut blocks) = part.of(checkpoint);
+    if part == Part::Transformer {
+        blocks = checkpoint.transformer.config.step_blocks();
+    }
+    let ladder = placement::ladder(weights, dtype, &blocks).unwrap_or_default();
+    if schedule.warm.has(part) {
+        return ladder.last().map_or((0, 0), |all| (all.resident_bytes, 0));
+    }
     let rung = ladder.iter().rev().find(|rung| rung.resident_bytes <= streaming.resident_bytes);
     rung.map_or((0, 0), |rung| (rung.resident_bytes, rung.streamed_bytes))
 }
@@ -317,7 +313,7 @@ fn weights_of(
 /// and the frames. On a device that is the host, the reservation as well.
 pub fn ram_peak_bytes(checkpoint: &Checkpoint, planned: &Planned, target: &Target) -> u64 {
     let device = match target.shares_ram {
-        true => planned.plan.device_bytes(),
+        true => planned.plan.device_bytes() + target.warm_bytes,
         false => staging_bytes(checkpoint),
     };
     device

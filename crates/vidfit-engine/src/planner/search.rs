@@ -7,7 +7,7 @@ use super::ways::{TooLarge, without_tiles};
 use crate::bytes::both_in_words;
 use crate::checkpoint::Checkpoint;
 use crate::error::EngineError;
-use crate::placement::{self, Rung, Streaming};
+use crate::placement::{self, Part, Rung, Streaming};
 use crate::plan::{PHASES, Plan};
 use crate::schedule::Schedule;
 use crate::state::RunState;
@@ -183,6 +183,7 @@ impl Search<'_> {
             true => Schedule::in_place(),
             false => Schedule::resident(),
         };
+        schedule.warm = self.trials.target.warm;
         schedule.keeps_components = self.offload == Offload::None && !self.in_place();
         if !self.in_place() {
             let found = remembered(&self.memo.text, text, || self.text(&schedule, text))?;
@@ -204,6 +205,16 @@ impl Search<'_> {
         let schedule = denoising.within(&schedule);
         let coding = self.decode(&schedule, decode)?;
         Ok(coding.map(|coding| decoding(&schedule, coding)))
+    }
+
+    /// What each allowance of resident weights of these blocks comes to. Where they are there
+    /// already, there is none to be made.
+    fn rungs(&self, part: Part, blocks: &[String]) -> Result<Vec<Rung>, Error> {
+        if self.trials.target.warm.has(part) {
+            return Ok(vec![Rung { resident_bytes: 0, streamed_bytes: 0, slot_bytes: 0 }]);
+        }
+        let (weights, _) = part.of(self.checkpoint());
+        placement::ladder(weights, self.trials.job.dtype, blocks)
     }
 
     /// What each allowance of resident weights comes to, of those that the strategy allows.
@@ -230,9 +241,8 @@ impl Search<'_> {
     }
 
     fn text(&self, schedule: &Schedule, budget: u64) -> Result<Option<Streaming>, Error> {
-        let component = &self.checkpoint().text_encoder;
-        let blocks = component.config.encoder_blocks();
-        let ladder = placement::ladder(&component.weights, self.trials.job.dtype, &blocks)?;
+        let blocks = self.checkpoint().text_encoder.config.encoder_blocks();
+        let ladder = self.rungs(Part::TextEncoder, &blocks)?;
         // Each layer is used once: that it could stay is worth nothing.
         let ladder = match self.offload {
             Offload::Auto => ladder[..1].to_vec(),
@@ -244,10 +254,8 @@ impl Search<'_> {
     }
 
     fn denoise(&self, schedule: &Schedule, budget: u64) -> Result<Option<Denoising>, Error> {
-        let component = &self.checkpoint().transformer;
-        let blocks = component.config.step_blocks();
-        let dtype = self.trials.job.dtype;
-        let ladder = self.ladder(placement::ladder(&component.weights, dtype, &blocks)?);
+        let blocks = self.checkpoint().transformer.config.step_blocks();
+        let ladder = self.ladder(self.rungs(Part::Transformer, &blocks)?);
         let keeps_converted = self.may_keep(ladder.first().map_or(0, |rung| rung.streamed_bytes));
         let mut best: Option<(Denoising, Trial)> = None;
         for rows in ROWS {
@@ -290,25 +298,25 @@ impl Search<'_> {
     fn encode(&self, schedule: &Schedule, budget: u64) -> Result<Option<Coding>, Error> {
         let config = &self.checkpoint().vae.config;
         let trial = |coding| self.trials.encode(&encoding(schedule, coding));
-        self.code(&config.encoder_blocks(), config.encoder_caches(), budget, &trial)
+        self.code(Part::Encoder, &config.encoder_blocks(), config.encoder_caches(), budget, &trial)
     }
 
     fn decode(&self, schedule: &Schedule, budget: u64) -> Result<Option<Coding>, Error> {
         let config = &self.checkpoint().vae.config;
         let trial = |coding| self.trials.decode(&decoding(schedule, coding));
-        self.code(&config.decoder_blocks(), config.decoder_caches(), budget, &trial)
+        self.code(Part::Decoder, &config.decoder_blocks(), config.decoder_caches(), budget, &trial)
     }
 
     /// The fastest way to use these blocks of the VAE, which have so many caches.
     fn code(
         &self,
+        part: Part,
         blocks: &[String],
         caches: usize,
         budget: u64,
         trial: &dyn Fn(Coding) -> Result<Trial, Error>,
     ) -> Result<Option<Coding>, Error> {
-        let weights = &self.checkpoint().vae.weights;
-        let ladder = self.ladder(placement::ladder(weights, self.trials.job.dtype, blocks)?);
+        let ladder = self.ladder(self.rungs(part, blocks)?);
         let mut pages: Vec<usize> = (0..=4).map(|quarters| caches * quarters / 4).collect();
         if self.trials.target.shares_ram || self.spares_ram {
             // What is paged out would lie in the same memory.
@@ -400,34 +408,31 @@ impl Search<'_> {
         let groups = self.head_groups().last().copied().unwrap_or(1);
         let transformer = TransformerSchedule { rows: ROWS[1], head_groups: groups };
         if self.in_place() {
-            return Ok(Schedule { transformer, ..Schedule::in_place() });
+            let warm = self.trials.target.warm;
+            return Ok(Schedule { transformer, warm, ..Schedule::in_place() });
         }
         let Checkpoint { text_encoder, transformer: denoiser, vae, .. } = self.checkpoint();
         let keeps_caches = self.trials.target.shares_ram || self.spares_ram;
         let paged = |caches| if keeps_caches { 0 } else { caches };
-        let dtype = self.trials.job.dtype;
-        let streaming = |ladder: Vec<Rung>| {
-            let ladder = self.ladder(ladder);
+        let streaming = |part, blocks: Vec<String>| -> Result<Streaming, Error> {
+            let ladder = self.ladder(self.rungs(part, &blocks)?);
             let resident_bytes = ladder.first().map_or(0, |rung| rung.resident_bytes);
-            Streaming { resident_bytes, slots: 1, keeps_converted: false }
+            Ok(Streaming { resident_bytes, slots: 1, keeps_converted: false })
         };
-        let text =
-            placement::ladder(&text_encoder.weights, dtype, &text_encoder.config.encoder_blocks())?;
-        let denoise = placement::ladder(&denoiser.weights, dtype, &denoiser.config.step_blocks())?;
-        let of_vae = |blocks: Vec<String>| -> Result<Streaming, Error> {
-            let streaming = streaming(placement::ladder(&vae.weights, dtype, &blocks)?);
-            Ok(Streaming { keeps_converted: !self.spares_ram, ..streaming })
+        let of_vae = |part, blocks| -> Result<Streaming, Error> {
+            Ok(Streaming { keeps_converted: !self.spares_ram, ..streaming(part, blocks)? })
         };
         Ok(Schedule {
-            text: streaming(text),
+            text: streaming(Part::TextEncoder, text_encoder.config.encoder_blocks())?,
             conditioning: Streaming::through(1),
-            denoise: streaming(denoise),
+            denoise: streaming(Part::Transformer, denoiser.config.step_blocks())?,
             transformer,
-            encode: of_vae(vae.config.encoder_blocks())?,
+            encode: of_vae(Part::Encoder, vae.config.encoder_blocks())?,
             encoder: EncodeSchedule { paged_caches: paged(vae.config.encoder_caches()) },
-            decode: of_vae(vae.config.decoder_blocks())?,
+            decode: of_vae(Part::Decoder, vae.config.decoder_blocks())?,
             decoder: DecodeSchedule { paged_caches: paged(vae.config.decoder_caches()) },
             keeps_components: self.offload == Offload::None,
+            warm: self.trials.target.warm,
         })
     }
 

@@ -1,6 +1,7 @@
 //! What is planned for: a device, and what of it may be used.
 
 use crate::catalogue::Gpu;
+use crate::placement::Parts;
 use serde::{Deserialize, Serialize};
 use vidfit_tensor::rates::Class;
 use vidfit_tensor::{Device, Layout, Profile, Rates};
@@ -78,6 +79,10 @@ pub struct Target {
     pub ram_bytes: Option<u64>,
     /// Whether the device's memory is the machine's RAM.
     pub shares_ram: bool,
+    /// Weights of the job's that are on the device before it begins, and stay.
+    pub warm: Parts,
+    /// What all weights take that are so, also those of other jobs.
+    pub warm_bytes: u64,
 }
 
 /// Host memory through which copies go that are not pinned where they lie.
@@ -121,6 +126,8 @@ impl Target {
             buffer_bytes: 0,
             ram_bytes: None,
             shares_ram: false,
+            warm: Parts::default(),
+            warm_bytes: 0,
         }
     }
 
@@ -138,6 +145,8 @@ impl Target {
             limit_bytes: None,
             buffer_bytes: 0,
             ram_bytes: None,
+            warm: Parts::default(),
+            warm_bytes: 0,
         }
     }
 
@@ -148,12 +157,12 @@ impl Target {
         layout.peak_bytes + scratch_bytes + host_bytes
     }
 
-    /// The budget: what the user allows or what is free, whichever is less, without the device's
-    /// overhead.
+    /// The budget of a job: what the user allows or what is free, whichever is less, without the
+    /// device's overhead, and without the weights that are there already.
     pub fn budget_bytes(&self) -> u64 {
         let free = self.free_bytes.saturating_sub(self.buffer_bytes);
         let allowed = self.limit_bytes.map_or(free, |limit| limit.min(free));
-        allowed.saturating_sub(self.overhead_bytes)
+        allowed.saturating_sub(self.overhead_bytes).saturating_sub(self.warm_bytes)
     }
 }
 

@@ -150,7 +150,8 @@ impl Trials<'_> {
         let monitor: &dyn Monitor = &Unwatched;
         let cx = Context::new(&device, &arena, monitor);
         arena.phase("phase")?;
-        let weights = ComponentWeights { cx: &cx, checkpoint: self.checkpoint, job, schedule };
+        let checkpoint = self.checkpoint;
+        let weights = ComponentWeights { cx: &cx, checkpoint, job, schedule, warm: None };
         phase(&cx, &weights)?;
         let layout = solve(&arena.into_trace()?);
         Ok(Trial {

@@ -9,6 +9,7 @@ pub mod job_bed;
 pub mod published;
 pub mod saboteur;
 pub mod sparse;
+pub mod warm;
 
 use serde::Deserialize;
 use std::path::{Path, PathBuf};

@@ -147,7 +147,7 @@ impl Phase<'_> {
     fn run(&self, cx: &Context<'_>, results: &mut Results) -> Result<(), Error> {
         let Phase { kind, checkpoint, job, schedule } = *self;
         cx.arena.phase(kind.name())?;
-        let weights = ComponentWeights { cx, checkpoint, job, schedule };
+        let weights = ComponentWeights { cx, checkpoint, job, schedule, warm: None };
         match kind {
             Kind::Denoise => {
                 let width = checkpoint.text_encoder.config.d_model;
