@@ -7,18 +7,23 @@ use crate::args::{Command, GenerateArgs};
 use crate::defaults;
 use crate::device::{Opened, open};
 use crate::exit::Failure;
-use crate::generate::{Made, job_of, make};
+use crate::generate::{Company, Made, job_of, make};
 use crate::interrupt;
 use crate::progress::{Shown, listener};
 use lines::{Line, numbered, read, spelled};
 use serde_json::json;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use vidfit_engine::checkpoint::Checkpoint;
+use vidfit_engine::pipelines::{Pipeline, Pipelines, Task, WarmSettings};
 use vidfit_engine::planner::Target;
 use vidfit_engine::request::Job;
+use vidfit_engine::settings::Settings;
 use vidfit_engine::state::RunState;
 use vidfit_engine::texts::{Texts, encode_texts};
 
@@ -34,7 +39,10 @@ pub fn run(path: &Path, batch: &GenerateArgs) -> Result<(), Failure> {
     let words: Vec<OsString> = std::env::args_os().collect();
     let last = lines.last().map_or(1, |line| line.number);
     let asked: Vec<_> = lines.iter().map(|line| asked(line, &words, batch, last)).collect();
-    let texts = AllTexts::encode(&asked, &opened, &stop, shown);
+    let all = Together {
+        texts: AllTexts::encode(&asked, &opened, &stop, shown),
+        warm: Warm::new(&opened)?,
+    };
 
     let mut ends: Vec<End> = Vec::new();
     for (line, asked) in lines.iter().zip(&asked) {
@@ -45,10 +53,7 @@ pub fn run(path: &Path, batch: &GenerateArgs) -> Result<(), Failure> {
         shown.say(&format!("\nline {} of {last}", line.number));
         shown.event(json!({ "event": "line", "line": line.number, "of": last }));
         let made = match asked {
-            Ok(args) => {
-                let texts = |checkpoint: &Checkpoint, job: &Job| texts.state(checkpoint, job);
-                make(args, shown, &mut None, (&stop, &opened), &texts)
-            }
+            Ok(args) => make(args, shown, &mut None, (&stop, &opened), &all),
             Err(message) => Err(Failure::input(message)),
         };
         ends.push(match made {
@@ -144,6 +149,56 @@ impl AllTexts {
         let embeds = job.prompts.iter().map(|prompt| texts.get(prompt));
         let embeds = embeds.collect::<Option<Vec<_>>>()?;
         Some(RunState::of_text(job, embeds.into_iter().flatten().copied().collect()))
+    }
+}
+
+/// The pipelines of a batch, where weights may stay on the device from one video to the next.
+struct Warm {
+    pipelines: Pipelines,
+    loaded: RefCell<BTreeMap<(PathBuf, String), Rc<Pipeline>>>,
+}
+
+impl Warm {
+    /// As the settings have it; none, if nothing is to stay.
+    fn new(opened: &Opened) -> Result<Option<Warm>, Failure> {
+        let settings = Settings::load()?;
+        let pipelines = settings.read("warm_pipelines")?.unwrap_or(0);
+        let idle_unload = settings.read("idle_unload_seconds")?.map(Duration::from_secs);
+        let settings = WarmSettings { pipelines, idle_unload };
+        Ok((pipelines > 0).then(|| Warm {
+            pipelines: Pipelines::new(opened.device.clone(), settings),
+            loaded: RefCell::default(),
+        }))
+    }
+}
+
+/// What the videos of a batch share.
+struct Together {
+    texts: AllTexts,
+    warm: Option<Warm>,
+}
+
+impl Company for Together {
+    fn state(&self, checkpoint: &Checkpoint, job: &Job) -> Option<RunState> {
+        self.texts.state(checkpoint, job)
+    }
+
+    fn pipeline(
+        &self,
+        checkpoint: &Checkpoint,
+        job: &Job,
+    ) -> Result<Option<Rc<Pipeline>>, Failure> {
+        let Some(Warm { pipelines, loaded }) = &self.warm else { return Ok(None) };
+        pipelines.unload_idle(Instant::now());
+        let task = Task::of(job.start);
+        let mut loaded = loaded.borrow_mut();
+        let key = (checkpoint.dir.clone(), task.to_string());
+        if let Some(pipeline) = loaded.get(&key) {
+            return Ok(Some(pipeline.clone()));
+        }
+        let pipeline = Rc::new(pipelines.load_pipeline(&checkpoint.dir, task)?);
+        loaded.insert(key, pipeline.clone());
+        Ok(Some(pipeline))
     }
 }
 

@@ -80,6 +80,7 @@ fn decode(args: &DecodeArgs, shown: Shown) -> Result<(), Failure> {
         save_tensors: None,
         pixels: None,
         state: Some(&state),
+        pipeline: None,
     };
     making.make_beside()
 }

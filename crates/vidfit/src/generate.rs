@@ -23,11 +23,13 @@ use begin::begin;
 use output::{Output, absolute};
 use serde_json::json;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use vidfit_engine::EngineError;
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::Prepared;
+use vidfit_engine::pipelines::Pipeline;
 use vidfit_engine::plan::Plan;
 use vidfit_engine::planner::{Offload, PlanReport, Planned, RunReport, SavedPlan, Target};
 use vidfit_engine::request::{Job, Request};
@@ -56,7 +58,7 @@ pub fn run(args: GenerateArgs) -> Result<(), Failure> {
                 check_file(path, REPORT_BYTES).map_err(Failure::input)?;
             }
             let opened = open(&args.machine)?;
-            make(&args, shown, &mut plan, (&stop, &opened), &|_, _| None).map(drop)
+            make(&args, shown, &mut plan, (&stop, &opened), &Alone).map(drop)
         }),
     };
     result.inspect_err(|failure| {
@@ -99,8 +101,31 @@ pub struct Made {
     pub output: PathBuf,
 }
 
-/// What a job goes on from, where a part of it is done already.
-pub type Beginning<'a> = dyn Fn(&Checkpoint, &Job) -> Option<RunState> + 'a;
+/// What a video has of others that are made with it.
+pub trait Company {
+    /// What a job goes on from, where a part of it is done already.
+    fn state(&self, checkpoint: &Checkpoint, job: &Job) -> Option<RunState>;
+
+    /// Where weights stay on the device for the next, if they may.
+    ///
+    /// # Errors
+    /// If the model cannot be loaded so.
+    fn pipeline(&self, checkpoint: &Checkpoint, job: &Job)
+    -> Result<Option<Rc<Pipeline>>, Failure>;
+}
+
+/// A video by itself.
+struct Alone;
+
+impl Company for Alone {
+    fn state(&self, _: &Checkpoint, _: &Job) -> Option<RunState> {
+        None
+    }
+
+    fn pipeline(&self, _: &Checkpoint, _: &Job) -> Result<Option<Rc<Pipeline>>, Failure> {
+        Ok(None)
+    }
+}
 
 /// Makes a video. What is planned is left in `plan`, whatever comes after.
 ///
@@ -111,7 +136,7 @@ pub fn make(
     shown: Shown,
     plan: &mut Option<PlanReport>,
     (stop, opened): (&AtomicBool, &Opened),
-    beginning: &Beginning<'_>,
+    company: &dyn Company,
 ) -> Result<Made, Failure> {
     let began = Instant::now();
     // Sizes, memory and paths are checked before any work.
@@ -125,7 +150,8 @@ pub fn make(
     let input = chosen.input.as_ref();
     let pixels = input.map(|input| input.read(checkpoint, &chosen.prepared.job)).transpose()?;
     chosen.prepared.job.check_pixels(pixels.as_ref())?;
-    let state = beginning(checkpoint, &chosen.prepared.job);
+    let state = company.state(checkpoint, &chosen.prepared.job);
+    let pipeline = company.pipeline(checkpoint, &chosen.prepared.job)?;
     let prepared = &chosen.rest(state.as_ref())?;
     let run = begin(args, &chosen, &output, pixels.as_ref())?;
     prepared.warnings.iter().for_each(|warning| shown.warn(warning));
@@ -147,6 +173,7 @@ pub fn make(
         save_tensors: args.output.save_tensors.as_deref(),
         pixels: pixels.as_ref(),
         state: state.as_ref(),
+        pipeline: pipeline.as_deref(),
     };
     let made = making.make(&run);
     let report = settle(run, made, Some(&chosen.report), &args.keep.folder, shown)?;

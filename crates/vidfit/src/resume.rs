@@ -94,6 +94,7 @@ fn go_on(args: &ResumeArgs, shown: Shown) -> Result<(), Failure> {
                 save_tensors: tensors,
                 pixels: pixels.as_ref(),
                 state: state.as_ref(),
+                pipeline: None,
             };
             let made = making.make(&run);
             settle(run, made, Some(&planned.report), &args.folder, shown)?

@@ -6,7 +6,7 @@ mod support;
 use serde_json::Value;
 use std::path::Path;
 use std::process::Output;
-use support::{files, says, small, stderr, stdout};
+use support::{checkpoint, command, files, says, small, stderr, stdout};
 
 /// Makes the videos of these lines, on a simulated card.
 fn batch(folder: &Path, lines: &str, more: &[&str]) -> Output {
@@ -77,4 +77,31 @@ fn a_file_without_prompts_is_refused() {
     let output = small(folder.path(), &["generate", "--prompts", "none.txt"], &[]);
     assert_eq!(output.status.code(), Some(2));
     says(&stderr(&output), &["none.txt"]);
+}
+
+#[test]
+fn weights_stay_between_videos_where_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::write(folder.join("prompts.txt"), "A panda\nA horse\n").unwrap();
+    let model = checkpoint("5b");
+    let with = |pipelines: &str, output: &str| {
+        let words = ["generate", "--prompts", "prompts.txt", "--device", "sim:64MB", "--no-keep"];
+        let job = ["--frames", "9", "--height", "48", "--width", "64", "--steps", "2"];
+        let rest = ["--model", model.to_str().unwrap(), "-o", output, "--progress", "json"];
+        let words = [&words[..], &job, &rest].concat();
+        let output = command(folder, &words).env("VIDFIT_WARM_PIPELINES", pipelines).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let memory = events(&output, "memory");
+        let end = memory.iter().filter(|event| event["when"] == "at the end");
+        end.map(|event| event["used_bytes"].as_u64().unwrap()).collect::<Vec<u64>>()
+    };
+    assert_eq!(with("0", "cold.gif"), [0, 0]);
+    let warm = with("1", "warm.gif");
+    assert!(warm[0] > 0 && warm[0] == warm[1], "{warm:?}");
+    for line in [1, 2] {
+        let read = |name: &str| std::fs::read(folder.join(format!("{name}-{line}.gif"))).unwrap();
+        assert!(read("cold") == read("warm"), "line {line}");
+    }
 }

@@ -14,6 +14,7 @@ use std::time::Instant;
 use vidfit_engine::EngineError;
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::{Generated, Keep, Prepared, RunOptions, run_keeping};
+use vidfit_engine::pipelines::{Decided, Pipeline};
 use vidfit_engine::pixels::Pixels;
 use vidfit_engine::planner::{Offload, PlanReport, Planned, RunReport, Target};
 use vidfit_engine::progress::Listener;
@@ -52,6 +53,8 @@ pub struct Making<'a> {
     pub pixels: Option<&'a Pixels>,
     /// What the run goes on from.
     pub state: Option<&'a RunState>,
+    /// Where weights stay on the device for the next video, if they may.
+    pub pipeline: Option<&'a Pipeline>,
 }
 
 /// Why a video was not made.
@@ -81,7 +84,7 @@ impl Making<'_> {
     /// # Errors
     /// Whatever keeps the video from being made.
     pub fn make(&self, run: &Run) -> Result<RunReport, Unmade> {
-        let generated = self.generate(Some(run), &mut |state| run.save(state))?;
+        let (generated, report) = self.generate(Some(run), &mut |state| run.save(state))?;
         if run.record().keeps {
             self.output.keep(&run.path(FRAMES), &generated.frames, self.stop)?;
         }
@@ -93,7 +96,7 @@ impl Making<'_> {
         if run.record().keeps && written.path.is_file() {
             run.keep_video(&written.path).map_err(EngineError::from)?;
         }
-        let report = RunReport::of_done(self.report_of(&generated), &generated);
+        let report = RunReport::of_done(report, &generated);
         run.end(&report)?;
         self.say_done(&written, &generated, Some(run));
         Ok(report)
@@ -104,13 +107,18 @@ impl Making<'_> {
     /// # Errors
     /// Whatever keeps the video from being made.
     pub fn make_beside(&self) -> Result<(), Failure> {
-        let generated = self.generate(None, &mut |_| Ok(()))?;
+        let (generated, _) = self.generate(None, &mut |_| Ok(()))?;
         let written = self.output.write(&generated.frames, self.stop)?;
         self.say_done(&written, &generated, None);
         Ok(())
     }
 
-    fn generate(&self, run: Option<&Run>, keep: &mut Keep<'_>) -> Result<Generated, EngineError> {
+    /// Runs the job, and reports what was run.
+    fn generate(
+        &self,
+        run: Option<&Run>,
+        keep: &mut Keep<'_>,
+    ) -> Result<(Generated, PlanReport), EngineError> {
         let Making { shown, report, prepared, .. } = *self;
         let Opened { device, memory_bytes } = self.opened;
         let (device, began) = (device.clone(), self.began);
@@ -132,10 +140,29 @@ impl Making<'_> {
             state: self.state,
             replan: self.may_replan.then(|| (self.offload, self.target.clone())),
         };
-        let device = &self.opened.device;
-        let generated = run_keeping(self.checkpoint, prepared, device, options, keep)?;
+        let made = match self.pipeline {
+            None => {
+                let device = &self.opened.device;
+                let generated = run_keeping(self.checkpoint, prepared, device, options, keep)?;
+                let report = self.report_of(&generated);
+                (generated, report)
+            }
+            Some(pipeline) => {
+                let planned = pipeline.with_warm(self.decided(), self.state)?;
+                let ran = pipeline.run_keeping(&planned, options, keep)?;
+                let report = self.with_reasons(ran.report(self.checkpoint));
+                (ran.generated, report)
+            }
+        };
         memory.tell("at the end", None);
-        Ok(generated)
+        Ok(made)
+    }
+
+    /// The job as it was decided on, for whoever adds warm weights to it.
+    fn decided(&self) -> Decided {
+        let Prepared { job, schedule, plan, warnings } = self.prepared.clone();
+        let planned = Planned { job, schedule, plan, rejected: self.report.rejected.clone() };
+        Decided { planned, warnings, offload: self.offload, target: self.target.clone() }
     }
 
     /// The report of what was run: it may have been planned again, or begun in the middle.
@@ -143,6 +170,11 @@ impl Making<'_> {
         let Prepared { job, schedule, plan, .. } = generated.ran.clone();
         let planned = Planned { job, schedule, plan, rejected: self.report.rejected.clone() };
         let report = PlanReport::of(self.checkpoint, &planned, self.offload, self.target);
+        self.with_reasons(report)
+    }
+
+    /// A report of what was run with what was decided before.
+    fn with_reasons(&self, report: PlanReport) -> PlanReport {
         PlanReport {
             changes_picture: self.report.changes_picture.clone(),
             certainty: self.report.certainty,
