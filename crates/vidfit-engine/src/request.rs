@@ -4,7 +4,7 @@ mod prompt;
 mod size;
 mod start;
 
-pub use size::FrameCounts;
+pub use size::{FrameCounts, MOST_FRAMES};
 pub use start::Start;
 
 use crate::checkpoint::Checkpoint;
@@ -347,20 +347,18 @@ impl Tiles {
 pub fn tiles(checkpoint: &Checkpoint, request: &Request) -> Result<Tiles, EngineError> {
     let vae = &checkpoint.vae.config;
     let reference = Tiling::reference(vae);
-    let asked = |height: Option<usize>, width: Option<usize>| {
-        let tiling = Tiling {
-            height: height.unwrap_or(reference.height),
-            width: width.unwrap_or(reference.width),
-        };
-        match tiling.problem(vae) {
-            Some(problem) => refuse(problem),
-            None => Ok(tiling),
-        }
+    let asked = |height: Option<usize>, width: Option<usize>| Tiling {
+        height: height.unwrap_or(reference.height),
+        width: width.unwrap_or(reference.width),
     };
-    Ok(Tiles {
-        encode: asked(request.encode_tile_height, request.encode_tile_width)?,
-        decode: asked(request.tile_height, request.tile_width)?,
-    })
+    let tiles = Tiles {
+        encode: asked(request.encode_tile_height, request.encode_tile_width),
+        decode: asked(request.tile_height, request.tile_width),
+    };
+    match tiles.decode.problem(vae).or(tiles.encode.encoding_problem(vae)) {
+        Some(problem) => refuse(problem),
+        None => Ok(tiles),
+    }
 }
 
 fn refuse<T>(why: String) -> Result<T, EngineError> {

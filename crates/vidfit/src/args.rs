@@ -11,7 +11,7 @@ mod runs;
 pub use calibrate::CalibrateArgs;
 pub use choices::{Dtype, DynamicCfg, Frames, ProgressStyle};
 pub use generate::GenerateArgs;
-pub use input::InputArgs;
+pub use input::{GenerateType, InputArgs};
 pub use job::{JobArgs, OutputArgs};
 pub use machine::{FitArgs, MachineArgs};
 pub use runs::{DecodeArgs, GcArgs, ResumeArgs, RunsArgs, RunsCommand, RunsFolder};

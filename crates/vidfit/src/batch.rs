@@ -7,6 +7,7 @@ use crate::args::{Command, GenerateArgs};
 use crate::defaults;
 use crate::device::{Opened, open};
 use crate::exit::Failure;
+use crate::generate::output::absolute;
 use crate::generate::{Company, Made, job_of, make};
 use crate::interrupt;
 use crate::progress::{Shown, listener};
@@ -38,21 +39,23 @@ pub fn run(path: &Path, batch: &GenerateArgs) -> Result<(), Failure> {
     let opened = open(&batch.machine)?;
     let words: Vec<OsString> = std::env::args_os().collect();
     let last = lines.last().map_or(1, |line| line.number);
-    let asked: Vec<_> = lines.iter().map(|line| asked(line, &words, batch, last)).collect();
-    let all = Together {
-        texts: AllTexts::encode(&asked, &opened, &stop, shown),
-        warm: Warm::new(&opened)?,
-    };
+    let mut asked: Vec<_> = lines.iter().map(|line| asked(line, &words, batch, last)).collect();
+    refuse_same_outputs(&lines, &mut asked);
+    let mut all = Together { texts: AllTexts::default(), warm: Warm::new(&opened)? };
 
     let mut ends: Vec<End> = Vec::new();
-    for (line, asked) in lines.iter().zip(&asked) {
+    for (index, (line, asked_now)) in lines.iter().zip(&asked).enumerate() {
+        if index % TEXTS_AT_ONCE == 0 {
+            let window = &asked[index..asked.len().min(index + TEXTS_AT_ONCE)];
+            all.texts = AllTexts::encode(window, &opened, &stop, shown);
+        }
         if stop.load(Ordering::Relaxed) {
             ends.push(End::NotBegun);
             continue;
         }
         shown.say(&format!("\nline {} of {last}", line.number));
         shown.event(json!({ "event": "line", "line": line.number, "of": last }));
-        let made = match asked {
+        let made = match asked_now {
             Ok(args) => make(args, shown, &mut None, (&stop, &opened), &all),
             Err(message) => Err(Failure::input(message)),
         };
@@ -70,6 +73,30 @@ pub fn run(path: &Path, batch: &GenerateArgs) -> Result<(), Failure> {
         });
     }
     summary(&lines, ends, shown)
+}
+
+/// Lines whose texts are encoded together, and wait in RAM: of the published models each takes up to
+/// 7 MB.
+const TEXTS_AT_ONCE: usize = 128;
+
+/// Refuses lines whose videos would take the place of another line's.
+fn refuse_same_outputs(lines: &[Line], asked: &mut [Result<GenerateArgs, String>]) {
+    let mut taken = BTreeMap::new();
+    for (line, asked) in lines.iter().zip(asked) {
+        let Ok(args) = asked else { continue };
+        let Some(output) = args.output.output.as_deref().map(absolute) else { continue };
+        match taken.get(&output) {
+            Some(number) => {
+                *asked = Err(format!(
+                    "line {number} goes to {} already; name another output",
+                    output.display()
+                ));
+            }
+            None => {
+                taken.insert(output, line.number);
+            }
+        }
+    }
 }
 
 /// What became of a line.
@@ -117,28 +144,37 @@ impl AllTexts {
         for args in asked.iter().flatten() {
             let Ok((checkpoint, target, job)) = job_of(args) else { continue };
             let key = (checkpoint.dir.clone(), job.dtype.to_string());
-            models.entry(key).or_insert((checkpoint, target, Vec::new())).2.push(job);
+            let (_, least, jobs) =
+                models.entry(key).or_insert_with(|| (checkpoint, target.clone(), Vec::new()));
+            if target.budget_bytes() < least.budget_bytes() {
+                *least = target;
+            }
+            jobs.push(job);
         }
         let mut all = AllTexts::default();
         for (key, (checkpoint, target, jobs)) in models {
             let jobs: Vec<&Job> = jobs.iter().collect();
             let device = &opened.device;
             let encoded = encode_texts(&checkpoint, &jobs, device, &target, stop, listener(shown));
-            // Who cannot have them together reads them one by one.
-            if let Ok((texts, passes)) = encoded {
-                shown.say(&format!(
-                    "read {} prompts for {} videos of {}, in {passes} {} through the text encoder",
-                    texts.len(),
-                    jobs.len(),
-                    checkpoint.variant,
-                    if passes == 1 { "pass" } else { "passes" },
-                ));
-                shown.event(json!({
-                    "event": "texts", "prompts": texts.len(), "videos": jobs.len(),
-                    "passes": passes,
-                }));
-                all.0.insert(key, texts);
-            }
+            let (texts, passes) = match encoded {
+                Ok(encoded) => encoded,
+                Err(error) => {
+                    shown.warn(&format!("each prompt is read by itself: {error}"));
+                    continue;
+                }
+            };
+            shown.say(&format!(
+                "read {} prompts for {} videos of {}, in {passes} {} through the text encoder",
+                texts.len(),
+                jobs.len(),
+                checkpoint.variant,
+                if passes == 1 { "pass" } else { "passes" },
+            ));
+            shown.event(json!({
+                "event": "texts", "prompts": texts.len(), "videos": jobs.len(),
+                "passes": passes,
+            }));
+            all.0.insert(key, texts);
         }
         all
     }

@@ -1,7 +1,7 @@
 //! What holds where the command line says nothing: the user's settings, and the preset that is
 //! chosen. Both become the defaults of the arguments, so that nobody else has to know of them.
 
-use crate::args::Args;
+use crate::args::{Args, DynamicCfg, GenerateType};
 use crate::exit::Failure;
 use clap::builder::OsStr;
 use clap::parser::ValueSource;
@@ -11,8 +11,6 @@ use vidfit_cogvideox::guidance::GuidanceCurve;
 use vidfit_cogvideox::scheduler::{SchedulerKind, TimestepRule};
 use vidfit_engine::presets::{Preset, canonical};
 use vidfit_engine::settings::{KEYS, Settings};
-
-use crate::args::DynamicCfg;
 
 /// Settings that are no argument's default: the models of one task each, what holds for cards alone,
 /// flags, and what outlives a job.
@@ -104,9 +102,10 @@ fn with_settings(
 fn task_model(matches: &ArgMatches) -> &'static str {
     let Some((_, matches)) = matches.subcommand() else { return "t2v_model" };
     let is_given = |id: &str| matches!(matches.try_contains_id(id), Ok(true));
-    match (is_given("image"), is_given("video")) {
-        (true, _) => "i2v_model",
-        (_, true) => "v2v_model",
+    let named = matches.try_get_one::<GenerateType>("generate_type").ok().flatten();
+    match (named, is_given("image"), is_given("video")) {
+        (Some(GenerateType::I2v), ..) | (None, true, _) => "i2v_model",
+        (Some(GenerateType::V2v), ..) | (None, _, true) => "v2v_model",
         _ => "t2v_model",
     }
 }

@@ -52,14 +52,15 @@ pub fn run(args: GenerateArgs) -> Result<(), Failure> {
     let mut plan = None;
     let result = match &args.prompts {
         Some(prompts) => batch::run(prompts, &args),
-        None => check_names(&args).and_then(|()| {
+        None => (|| {
+            check_names(&args)?;
             let stop = interrupt::watch()?;
             if let Some(path) = &args.report {
                 check_file(path, REPORT_BYTES).map_err(Failure::input)?;
             }
             let opened = open(&args.machine)?;
             make(&args, shown, &mut plan, (&stop, &opened), &Alone).map(drop)
-        }),
+        })(),
     };
     result.inspect_err(|failure| {
         let Failure { code, message } = failure;
@@ -74,14 +75,17 @@ pub fn run(args: GenerateArgs) -> Result<(), Failure> {
 
 /// Refuses to write one file over another that the same run reads or writes.
 fn check_names(args: &GenerateArgs) -> Result<(), Failure> {
+    let input = &args.job.input;
     let files = [
-        ("the video", &args.output.output),
-        ("the report", &args.report),
-        ("the tensors", &args.output.save_tensors),
-        ("the plan", &args.plan),
+        ("the video", args.output.output.as_deref()),
+        ("the report", args.report.as_deref()),
+        ("the tensors", args.output.save_tensors.as_deref()),
+        ("the plan", args.plan.as_deref()),
+        ("the image to start from", input.image()),
+        ("the video to start from", input.video()),
+        ("the file of prompts", args.prompts.as_deref()),
     ];
-    let named: Vec<_> =
-        files.iter().filter_map(|(what, path)| Some((what, path.as_ref()?))).collect();
+    let named: Vec<_> = files.into_iter().filter_map(|(what, path)| Some((what, path?))).collect();
     for (index, (what, path)) in named.iter().enumerate() {
         for (other, its_path) in &named[index + 1..] {
             if absolute(path) == absolute(its_path) {
@@ -139,6 +143,7 @@ pub fn make(
     company: &dyn Company,
 ) -> Result<Made, Failure> {
     let began = Instant::now();
+    check_names(args)?;
     // Sizes, memory and paths are checked before any work.
     let chosen = match &args.plan {
         None => choose(args, plan)?,

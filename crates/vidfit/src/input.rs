@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::pixels::Pixels;
-use vidfit_engine::request::{FrameCounts, Job, Request};
+use vidfit_engine::request::{FrameCounts, Job, MOST_FRAMES, Request};
 use vidfit_media::{Picture, Resize, VideoSource, picture_size, read_picture};
 
 /// What a video starts from: looked at, and not yet decoded.
@@ -19,9 +19,6 @@ enum Source {
     Image(PathBuf),
     Video(VideoSource),
 }
-
-/// Frames that are looked for in a video: more than any model makes.
-const MOST_FRAMES: usize = 4_097;
 
 impl Input {
     /// What the arguments name, if they name anything.

@@ -69,6 +69,19 @@ fn a_line_that_fails_does_not_keep_the_others_from_being_made() {
 }
 
 #[test]
+fn no_video_takes_the_place_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = "A panda\n{\"prompt\": \"x\", \"output\": \"v-1.gif\"}\n\
+                 {\"prompt\": \"x\", \"output\": \"prompts.txt\"}\n\
+                 {\"prompt\": \"x\", \"video\": \"v-4.gif\"}\n";
+    let output = batch(folder.path(), lines, &["-o", "v.gif", "--no-keep"]);
+    assert_eq!(output.status.code(), Some(1));
+    let error = stderr(&output);
+    says(&error, &["1 of 4 videos", "line 1 goes to", "v-1.gif already", "v-4.gif cannot be both"]);
+    assert_eq!(std::fs::read_to_string(folder.path().join("prompts.txt")).unwrap(), lines);
+}
+
+#[test]
 fn a_file_without_prompts_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let output = batch(folder.path(), "\n  \n", &[]);

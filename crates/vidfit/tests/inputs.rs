@@ -71,6 +71,13 @@ fn videos_are_made_of_an_image_and_of_a_video() {
     assert!(stretched != cropped && cropped != padded && padded != stretched);
     assert!(stretched == same("stretch", "again/"));
 
+    // A video never takes the place of what it starts from.
+    let more = ["--video", "clip", "-o", "clip/"];
+    let output = generate(folder, "5b", ["9", "32", "32"], &more);
+    assert_eq!(output.status.code(), Some(2));
+    says(&stderr(&output), &["clip/ cannot be both", "the video to start from"]);
+    assert_eq!(files(&folder.join("clip")).len(), 17);
+
     // The spellings of the reference's demo.
     let named = ["--generate_type", "v2v", "--image_or_video_path", "clip", "-o", "named/"];
     let more = [&named[..], &["--strength", "0.7"]].concat();

@@ -51,6 +51,25 @@ fn the_command_line_goes_before_the_preset_and_that_before_the_settings() {
 }
 
 #[test]
+fn each_task_has_its_own_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings =
+        "t2v_model = \"5b\"\ni2v_model = \"5b-i2v\"\nv2v_model = \"2b\"\nmodel = \"1.5\"";
+    for (words, model) in [
+        (&[][..], "CogVideoX-5b"),
+        (&["--image", "x.png"], "CogVideoX-5b-I2V"),
+        (&["--video", "x.mp4"], "CogVideoX-2b"),
+        (&["--generate_type", "i2v", "--image_or_video_path", "x.png"], "CogVideoX-5b-I2V"),
+        (&["--generate_type", "v2v", "--image_or_video_path", "x.mp4"], "CogVideoX-2b"),
+        (&["--video", "x.mp4", "--model", "5b"], "CogVideoX-5b"),
+    ] {
+        let words = [&["plan", "x", "--gpu", "RTX 4090", "--json"], words].concat();
+        let plan = json(&with(folder.path(), settings, &[], &words));
+        assert_eq!(plan["model"], model, "{words:?}");
+    }
+}
+
+#[test]
 fn every_preset_is_what_the_guide_says() {
     for (name, sampled) in [
         ("fast", "30 5.0 smooth clean"),

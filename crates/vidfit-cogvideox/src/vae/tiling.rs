@@ -222,8 +222,10 @@ impl Tiling {
                 pixels.is_multiple_of(ratio) && stride > 0 && meets
             };
             if !fits(pixels) {
-                let below = (1..pixels.min(1 << 16)).rev().find(|&p| fits(p));
-                let above = (pixels + 1..=pixels.min(1 << 16) + 1024).find(|&p| fits(p));
+                // Beyond any picture, whatever was asked for.
+                let near = pixels.min(1 << 16);
+                let below = (1..near).rev().find(|&p| fits(p));
+                let above = (near + 1..=near + 1024).find(|&p| fits(p));
                 let nearest: Vec<String> =
                     below.into_iter().chain(above).map(|p| p.to_string()).collect();
                 return Some(format!(
@@ -246,6 +248,9 @@ mod tests {
         let config = VaeConfig::default();
         let tiling = Tiling::reference(&config);
         assert_eq!(tiling.problem(&config), None);
+        for height in [0, usize::MAX, usize::MAX / 8 * 8] {
+            assert!(Tiling { height, ..tiling }.problem(&config).is_some(), "{height}");
+        }
         let Grid { rows, columns, .. } = Grid::decoding(&config, Some(tiling), (60, 90));
         assert_eq!(rows, Strip { tile: 30, stride: 25, blend: 40, keep: 200 });
         assert_eq!(columns, Strip { tile: 45, stride: 36, blend: 72, keep: 288 });

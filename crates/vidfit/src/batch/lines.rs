@@ -14,6 +14,9 @@ pub struct Line {
     pub words: Result<Vec<String>, String>,
 }
 
+/// Stands before a flag that a line has not, whatever the batch says.
+const NOT: &str = "not ";
+
 /// Options of the whole batch, which no line can say otherwise.
 const OF_ALL: [&str; 8] =
     ["prompts", "device", "threads", "runs", "progress", "report", "plan", "save-tensors"];
@@ -66,7 +69,10 @@ fn words(line: &str) -> Result<Vec<String>, String> {
         };
         for value in values {
             match value {
-                Value::Null | Value::Bool(false) => {}
+                Value::Null => {}
+                Value::Bool(false) if option == "keep" => words.push("--no-keep".to_owned()),
+                // Said of the whole batch, it is not said of this line.
+                Value::Bool(false) => words.push(format!("{NOT}{option}")),
                 Value::Bool(true) => words.push(format!("--{option}")),
                 Value::Number(number) => words.push(format!("--{option}={number}")),
                 Value::String(text) => words.push(format!("--{option}={text}")),
@@ -88,7 +94,12 @@ pub fn spelled(batch: &[OsString], line: &[String]) -> Vec<OsString> {
             words.push(word.clone());
         }
     }
-    words.extend(line.iter().map(OsString::from));
+    for word in line {
+        match word.strip_prefix(NOT) {
+            Some(flag) => words.retain(|word| *word != *format!("--{flag}")),
+            None => words.push(word.into()),
+        }
+    }
     words
 }
 
@@ -118,9 +129,15 @@ mod tests {
         assert_eq!(lines[0].words, Ok(vec!["--prompt=A panda".to_owned()]));
         assert_eq!(lines[1].words, Ok(vec!["--prompt=--it's odd".to_owned()]));
         let words = lines[2].words.clone().unwrap();
-        let expected =
-            ["--dynamic-cfg=smooth", "--fit", "--lora=a", "--lora=b:0.5", "--prompt=x", "--seed=7"];
-        assert_eq!(words, expected);
+        let expected = [
+            "--dynamic-cfg=smooth",
+            "--fit",
+            "--no-keep",
+            "--lora=a",
+            "--lora=b:0.5",
+            "--prompt=x",
+        ];
+        assert_eq!(words[..6], expected);
     }
 
     #[test]
@@ -138,8 +155,10 @@ mod tests {
 
     #[test]
     fn a_line_takes_the_batchs_place() {
-        let batch = ["vidfit", "generate", "--prompts", "f", "--steps", "3", "--prompts=g"];
-        let spelled = spelled(&batch.map(OsString::from), &["--prompt=x".to_owned()]);
+        let batch =
+            ["vidfit", "generate", "--prompts", "f", "--steps", "3", "--prompts=g", "--fit"];
+        let line = words("{\"prompt\": \"x\", \"fit\": false}").unwrap();
+        let spelled = spelled(&batch.map(OsString::from), &line);
         let expected = ["vidfit", "generate", "--steps", "3", "--prompt=x"];
         assert_eq!(spelled, expected.map(OsString::from));
     }

@@ -145,7 +145,7 @@ fn write<Frame: AsRef<[u8]>>(
 }
 
 /// The path from the root, with links followed as far as there are any.
-pub(super) fn absolute(path: &Path) -> PathBuf {
+pub fn absolute(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default();
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new(".")).canonicalize();
