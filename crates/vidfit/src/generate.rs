@@ -247,7 +247,15 @@ fn wanted(args: &GenerateArgs) -> Result<(Wanted, Option<Input>, Option<String>)
     wanted.request.start = args.job.input.start();
     let input = Input::open(&args.job.input)?;
     let shorter = match &input {
-        Some(input) => input.settle_frames(&wanted.models[0].checkpoint, &mut wanted.request)?,
+        Some(input) => {
+            let Wanted { models, request, .. } = &mut wanted;
+            let shorter = input.settle_frames(&models[0].checkpoint, request)?;
+            let mut first = true;
+            models.retain(|model| {
+                std::mem::take(&mut first) || input.suffices(&model.checkpoint, request)
+            });
+            shorter
+        }
         None => None,
     };
     Ok((wanted, input, shorter))

@@ -82,6 +82,15 @@ impl Input {
         }))
     }
 
+    /// Whether there is enough of it for another model, which may have another rate, to take the place
+    /// of the one that `request` is for.
+    pub fn suffices(&self, checkpoint: &Checkpoint, request: &Request) -> bool {
+        let Source::Video(video) = &self.source else { return true };
+        let counts = FrameCounts::of(checkpoint, request.start);
+        let wanted = counts.at_most(request.frames.unwrap_or(MOST_FRAMES));
+        wanted <= video.pick(checkpoint.variant.fps(), MOST_FRAMES).len()
+    }
+
     /// The pixels that `job` starts from: of its size, and as many frames of a video as it has,
     /// picked at the model's rate.
     ///
