@@ -20,7 +20,7 @@ use vidfit_engine::EngineError;
 use vidfit_engine::checkpoint::{Checkpoint, Variant};
 use vidfit_engine::generate;
 use vidfit_engine::lora::LoraChoice;
-use vidfit_engine::placement::Streaming;
+use vidfit_engine::placement::{Part, Streaming};
 use vidfit_engine::planner::{Ask, Offload, SavedPlan};
 use vidfit_engine::request::{Job, Request, TilingChoice};
 use vidfit_engine::safetensors::{SafetensorsFile, StoredDtype, write_safetensors};
@@ -471,4 +471,22 @@ fn what_is_not_known_is_left_out_where_that_is_asked_for() {
     assert!(warnings.iter().any(|warning| warning.contains("transformer.other")), "{warnings:?}");
     let miss = latents_miss(&checkpoint, &request, "sat");
     assert!(miss <= TENSOR_TOLERANCE, "{miss:.2e}");
+}
+
+/// Weights that stay on the device between jobs stay as they are stored: a job with a LoRA brings
+/// its own, and neither it nor the plain jobs around it notice.
+#[test]
+fn warm_weights_know_no_loras() {
+    let case = case("two");
+    let checkpoint = Arc::new(case.open());
+    let mut bed = support::warm::Bed::new(support::warm::LARGE, support::warm::keeps(1));
+    let pipeline = bed.adopt(&checkpoint);
+    let (with, without) = (case.request(DType::BF16), case.with(&[], DType::BF16));
+    for request in [&without, &with, &without, &with] {
+        let (planned, ran) = bed.run(&pipeline, request);
+        let has_transformer = support::warm::parts(&planned).contains(&Part::Transformer);
+        assert_eq!(has_transformer, request.loras.is_empty());
+        let bits = Bits::on_cpu(&checkpoint, &job(&checkpoint, request));
+        Bits::of(&ran.generated).assert_same(&bits, "with warm weights");
+    }
 }
