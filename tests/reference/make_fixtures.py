@@ -51,6 +51,7 @@ def write(root: Path) -> None:
     import cases
     import encodes
     import given_cases
+    import loras
     import pictures
     import readme
     import tables
@@ -60,6 +61,7 @@ def write(root: Path) -> None:
     given_cases.write(root, cases.write_pipeline_cases(root))
     cases.write(root)
     encodes.write(root)
+    loras.write(root)
     tables.write(root)
     pictures.write(root)
     readme.write(root, files(root))

@@ -54,6 +54,21 @@ Embeddings are stored once per text encoder and prompt: a case lacks those that 
 
 `pixels` u8 [frames,H,W,3]: what cases start from, of their video's size.
 
+## loras/
+
+LoRAs of the tiny checkpoints, as their makers save them, and runs with them (`loras.py`).
+
+| file | format | of note |
+|---|---|---|
+| `5b-peft` | diffusers with `lora_adapter_metadata`, f32 | rank 2 and 3, alpha 1 and 3 by pattern |
+| `5b-kohya` | Kohya's names and `.alpha`, f16 | the factors of `5b-peft`, and a tensor for a text encoder |
+| `5b-plain` | diffusers without metadata, bf16 | attention, feed-forward, modulations, embeddings, `proj_out` and a convolution |
+| `2b-sat` | as SAT's exporter writes it, f16 | alpha 1 of rank 2, which it does not say |
+| `2b-sat-raw` | SAT's own names | the factors of `2b-sat` |
+
+`index.json` holds the request of each case, its LoRAs with their scales, and how far they move the latents (`moved`).
+`case-NAME.safetensors`: `latents` f32 after the last step of the pipeline with the LoRAs loaded and fused in f32; `frames` f16 of `two`.
+
 ## transformer/NAME.safetensors, transformer/index.json
 
 One forward of `CogVideoXTransformer3DModel`: `hidden_states` f16 [B,F,C,h,w], `encoder_hidden_states` f16 [B,226,32],

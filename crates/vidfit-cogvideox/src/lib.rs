@@ -6,6 +6,7 @@
 //! memory there is.
 
 pub mod guidance;
+pub mod lora;
 pub mod noise;
 pub mod positions;
 pub mod scheduler;

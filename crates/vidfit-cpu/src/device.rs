@@ -267,6 +267,11 @@ impl Device for CpuDevice {
         product::linear::run(&self.session(), op, dst);
     }
 
+    fn low_rank_add(&self, terms: &[LowRank<'_>], weight: &mut Tensor) {
+        assert_apart(weight, terms.iter().flat_map(|term| [term.a, term.b]));
+        product::low_rank::run(&self.session(), terms, weight);
+    }
+
     fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32, dst: &mut Tensor) {
         assert_apart(dst, [x, weight]);
         ops::norm::rms_norm(&self.session(), x, weight, eps, dst);

@@ -66,6 +66,9 @@ const CASES: &[Case] = &[
             d.attention(op, &mut t[4].clone());
         },
     ),
+    case("low_rank_add", &[&[2, 8], &[5, 2], &[5, 8]], &[0, 1, 2], &[2], |d, t| {
+        d.low_rank_add(&[LowRank { a: &t[0], b: &t[1], factor: 0.5 }], &mut t[2].clone());
+    }),
     case("gated_residual", &[&[3, 64], &[64], &[3, 64]], &[0, 1, 2], &[2], |d, t| {
         d.gated_residual(&t[0], &t[1], &mut t[2].clone());
     }),

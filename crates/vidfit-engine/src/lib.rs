@@ -1,7 +1,8 @@
 //! Checkpoints and runs: what stands between a model's files and its arithmetic.
 //!
 //! - [`hub`]: finding and downloading models. [`safetensors`]: their files. [`checkpoint`]: what
-//!   they hold. [`placement`]: where weights are while they are used.
+//!   they hold. [`placement`]: where weights are while they are used. [`lora`]: what is added to
+//!   them.
 //! - [`request`]: what to make, held against a checkpoint. [`pixels`]: what it starts from.
 //!   [`pipeline`]: text, image and video to video. [`schedule`]: how it uses memory. [`plan`]: the
 //!   pipeline run dry. [`planner`]: the search for a schedule. [`generate`]: the pipeline run in what
@@ -23,6 +24,7 @@ pub mod folders;
 pub mod generate;
 pub mod gpus;
 pub mod hub;
+pub mod lora;
 pub mod machine;
 pub mod pipeline;
 pub mod pipelines;

@@ -2,28 +2,31 @@
 //!
 //! A device that reads host memory uses a weight from the memory map where the stored type and
 //! layout will do. Everything else is *brought*: read, converted and packed on the host, and copied
-//! to the device beside the computing. What a phase can afford stays there (it is *resident*); the
+//! to the device beside the computing; what LoRAs add to a weight comes with it, and is added there
+//! ([`Adapted`]). What a phase can afford stays there (it is *resident*); the
 //! rest of each block is *streamed*: it comes through a ring of slots, each time that the block is
 //! used. Model code asks for a block and cannot tell the difference.
 
+mod adapted;
 mod packed;
 mod ring;
 mod share;
 mod warm;
 
-pub use packed::{Packed, packed_bytes};
+pub use adapted::Adapted;
+pub use packed::Packed;
 pub use share::{Rung, Share, Split};
 pub use warm::{Part, Parts, Warm, WarmWeights, warm_bytes};
 
 use crate::checkpoint::StoredWeights;
-use packed::widen;
+pub(crate) use packed::widen;
 use ring::Ring;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use vidfit_cogvideox::weights::{Block, BlockSpec, Form, WeightSpec, Weights};
-use vidfit_tensor::{Context, DType, Error, Fence, Profile, Tensor};
+use vidfit_tensor::{Context, DType, Error, Fence, Tensor};
 
 /// How a phase's weights are placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -60,7 +63,7 @@ pub struct Use {
 /// A component's weights for the time that it works.
 pub struct Placed<'a> {
     cx: Context<'a>,
-    weights: &'a StoredWeights,
+    weights: Adapted<'a>,
     dtype: DType,
     /// In the order of the usage.
     resident: Vec<Resident>,
@@ -96,21 +99,22 @@ impl<'a> Placed<'a> {
     /// As [`vidfit_tensor::Arena::alloc`].
     pub fn new(
         cx: Context<'a>,
-        weights: &'a StoredWeights,
+        weights: impl Into<Adapted<'a>>,
         dtype: DType,
         usage: Use,
         streaming: Streaming,
     ) -> Result<Placed<'a>, Error> {
+        let weights = weights.into();
         let profile = cx.device.profile();
-        let is_in_place = |spec: &WeightSpec| is_in_place(profile, weights, dtype, spec);
-        let specs = usage.blocks.iter().map(|name| find(weights, name));
+        let is_in_place = |spec: &WeightSpec| weights.is_in_place(profile, dtype, spec);
+        let specs = usage.blocks.iter().map(|name| find(weights.stored, name));
         let specs = specs.collect::<Result<Vec<_>, Error>>()?;
-        let bytes = |spec: &WeightSpec| packed_bytes(weights, dtype, spec);
+        let bytes = |spec: &WeightSpec| weights.packed_bytes(dtype, spec);
         let share = Share::new(&specs, &bytes, &is_in_place, streaming.resident_bytes);
 
         let mut resident = Vec::new();
         for (spec, split) in specs.iter().zip(&share.splits) {
-            let mut tensors = in_place(weights, spec, &split.in_place);
+            let mut tensors = in_place(weights.stored, spec, &split.in_place);
             let mut coming = None;
             if !split.resident.is_empty() {
                 let packed = Packed::new(weights, dtype, spec, &split.resident);
@@ -156,27 +160,30 @@ impl<'a> Placed<'a> {
         let places = specs.iter().enumerate().map(|(place, spec)| (spec.name.clone(), place));
         let places = places.collect();
         let nothing =
-            |spec: &&BlockSpec| (spec.name.clone(), Packed::new(weights, dtype, spec, &[]));
+            |spec: &&BlockSpec| (spec.name.clone(), Packed::new(weights.into(), dtype, spec, &[]));
         let blocks = specs.iter().map(nothing).collect();
         let ring = Ring::new(cx, blocks, usage.passes, Streaming::through(1))?;
         let born = cx.device.fence();
+        let weights = weights.into();
         Ok(Placed { cx, weights, dtype, resident, places, born, ring: RefCell::new(ring) })
     }
 
     /// A block that is no part of the usage: in place, or whole in memory of its own, which lives
     /// as long as a handle on it.
     fn bring_whole(&self, name: &str) -> Result<Block, Error> {
-        let spec = find(self.weights, name)?;
+        let spec = find(self.weights.stored, name)?;
         let profile = self.cx.device.profile();
-        let is_in_place = |spec: &&WeightSpec| is_in_place(profile, self.weights, self.dtype, spec);
+        let is_in_place = |spec: &&WeightSpec| self.weights.is_in_place(profile, self.dtype, spec);
         let used = spec.weights.iter().filter(|weight| weight.form != Form::HostRows);
         let (placed, brought): (Vec<&WeightSpec>, Vec<&WeightSpec>) = used.partition(is_in_place);
-        let mut tensors = in_place(self.weights, spec, &placed);
+        let mut tensors = in_place(self.weights.stored, spec, &placed);
         if !brought.is_empty() {
             let packed = Packed::new(self.weights, self.dtype, spec, &brought);
             let memory = alloc_bytes(&self.cx, &format!("{name} weights"), packed.bytes())?;
             tensors.extend(packed.views(&memory));
-            self.cx.copy_in(&(Arc::new(packed) as Arc<_>), &memory)?;
+            let packed = Arc::new(packed);
+            self.cx.copy_in(&(packed.clone() as Arc<_>), &memory)?;
+            packed.add_factors(self.cx.device, &memory);
         }
         Ok(Block::new(tensors))
     }
@@ -188,7 +195,8 @@ impl Weights for Placed<'_> {
         bring_ahead(&self.cx, &self.resident, place, self.born);
         let resident = &self.resident[place];
         if let Some(Coming { source, memory, fence: Some(fence) }) = resident.coming.take() {
-            self.cx.arrive(fence, &(source as Arc<_>), &memory)?;
+            self.cx.arrive(fence, &(source.clone() as Arc<_>), &memory)?;
+            source.add_factors(self.cx.device, &memory);
         }
         let mut tensors = resident.tensors.clone();
         tensors.extend(self.ring.borrow_mut().next(name)?);
@@ -196,10 +204,11 @@ impl Weights for Placed<'_> {
     }
 
     fn rows(&self, key: &str, rows: &[usize]) -> Result<Vec<f32>, Error> {
-        let spec = self.weights.spec(key);
+        let weights = self.weights.stored;
+        let spec = weights.spec(key);
         let spec = spec.ok_or_else(|| Error::model(format!("the model has no weight {key}")))?;
-        let (width, stored) = (spec.shape.columns(), self.weights.dtype(spec));
-        let source = self.weights.source(spec);
+        let (width, stored) = (spec.shape.columns(), weights.dtype(spec));
+        let source = weights.source(spec);
         let mut bytes = vec![0; width * stored.bytes() as usize];
         let mut values = vec![0.0; rows.len() * width];
         for (out, &row) in values.chunks_exact_mut(width).zip(rows) {
@@ -229,14 +238,15 @@ impl Drop for Placed<'_> {
 ///
 /// # Errors
 /// [`Error::Model`] if there is no such block.
-pub fn ladder(
-    weights: &StoredWeights,
+pub fn ladder<'w>(
+    weights: impl Into<Adapted<'w>>,
     dtype: DType,
     blocks: &[String],
 ) -> Result<Vec<Rung>, Error> {
-    let specs = blocks.iter().map(|name| find(weights, name));
+    let weights = weights.into();
+    let specs = blocks.iter().map(|name| find(weights.stored, name));
     let specs = specs.collect::<Result<Vec<_>, Error>>()?;
-    Ok(Share::ladder(&specs, &|spec| packed_bytes(weights, dtype, spec), &|_| false))
+    Ok(Share::ladder(&specs, &|spec| weights.packed_bytes(dtype, spec), &|_| false))
 }
 
 /// Begins to copy what stays of the block at `place` and of those after it, as far as nobody has.
@@ -247,26 +257,6 @@ fn bring_ahead(cx: &Context<'_>, resident: &[Resident], place: usize, born: Fenc
             fence.get_or_insert_with(|| cx.device.begin_upload(source.clone(), memory, &[born]));
         }
     }
-}
-
-/// The type that a weight has on the device: the run's, so that it is rounded as the reference
-/// rounds it; in an f32 run its own, which widening loses nothing of.
-pub(crate) fn target(weights: &StoredWeights, dtype: DType, spec: &WeightSpec) -> DType {
-    let stays = dtype == DType::F32 || (dtype == DType::F16 && spec.keep_f32);
-    if stays { weights.dtype(spec) } else { dtype }
-}
-
-/// Whether a weight needs no copy at all.
-fn is_in_place(
-    profile: &Profile,
-    weights: &StoredWeights,
-    dtype: DType,
-    spec: &WeightSpec,
-) -> bool {
-    profile.reads_host_memory
-        && spec.form == Form::AsStored
-        && weights.dtype(spec) == target(weights, dtype, spec)
-        && weights.is_aligned(spec)
 }
 
 fn in_place(

@@ -9,7 +9,9 @@ pub use start::Start;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::EngineError;
+use crate::lora::{LoraChoice, Loras};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use vidfit_cogvideox::guidance::{Guidance, GuidanceCurve};
 use vidfit_cogvideox::positions::{Grid, PositionError};
 use vidfit_cogvideox::scheduler::{AddNoise, SchedulerConfig, SchedulerKind, Step, TimestepRule};
@@ -61,6 +63,9 @@ pub struct Request {
     pub dtype: DType,
     /// Whether to encode and decode in tiles.
     pub tiling: TilingChoice,
+    /// What is added to the transformer's weights.
+    #[serde(default)]
+    pub loras: Vec<LoraChoice>,
     /// Height of a tile in pixels, in decoding.
     pub tile_height: Option<usize>,
     /// Width of a tile in pixels, in decoding.
@@ -91,6 +96,7 @@ impl Request {
             scheduler: None,
             dtype: DType::F32,
             tiling: TilingChoice::Auto,
+            loras: Vec::new(),
             tile_height: None,
             tile_width: None,
             encode_tile_height: None,
@@ -143,7 +149,9 @@ pub struct Job {
     pub encode_tiling: Option<Tiling>,
     /// Latent channels of the image that the video starts from; 0 without one.
     pub image_channels: usize,
-    /// [`Checkpoint::identity`].
+    /// What is added to the transformer's weights.
+    pub loras: Arc<Loras>,
+    /// [`Checkpoint::identity`], and [`Loras::identity`] if there are any.
     pub model: String,
 }
 
@@ -193,6 +201,8 @@ impl Job {
             ));
         }
 
+        let manifest = &checkpoint.transformer.weights.manifest;
+        let loras = Loras::open(&request.loras, manifest, &mut warnings)?;
         let guidance = Guidance { scale: request.guidance, curve: request.dynamic_cfg };
         if !(0.0..=STRONGEST_GUIDANCE).contains(&request.guidance) {
             return refuse(format!(
@@ -237,7 +247,8 @@ impl Job {
             tiling: None,
             encode_tiling: None,
             image_channels: config.in_channels - config.out_channels,
-            model: checkpoint.identity(),
+            model: checkpoint.identity() + loras.identity(),
+            loras: Arc::new(loras),
         };
         if given_frames > 0 && job.frames != frames && request.start != Start::Image {
             warnings.push(format!(
@@ -267,11 +278,11 @@ impl Job {
     /// Whether the job can be run, and not just planned.
     ///
     /// # Errors
-    /// [`EngineError::Request`] if there are no weights.
+    /// [`EngineError::Request`] if there are no weights, or LoRAs hold what are no numbers.
     pub fn check_runnable(&self, checkpoint: &Checkpoint) -> Result<(), EngineError> {
         let variant = checkpoint.variant;
         match checkpoint.has_weights() {
-            true => Ok(()),
+            true => self.loras.check_values(),
             false => refuse(format!(
                 "there are no weights of {variant} here. Get them with `vidfit models pull {}`",
                 variant.id()

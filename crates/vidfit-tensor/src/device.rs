@@ -58,6 +58,18 @@ pub struct Linear<'a> {
     pub activation: Activation,
 }
 
+/// A product of two thin matrices, `factor · b · a`, which low-rank adaptation adds to a weight
+/// (LoRA; Hu et al. 2021, §4.1).
+#[derive(Clone, Copy)]
+pub struct LowRank<'a> {
+    /// `[R, K]`.
+    pub a: &'a Tensor,
+    /// `[N, R]`.
+    pub b: &'a Tensor,
+    /// Multiplies the product.
+    pub factor: f32,
+}
+
 /// Layer normalisation over the last dimension with an affine map and, where given, an adaptive
 /// one: `(norm(x) · weight + bias) · (1 + scale) + shift`.
 #[derive(Clone, Copy)]
@@ -267,6 +279,11 @@ pub trait Device: Send + Sync {
 
     /// See [`Linear`]; `dst` is `[rows, N]`.
     fn linear(&self, op: Linear<'_>, dst: &mut Tensor);
+
+    /// `weight += Σ factor · b · a`, see [`LowRank`]; `weight` is `[N, K]`. Each product is a chain in
+    /// the order of R, begun at zero; each is then multiplied by its factor, rounded to f32, and
+    /// added to what the weight was, in the order of the terms. The sum is rounded once, on store.
+    fn low_rank_add(&self, terms: &[LowRank<'_>], weight: &mut Tensor);
 
     /// `dst = x / sqrt(mean(x²) + eps) · weight` over the last dimension; `weight` is `[D]`, `dst`
     /// like `x`.

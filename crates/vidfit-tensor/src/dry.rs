@@ -186,6 +186,18 @@ impl Device for DryDevice {
         self.spend(Class::Linear, op.weight.dtype(), work);
     }
 
+    fn low_rank_add(&self, terms: &[LowRank<'_>], weight: &mut Tensor) {
+        let product =
+            |term: &LowRank<'_>| 2.0 * weight.shape().elements() as f64 * term.a.rows() as f64;
+        let work = Work {
+            flops: terms.iter().map(product).sum(),
+            weight_bytes: terms.iter().map(|term| bytes_of(&[term.a, term.b])).sum(),
+            bytes: bytes_of(&[weight, weight]),
+            functions: 0,
+        };
+        self.spend(Class::Linear, weight.dtype(), work);
+    }
+
     fn rms_norm(&self, x: &Tensor, _weight: &Tensor, _eps: f32, dst: &mut Tensor) {
         self.stream(Class::Norm, x.dtype(), bytes_of(&[x, dst]), 0);
     }

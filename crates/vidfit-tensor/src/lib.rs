@@ -49,7 +49,8 @@ pub use arena::{Arena, Life, Measured, RECORDED_PASSES};
 pub use clocks::Tally;
 pub use context::{COPY_ATTEMPTS, Context, Monitor, Unwatched};
 pub use device::{
-    Activation, Attention, Axis, Conv, Device, GroupNorm, LayerNorm, Linear, Profile, QkNorm, Rope,
+    Activation, Attention, Axis, Conv, Device, GroupNorm, LayerNorm, Linear, LowRank, Profile,
+    QkNorm, Rope,
 };
 pub use dry::DryDevice;
 pub use dtype::DType;

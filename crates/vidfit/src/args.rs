@@ -5,6 +5,7 @@ mod choices;
 mod generate;
 mod input;
 mod job;
+mod lora;
 mod machine;
 mod runs;
 
@@ -62,7 +63,7 @@ pub enum Command {
     Recommend(crate::recommend::RecommendArgs),
     /// Say how much memory each model takes, with nothing on and with everything on.
     Requirements(crate::requirements::RequirementsArgs),
-    /// Say what a checkpoint is: model, components, types, sizes, and what is missing.
+    /// Say what a checkpoint or a LoRA is: model, components, types, sizes, and what is missing.
     Inspect(InspectArgs),
     /// Download models, or list those that are here.
     Models(ModelsArgs),
@@ -85,7 +86,7 @@ pub enum Command {
 /// `vidfit inspect`.
 #[derive(clap::Args)]
 pub struct InspectArgs {
-    /// The checkpoint: a folder, or an id that has been downloaded.
+    /// The checkpoint: a folder, or an id that has been downloaded. Or the file of a LoRA.
     #[arg(value_name = "DIR_OR_ID")]
     pub model: String,
     /// As one JSON object.

@@ -1,16 +1,22 @@
 //! `vidfit inspect`.
 
+mod lora;
+
 use crate::args::InspectArgs;
 use crate::exit::Failure;
 use crate::human::{grouped, size};
 use crate::say::answer;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::path::Path;
 use vidfit_engine::checkpoint::{ComponentReport, ComponentState, Inspection, inspect};
 use vidfit_engine::hub::{HubConfig, resolve};
 
 /// Prints what a checkpoint is. Fails if something is missing or broken, after saying all of it.
 pub fn run(args: &InspectArgs) -> Result<(), Failure> {
+    if let Some(path) = lora_at(&args.model) {
+        return lora::run(path, args.json);
+    }
     let location = resolve(&args.model, &HubConfig::from_env())?;
     let inspection = inspect(&location.dir)?;
     match args.json {
@@ -21,6 +27,13 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
         true => Ok(()),
         false => Err(Failure::input("the checkpoint cannot be used as it is; see above")),
     }
+}
+
+/// The path, if it is that of a file: a checkpoint is a folder.
+fn lora_at(name: &str) -> Option<&Path> {
+    let path = Path::new(name);
+    let is_one = path.is_file() || path.join(vidfit_engine::lora::FILE_NAME).is_file();
+    is_one.then_some(path)
 }
 
 fn as_text(inspection: &Inspection) -> String {

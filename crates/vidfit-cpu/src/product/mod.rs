@@ -6,6 +6,7 @@ mod conv_narrow;
 mod isa;
 mod kernel;
 pub(crate) mod linear;
+pub(crate) mod low_rank;
 pub(crate) mod math;
 mod pack;
 mod prefetch;

@@ -151,6 +151,12 @@ impl Device for SimDevice {
         self.inner.linear(op, dst);
     }
 
+    fn low_rank_add(&self, terms: &[LowRank<'_>], weight: &mut Tensor) {
+        let reads = terms.iter().flat_map(|term| [term.a, term.b]).chain([&*weight]);
+        let _desk = self.enter("low_rank_add", reads, [&*weight]);
+        self.inner.low_rank_add(terms, weight);
+    }
+
     fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32, dst: &mut Tensor) {
         let _desk = self.enter("rms_norm", [x, weight], [&*dst]);
         self.inner.rms_norm(x, weight, eps, dst);

@@ -2,7 +2,7 @@
 //! or random, to measure without them.
 
 use super::CheckpointError;
-use crate::safetensors::{MappedBytes, SafetensorsFile, ShardedTensors, StoredBytes, StoredDtype};
+use crate::safetensors::{MappedBytes, SafetensorsFile, ShardedTensors, StoredBytes};
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 use std::collections::HashSet;
@@ -86,7 +86,7 @@ impl StoredWeights {
         match &self.store {
             Store::Files(files) => {
                 let info = files.info(stored_name(files, &spec.key));
-                info.ok().and_then(|info| float_type(info.dtype)).expect("checked when opened")
+                info.ok().and_then(|info| info.dtype.as_float()).expect("checked when opened")
             }
             Store::Nowhere(dtype) | Store::Random(dtype) => *dtype,
         }
@@ -228,7 +228,7 @@ fn check(manifest: &Manifest, files: &ShardedTensors, dir: &Path) -> Result<(), 
                 expected: spec.stored.clone(),
             });
         }
-        if float_type(info.dtype).is_none() {
+        if info.dtype.as_float().is_none() {
             return Err(CheckpointError::WrongType {
                 dir: dir.to_owned(),
                 key: spec.key.clone(),
@@ -291,13 +291,4 @@ fn random_bytes(spec: &WeightSpec, dtype: DType) -> Vec<u8> {
         }
     }
     bytes
-}
-
-fn float_type(stored: StoredDtype) -> Option<DType> {
-    match stored {
-        StoredDtype::F32 => Some(DType::F32),
-        StoredDtype::F16 => Some(DType::F16),
-        StoredDtype::BF16 => Some(DType::BF16),
-        _ => None,
-    }
 }

@@ -1,8 +1,7 @@
 //! The weights of each component, placed for the time that it works.
 
 use crate::checkpoint::Checkpoint;
-use crate::checkpoint::StoredWeights;
-use crate::placement::{Part, Placed, Streaming, Use, Warm};
+use crate::placement::{Adapted, Part, Placed, Streaming, Use, Warm};
 use crate::request::Job;
 use crate::schedule::Schedule;
 use crate::state::RunState;
@@ -31,15 +30,14 @@ impl<'a> ComponentWeights<'a> {
     pub fn text_encoder(&self) -> Result<Placed<'a>, Error> {
         let component = &self.checkpoint.text_encoder;
         let usage = Use { blocks: component.config.encoder_blocks(), passes: 1 };
-        self.place(Part::TextEncoder, &component.weights, usage, self.schedule.text)
+        self.place(Part::TextEncoder, usage, self.schedule.text)
     }
 
     /// What all steps share.
     pub(super) fn conditioning(&self) -> Result<Placed<'a>, Error> {
         let component = &self.checkpoint.transformer;
         let usage = Use { blocks: component.config.conditioning_blocks(), passes: 1 };
-        let streaming = self.schedule.conditioning;
-        self.place(Part::Transformer, &component.weights, usage, streaming)
+        self.place(Part::Transformer, usage, self.schedule.conditioning)
     }
 
     /// The transformer's. Each block is used once in every step that is left. A dry run makes fewer
@@ -52,7 +50,7 @@ impl<'a> ComponentWeights<'a> {
         let left = self.job.steps.len() - state.map_or(0, |state| state.steps_done);
         let passes = if self.cx.arena.is_recording() { left.min(RECORDED_PASSES) } else { left };
         let usage = Use { blocks: component.config.step_blocks(), passes };
-        self.place(Part::Transformer, &component.weights, usage, self.schedule.denoise)
+        self.place(Part::Transformer, usage, self.schedule.denoise)
     }
 
     /// The encoder's. Each block is used once in every chunk of every tile.
@@ -65,7 +63,7 @@ impl<'a> ComponentWeights<'a> {
         let config = &component.config;
         let passes = vae::encoder_passes(config, job.encode_tiling, job.given_frames, size);
         let usage = Use { blocks: config.encoder_blocks(), passes };
-        self.place(Part::Encoder, &component.weights, usage, self.schedule.encode)
+        self.place(Part::Encoder, usage, self.schedule.encode)
     }
 
     /// The decoder's. Each block is used once in every chunk of every tile.
@@ -78,21 +76,21 @@ impl<'a> ComponentWeights<'a> {
         let frames = job.latent_frames - job.padding_frames;
         let passes = vae::decoder_passes(&component.config, job.tiling, frames, size);
         let usage = Use { blocks: component.config.decoder_blocks(), passes };
-        self.place(Part::Decoder, &component.weights, usage, self.schedule.decode)
+        self.place(Part::Decoder, usage, self.schedule.decode)
     }
 
     /// Weights of a part, brought as `streaming` says, unless they are there.
-    fn place(
-        &self,
-        part: Part,
-        weights: &'a StoredWeights,
-        usage: Use,
-        streaming: Streaming,
-    ) -> Result<Placed<'a>, Error> {
+    fn place(&self, part: Part, usage: Use, streaming: Streaming) -> Result<Placed<'a>, Error> {
         let (cx, dtype) = (*self.cx, self.job.dtype);
+        let weights = Adapted::of(part, self.checkpoint, self.job);
         if self.schedule.warm.has(part) {
             let there = self.warm.and_then(|warm| warm.get(part));
-            return Placed::warm(cx, weights, dtype, usage, there);
+            // What is added to weights is added for one job.
+            if !weights.is_plain() {
+                let what = "the plan finds weights on the device that LoRAs change".to_owned();
+                return Err(Error::Deviation { event: 0, what });
+            }
+            return Placed::warm(cx, weights.stored, dtype, usage, there);
         }
         Placed::new(cx, weights, dtype, usage, streaming)
     }

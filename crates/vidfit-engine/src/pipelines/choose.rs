@@ -136,7 +136,9 @@ fn first_that_fits(
     let is_used = |part: &Part| match part {
         Part::TextEncoder => state.is_none(),
         Part::Encoder => job.given_frames > 0 && !state.is_some_and(RunState::has_begun),
-        Part::Transformer | Part::Decoder => true,
+        // What LoRAs change is no other job's.
+        Part::Transformer => job.loras.is_empty(),
+        Part::Decoder => true,
     };
     let used = Part::ALL.into_iter().filter(is_used);
     let sizes = used.map(bytes_of).collect::<Result<Vec<_>, _>>()?;

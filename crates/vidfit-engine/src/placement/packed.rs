@@ -1,29 +1,25 @@
 //! Weights of a block, one after another, as the device gets them: converted and laid out on the
 //! host, piece by piece.
 
-use super::{key_within, target};
-use crate::checkpoint::{StoredWeights, WeightSource};
+use super::{Adapted, key_within};
+use crate::checkpoint::WeightSource;
+use crate::lora::Factor;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use vidfit_cogvideox::weights::{BlockSpec, Form, WeightSpec};
-use vidfit_tensor::{DType, HostBuffer, HostSource, Shape, Tensor};
+use vidfit_tensor::{DType, Device, HostBuffer, HostSource, LowRank, Shape, Tensor};
 
 /// Weights begin at multiples of this, as every device's arena allows.
-const ALIGNMENT: u64 = 256;
+pub(super) const ALIGNMENT: u64 = 256;
 
 /// Elements that are converted at a time.
 const CONVERTED_AT_ONCE: usize = 4096;
 
-/// Bytes that a weight takes among others on the device.
-pub fn packed_bytes(weights: &StoredWeights, dtype: DType, spec: &WeightSpec) -> u64 {
-    let element = target(weights, dtype, spec).bytes();
-    (spec.shape.elements() as u64 * element).next_multiple_of(ALIGNMENT)
-}
-
-/// Weights to be brought together.
+/// Weights to be brought together, each followed by the factors of what is added to it.
 pub struct Packed {
     parts: Vec<Part>,
+    sums: Vec<Sum>,
     bytes: u64,
     /// The bytes as the device gets them, once they have been made.
     kept: Option<Kept>,
@@ -37,8 +33,17 @@ struct Kept {
     is_made: Mutex<bool>,
 }
 
+/// What is added to a weight once it has arrived.
+struct Sum {
+    /// The number of the weight among the parts.
+    weight: usize,
+    /// The numbers of the factors `a` and `b`, and what their product is multiplied by.
+    terms: Vec<(usize, usize, f32)>,
+}
+
 struct Part {
-    key: String,
+    /// The weight's key within its block; a factor has none.
+    key: Option<String>,
     source: WeightSource,
     stored: DType,
     target: DType,
@@ -49,27 +54,45 @@ struct Part {
 
 impl Packed {
     /// These weights of a block.
-    pub fn new(
-        weights: &StoredWeights,
+    pub(super) fn new(
+        weights: Adapted<'_>,
         dtype: DType,
         block: &BlockSpec,
         specs: &[&WeightSpec],
     ) -> Packed {
-        let mut bytes = 0;
-        let parts = specs.iter().map(|spec| {
-            let first_byte = bytes;
-            bytes += packed_bytes(weights, dtype, spec);
-            Part {
-                key: key_within(block, spec),
-                source: weights.source(spec),
-                stored: weights.dtype(spec),
-                target: target(weights, dtype, spec),
+        let (parts, sums, laid_out) = (Vec::new(), Vec::new(), Mutex::default());
+        let mut packed = Packed { parts, sums, bytes: 0, kept: None, laid_out };
+        for spec in specs {
+            let weight = packed.push(Part {
+                key: Some(key_within(block, spec)),
+                source: weights.stored.source(spec),
+                stored: weights.stored.dtype(spec),
+                target: weights.target(dtype, spec),
                 form: spec.form,
                 shape: spec.shape,
-                first_byte,
+                first_byte: 0,
+            });
+            let added = weights.added_to(spec).iter();
+            let terms: Vec<_> = added
+                .map(|added| {
+                    let a = packed.push(Part::of_factor(&added.a));
+                    let b = packed.push(Part::of_factor(&added.b));
+                    (a, b, added.factor)
+                })
+                .collect();
+            if !terms.is_empty() {
+                packed.sums.push(Sum { weight, terms });
             }
-        });
-        Packed { parts: parts.collect(), bytes, kept: None, laid_out: Mutex::default() }
+        }
+        packed
+    }
+
+    /// Puts a part behind those there are; its number.
+    fn push(&mut self, part: Part) -> usize {
+        let bytes = part.shape.elements() as u64 * part.target.bytes();
+        self.parts.push(Part { first_byte: self.bytes, ..part });
+        self.bytes += bytes.next_multiple_of(ALIGNMENT);
+        self.parts.len() - 1
     }
 
     /// Bytes of all of them, padding included.
@@ -89,15 +112,27 @@ impl Packed {
 
     /// The weights as tensors in `memory`, from its beginning on.
     pub fn views<'p>(&'p self, memory: &'p Tensor) -> impl Iterator<Item = (String, Tensor)> + 'p {
-        self.parts.iter().map(move |part| {
-            let tensor = memory.recast(part.first_byte, part.target, part.shape);
-            (part.key.clone(), tensor)
-        })
+        let weights = self.parts.iter().filter_map(|part| Some((part.key.clone()?, part)));
+        weights.map(move |(key, part)| (key, part.view(memory)))
+    }
+
+    /// Adds to the weights that have arrived in `memory` what is to be added to them: once after
+    /// every arrival, however often it was tried, since each brings the weights as they are stored.
+    pub fn add_factors(&self, device: &dyn Device, memory: &Tensor) {
+        for Sum { weight, terms } in &self.sums {
+            let view = |number: usize| self.parts[number].view(memory);
+            let factors: Vec<(Tensor, Tensor, f32)> =
+                terms.iter().map(|&(a, b, factor)| (view(a), view(b), factor)).collect();
+            let terms: Vec<LowRank<'_>> =
+                factors.iter().map(|(a, b, factor)| LowRank { a, b, factor: *factor }).collect();
+            device.low_rank_add(&terms, &mut view(*weight));
+        }
     }
 
     /// The weights as tensors without elements, for dry runs.
     pub fn nowhere(&self) -> impl Iterator<Item = (String, Tensor)> + '_ {
-        self.parts.iter().map(|part| (part.key.clone(), Tensor::nowhere(part.target, part.shape)))
+        let weights = self.parts.iter().filter_map(|part| Some((part.key.clone()?, part)));
+        weights.map(|(key, part)| (key, Tensor::nowhere(part.target, part.shape)))
     }
 
     /// Makes the bytes from `first` on.
@@ -168,6 +203,24 @@ impl HostSource for Packed {
 }
 
 impl Part {
+    /// A factor comes as it is stored.
+    fn of_factor(factor: &Factor) -> Part {
+        Part {
+            key: None,
+            source: WeightSource::File(factor.stored.clone()),
+            stored: factor.dtype,
+            target: factor.dtype,
+            form: Form::AsStored,
+            shape: factor.shape,
+            first_byte: 0,
+        }
+    }
+
+    /// The part as a tensor in the memory of all.
+    fn view(&self, memory: &Tensor) -> Tensor {
+        memory.recast(self.first_byte, self.target, self.shape)
+    }
+
     /// Elements from `start` on, as the device gets them; `out` holds whole elements.
     fn convert(&self, start: usize, out: &mut [u8]) -> Result<(), String> {
         let stored = self.stored.bytes();
@@ -209,7 +262,7 @@ impl Part {
 }
 
 /// Stored elements from `start` on, widened. The bytes need not be aligned.
-pub(super) fn widen(bytes: &[u8], dtype: DType, start: usize, out: &mut [f32]) {
+pub(crate) fn widen(bytes: &[u8], dtype: DType, start: usize, out: &mut [f32]) {
     let size = dtype.bytes() as usize;
     let bytes = &bytes[start * size..(start + out.len()) * size];
     match dtype {

@@ -100,6 +100,7 @@ impl<'a> Ring<'a> {
         slot.in_use = true;
         self.taken += 1;
         self.cx.arrive(full, &(packed.clone() as Arc<_>), &memory)?;
+        packed.add_factors(self.cx.device, &memory);
         Ok(packed.views(&memory).collect())
     }
 

@@ -1,6 +1,6 @@
 //! Weights that are on a device before a job begins and stay when it ends.
 
-use super::{Packed, alloc_bytes, find, in_place, is_in_place};
+use super::{Adapted, Packed, alloc_bytes, find, in_place};
 use crate::checkpoint::{Checkpoint, StoredWeights};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
@@ -228,7 +228,7 @@ pub(super) fn tensors(
     match warm {
         Some(warm) => tensors.extend(warm.of(block)?),
         None if cx.arena.is_recording() => {
-            tensors.extend(Packed::new(weights, dtype, block, &brought).nowhere());
+            tensors.extend(Packed::new(weights.into(), dtype, block, &brought).nowhere());
         }
         None => {
             let what = "the plan finds weights on the device that are not there".to_owned();
@@ -246,7 +246,7 @@ fn split<'w>(
     profile: &Profile,
 ) -> (Vec<&'w WeightSpec>, Vec<&'w WeightSpec>) {
     let used = block.weights.iter().filter(|weight| weight.form != Form::HostRows);
-    used.partition(|spec| is_in_place(profile, weights, dtype, spec))
+    used.partition(|spec| Adapted::from(weights).is_in_place(profile, dtype, spec))
 }
 
 /// What is brought, block by block.
@@ -259,7 +259,7 @@ fn packed(
     let of = |name: &String| {
         let block = find(weights, name)?;
         let (_, brought) = split(weights, dtype, block, profile);
-        Ok((name.clone(), Packed::new(weights, dtype, block, &brought)))
+        Ok((name.clone(), Packed::new(weights.into(), dtype, block, &brought)))
     };
     blocks.iter().map(of).collect()
 }

@@ -5,7 +5,7 @@ use super::decide::{Planned, Refused, Rejected};
 use super::target::{Certainty, Offload, STAGING_BYTES, Target};
 use crate::checkpoint::Checkpoint;
 use crate::generate::result_bytes;
-use crate::placement::{self, Part};
+use crate::placement::{self, Adapted, Part};
 use crate::plan::PhaseWork;
 use crate::request::Job;
 use serde::{Deserialize, Serialize};
@@ -297,10 +297,11 @@ fn weights_of(
         "denoise" => (Part::Transformer, schedule.denoise),
         _ => (Part::Decoder, schedule.decode),
     };
-    let (weights, mut blocks) = part.of(checkpoint);
+    let (_, mut blocks) = part.of(checkpoint);
     if part == Part::Transformer {
         blocks = checkpoint.transformer.config.step_blocks();
     }
+    let weights = Adapted::of(part, checkpoint, &planned.job);
     let ladder = placement::ladder(weights, dtype, &blocks).unwrap_or_default();
     if schedule.warm.has(part) {
         return ladder.last().map_or((0, 0), |all| (all.resident_bytes, 0));

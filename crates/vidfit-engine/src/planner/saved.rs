@@ -39,6 +39,9 @@ pub struct SavedRun {
     /// The tiles that were decided on, for encoding.
     #[serde(default)]
     pub encode_tiling: Option<Tiling>,
+    /// [`crate::lora::Loras::identity`].
+    #[serde(default)]
+    pub loras: String,
     /// How memory is used.
     pub schedule: Schedule,
     /// The strategy that led there.
@@ -72,6 +75,7 @@ impl SavedPlan {
                 request: request.clone(),
                 tiling: planned.job.tiling,
                 encode_tiling: planned.job.encode_tiling,
+                loras: planned.job.loras.identity().to_owned(),
                 schedule: planned.schedule,
                 offload,
                 profile: target.profile.clone(),
@@ -145,6 +149,13 @@ impl SavedPlan {
         let mut tilings = [tiling, encode_tiling].into_iter().flatten();
         if let Some(problem) = tilings.find_map(|tiling| tiling.problem(&checkpoint.vae.config)) {
             return Err(EngineError::Request(problem));
+        }
+        if job.loras.identity() != self.run.loras {
+            return Err(EngineError::Request(
+                "the saved plan is for other LoRAs: their files have changed since. Make it again \
+                 with `vidfit plan --save`"
+                    .into(),
+            ));
         }
         let heads = checkpoint.transformer.config.num_attention_heads;
         if let Some(problem) = schedule.problem(heads) {

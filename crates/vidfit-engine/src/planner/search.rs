@@ -7,7 +7,7 @@ use super::ways::{TooLarge, without_tiles};
 use crate::bytes::both_in_words;
 use crate::checkpoint::Checkpoint;
 use crate::error::EngineError;
-use crate::placement::{self, Part, Rung, Streaming};
+use crate::placement::{self, Adapted, Part, Rung, Streaming};
 use crate::plan::{PHASES, Plan};
 use crate::schedule::Schedule;
 use crate::state::RunState;
@@ -213,8 +213,8 @@ impl Search<'_> {
         if self.trials.target.warm.has(part) {
             return Ok(vec![Rung { resident_bytes: 0, streamed_bytes: 0, slot_bytes: 0 }]);
         }
-        let (weights, _) = part.of(self.checkpoint());
-        placement::ladder(weights, self.trials.job.dtype, blocks)
+        let job = self.trials.job;
+        placement::ladder(Adapted::of(part, self.checkpoint(), job), job.dtype, blocks)
     }
 
     /// What each allowance of resident weights comes to, of those that the strategy allows.

@@ -1,6 +1,7 @@
 //! The element types a safetensors file can store.
 
 use std::fmt;
+use vidfit_tensor::DType;
 
 /// An element type as a safetensors header names it.
 ///
@@ -80,6 +81,16 @@ impl StoredDtype {
             Self::U16 => "U16",
             Self::U8 => "U8",
             Self::Bool => "BOOL",
+        }
+    }
+
+    /// The element type of tensors that is stored so, if there is one.
+    pub fn as_float(self) -> Option<DType> {
+        match self {
+            Self::F32 => Some(DType::F32),
+            Self::F16 => Some(DType::F16),
+            Self::BF16 => Some(DType::BF16),
+            _ => None,
         }
     }
 

@@ -149,6 +149,11 @@ pub struct StoredBytes {
 }
 
 impl StoredBytes {
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Reads as many bytes as `out` holds, from `first` on.
     ///
     /// # Errors

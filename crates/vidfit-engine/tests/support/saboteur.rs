@@ -452,6 +452,11 @@ impl Device for Saboteur {
         self.inner.linear(op, dst);
     }
 
+    fn low_rank_add(&self, terms: &[LowRank<'_>], weight: &mut Tensor) {
+        self.note(terms.iter().flat_map(|term| [term.a, term.b]).chain([&*weight]));
+        self.inner.low_rank_add(terms, weight);
+    }
+
     fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32, dst: &mut Tensor) {
         self.note([x, weight, dst]);
         self.inner.rms_norm(x, weight, eps, dst);

@@ -61,7 +61,7 @@ pub struct GenerateArgs {
             "negative_prompt", "model", "frames", "height", "width", "steps", "guidance",
             "dynamic_cfg", "timestep_rule", "preset", "seed", "scheduler", "vae_tiling", "tile_height", "tile_width",
             "strength", "encode_tile_height", "encode_tile_width",
-            "dtype", "vram_budget", "buffer", "offload", "fit", "fit_order", "fallback_model",
+            "lora", "lora_lenient", "dtype", "vram_budget", "buffer", "offload", "fit", "fit_order", "fallback_model",
         ]
     )]
     pub plan: Option<PathBuf>,

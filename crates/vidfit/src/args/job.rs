@@ -2,6 +2,7 @@
 
 use super::choices::{DynamicCfg, Frames, Rule, Scheduler, Tiling};
 use super::input::InputArgs;
+use super::lora::LoraArgs;
 use std::path::PathBuf;
 use vidfit_engine::request::Request;
 use vidfit_tensor::DType;
@@ -104,6 +105,10 @@ pub struct JobArgs {
     #[arg(long, value_enum, default_value_t = Scheduler::Auto, help_heading = "Sampling")]
     pub scheduler: Scheduler,
 
+    /// What is added to the model.
+    #[command(flatten)]
+    pub loras: LoraArgs,
+
     /// Encode and decode in tiles: takes less memory, changes the picture slightly. Auto does
     /// either only if it does not fit otherwise, and says so.
     #[arg(long, alias = "vae_tiling", value_enum, default_value_t = Tiling::Auto,
@@ -146,6 +151,7 @@ impl JobArgs {
             seed: self.seed,
             scheduler: self.scheduler.kind(),
             dtype,
+            loras: self.loras.choices(),
             tiling: self.vae_tiling.into(),
             tile_height: self.tile_height,
             tile_width: self.tile_width,
