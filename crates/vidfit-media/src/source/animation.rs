@@ -9,7 +9,7 @@ use ::gif::{DecodeOptions, MemoryLimit};
 use image::codecs::{gif::GifDecoder, png::PngDecoder, webp::WebPDecoder};
 use image::{AnimationDecoder, Frames, ImageDecoder};
 
-use super::{Facts, TakeFrame};
+use super::{Facts, Wanted};
 use crate::chunks::{Chunk, png_chunks, webp_chunks};
 use crate::content::Content;
 use crate::limits::{MAX_DECODER_BYTES, MAX_FRAME_PIXELS, MAX_FRAMES, check_size};
@@ -66,17 +66,18 @@ impl Animation {
     pub(super) fn read(
         &self,
         indices: &[usize],
-        take: &mut TakeFrame<'_>,
+        wanted: &mut Wanted<'_>,
     ) -> Result<(), InputError> {
         let Some(&last) = indices.last() else {
             return Ok(());
         };
         let mut decoded = 0;
         for frame in self.frames()?.take(last + 1) {
+            wanted.go_on()?;
             let image = frame.map_err(|error| refused(&self.path, &error))?.into_buffer();
             if indices.binary_search(&decoded).is_ok() {
                 let (width, height) = image.dimensions();
-                take(Picture { width, height, rgb: rgb_of_rgba(&image) })?;
+                wanted.take(Picture { width, height, rgb: rgb_of_rgba(&image) });
             }
             decoded += 1;
         }
