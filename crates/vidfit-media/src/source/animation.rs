@@ -148,8 +148,8 @@ fn png_delays(path: &Path) -> Result<Delays, InputError> {
     let mut size = (0, 0);
     let mut delays = Vec::new();
     let mut promised = 0;
-    for chunk in png_chunks(path, &mut open(path)?)? {
-        let be = |at: usize| chunk.head.get(at..at + 4).map_or(0, be_number);
+    png_chunks(path, &mut open(path)?, &mut |chunk| {
+        let be = |at: usize| chunk.head().get(at..at + 4).map_or(0, be_number);
         match &chunk.name {
             b"IHDR" => size = (be(0), be(4)),
             b"acTL" => promised = be(0) as usize,
@@ -160,7 +160,8 @@ fn png_delays(path: &Path) -> Result<Delays, InputError> {
             }
             _ => {}
         }
-    }
+        Ok(())
+    })?;
     if delays.len() != promised {
         let there = delays.len();
         return Err(InputError::damaged(
@@ -174,15 +175,16 @@ fn png_delays(path: &Path) -> Result<Delays, InputError> {
 fn webp_delays(path: &Path) -> Result<Delays, InputError> {
     let mut size = (0, 0);
     let mut delays = Vec::new();
-    for chunk in webp_chunks(path, &mut open(path)?)? {
+    webp_chunks(path, &mut open(path)?, &mut |chunk| {
         match &chunk.name {
-            b"VP8X" => size = (1 + le_24(&chunk, 4), 1 + le_24(&chunk, 7)),
+            b"VP8X" => size = (1 + le_24(chunk, 4), 1 + le_24(chunk, 7)),
             b"ANMF" => {
-                push_delay(path, &mut delays, or_default(f64::from(le_24(&chunk, 12)) / 1000.0))?;
+                push_delay(path, &mut delays, or_default(f64::from(le_24(chunk, 12)) / 1000.0))?;
             }
             _ => {}
         }
-    }
+        Ok(())
+    })?;
     Ok((size, delays))
 }
 
@@ -203,7 +205,7 @@ fn be_number(bytes: &[u8]) -> u32 {
 }
 
 fn le_24(chunk: &Chunk, at: usize) -> u32 {
-    let bytes = chunk.head.get(at..at + 3).unwrap_or_default();
+    let bytes = chunk.head().get(at..at + 3).unwrap_or_default();
     bytes.iter().rev().fold(0, |sum, &byte| sum << 8 | u32::from(byte))
 }
 

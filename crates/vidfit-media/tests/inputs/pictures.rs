@@ -102,3 +102,16 @@ fn the_content_counts_not_the_name() {
     let picture = read_picture(&misnamed).unwrap();
     assert_eq!(picture, read_picture(&fixture("samples/photo.jpg")).unwrap());
 }
+
+#[test]
+fn a_size_is_read_from_the_header_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["photo.jpg", "turned6.jpg", "rgb.png"] {
+        let sample = fixture(&format!("samples/{name}"));
+        let whole = fs::read(&sample).unwrap();
+        let path = folder.path().join(name);
+        fs::write(&path, &whole[..whole.len() - 20]).unwrap();
+        assert_eq!(picture_size(&path).unwrap(), picture_size(&sample).unwrap(), "{name}");
+        assert!(read_picture(&path).unwrap_err().to_string().contains("damaged"), "{name}");
+    }
+}
