@@ -1,10 +1,14 @@
 //! What a file is, told from its first bytes and never from its name.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use crate::InputError;
+use crate::chunks::MAX_CHUNKS;
+
+/// The first bytes of every PNG.
+const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 
 /// What an input turns out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,17 +45,22 @@ impl Content {
             return Err(InputError::NotAFile { path: path.to_path_buf() });
         }
         let mut head = Vec::new();
-        File::open(path).map_err(reading)?.take(4096).read_to_end(&mut head).map_err(reading)?;
+        let mut file = BufReader::new(File::open(path).map_err(reading)?);
+        file.by_ref().take(4096).read_to_end(&mut head).map_err(reading)?;
         if head.is_empty() {
             return Err(InputError::Empty { path: path.to_path_buf() });
         }
-        Ok(Self::of_bytes(&head))
+        match Self::of_bytes(&head) {
+            Self::Png if moves_before_its_pixels(&mut file).map_err(reading)? => Ok(Self::Apng),
+            content => Ok(content),
+        }
     }
 
+    /// What begins like this; an animated PNG begins like any.
     fn of_bytes(head: &[u8]) -> Self {
         let name_at = |at: usize| head.get(at..at + 4).unwrap_or_default();
-        if head.starts_with(b"\x89PNG\r\n\x1a\n") {
-            return if moves_before_its_pixels(head) { Self::Apng } else { Self::Png };
+        if head.starts_with(SIGNATURE) {
+            return Self::Png;
         }
         if head.starts_with(b"\xff\xd8\xff") {
             return Self::Jpeg;
@@ -92,22 +101,27 @@ impl Content {
     }
 }
 
-/// Whether a PNG has its animation control chunk, which comes before the first pixels.
-fn moves_before_its_pixels(head: &[u8]) -> bool {
-    let mut at = 8;
-    while let Some(chunk) = head.get(at..at + 8) {
-        match &chunk[4..] {
-            b"acTL" => return true,
-            b"IDAT" => return false,
+/// Whether a PNG has its animation control chunk, which comes before the first pixels. Profiles and
+/// notes of any length may come before both.
+fn moves_before_its_pixels<Source: Read + Seek>(png: &mut BufReader<Source>) -> io::Result<bool> {
+    png.seek(SeekFrom::Start(SIGNATURE.len() as u64))?;
+    for _ in 0..MAX_CHUNKS {
+        let mut head = [0; 8];
+        match png.read_exact(&mut head) {
+            // What breaks off so early is for the decoder to complain about.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(false),
+            result => result?,
+        }
+        match &head[4..] {
+            b"acTL" => return Ok(true),
+            b"IDAT" => return Ok(false),
             _ => {}
         }
-        let length = u32::from_be_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]) as usize;
-        at = at.saturating_add(length).saturating_add(12);
-        if at > head.len() {
-            return false;
-        }
+        let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
+        const CHECKSUM_BYTES: i64 = 4;
+        png.seek_relative(i64::from(length) + CHECKSUM_BYTES)?;
     }
-    false
+    Ok(false)
 }
 
 /// Whether these bytes are words in UTF-8, cut off anywhere, without control characters.

@@ -24,6 +24,12 @@ pub enum MediaError {
         /// The output as named.
         path: PathBuf,
     },
+    /// A frame that was kept is not as it was written.
+    #[error("a frame that was kept cannot be used: {source}")]
+    KeptFrame {
+        /// What is wrong with which file.
+        source: crate::InputError,
+    },
     /// MP4 was asked of a build without an H.264 encoder.
     #[error(
         "cannot write '{}': this build has no H.264 encoder. Write a .gif or a folder of PNGs \

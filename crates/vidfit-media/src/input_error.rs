@@ -213,6 +213,12 @@ pub enum InputError {
         /// The input as named.
         path: PathBuf,
     },
+    /// The caller wanted no more of it.
+    #[error("reading '{}' was interrupted", path.display())]
+    Interrupted {
+        /// The input as named.
+        path: PathBuf,
+    },
     /// A frame was asked for that the video does not have, or out of order.
     #[error("'{}' has {frames} frames: frame {index} cannot be read from it in this order", path.display())]
     NoSuchFrame {

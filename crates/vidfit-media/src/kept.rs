@@ -1,10 +1,13 @@
 //! Frames that were kept as a folder of PNGs, read back to be written in another form.
 
-use std::io;
+use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
+use crate::chunks::png_chunks;
+use crate::picture::png_size;
 use crate::target::frame_name;
-use crate::{MediaError, VideoSettings, read_picture};
+use crate::{InputError, MediaError, VideoSettings, read_picture};
 
 /// A folder of PNGs as [`VideoWriter`](crate::VideoWriter) writes it, of frames that are all there and
 /// of the size that is asked for.
@@ -16,11 +19,14 @@ pub struct KeptFrames {
 }
 
 impl KeptFrames {
-    /// The frames in `folder`, if these are as many as `frames` of the size in `settings`. Only their
-    /// names are looked at.
+    /// The frames in `folder`, if these are as many as `frames` of the size in `settings`, and each is
+    /// a PNG from its beginning to its end. Their pixels are not looked at.
     pub fn open(folder: &Path, settings: &VideoSettings, frames: u64) -> Option<KeptFrames> {
-        let is_whole = (0..frames).all(|frame| folder.join(frame_name(frame)).is_file());
         let VideoSettings { width, height, .. } = *settings;
+        let is_whole = (0..frames).all(|frame| {
+            let size = size_if_whole(&folder.join(frame_name(frame)));
+            size.is_ok_and(|size| size == (width, height))
+        });
         is_whole.then(|| KeptFrames { folder: folder.to_owned(), width, height, frames })
     }
 
@@ -38,19 +44,29 @@ impl KeptFrames {
     ///
     /// # Errors
     ///
-    /// [`MediaError::Io`] if the file cannot be read, or is no frame of ours.
+    /// [`MediaError::KeptFrame`] if the file cannot be read, is damaged, or is no frame of ours: the
+    /// frames can be had only by decoding them again.
     pub fn frame(&self, frame: u64) -> Result<Vec<u8>, MediaError> {
         let path = self.folder.join(frame_name(frame));
-        self.read(&path).map_err(|source| MediaError::io("reading", &path, source))
+        self.read(&path).map_err(|source| MediaError::KeptFrame { source })
     }
 
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let picture = read_picture(path).map_err(io::Error::other)?;
+    fn read(&self, path: &Path) -> Result<Vec<u8>, InputError> {
+        let picture = read_picture(path)?;
         match (picture.width, picture.height) == (self.width, self.height) {
             true => Ok(picture.rgb),
-            false => Err(io::Error::other("it is no frame of this video")),
+            false => Err(InputError::damaged(path, "it is no frame of this video")),
         }
     }
+}
+
+/// Width and height in pixels of a PNG that has all its parts.
+fn size_if_whole(path: &Path) -> Result<(u32, u32), InputError> {
+    let reading = |source| InputError::io("reading", path, source);
+    let mut file = BufReader::new(File::open(path).map_err(reading)?);
+    let size = png_size(path, &mut file)?;
+    png_chunks(path, &mut file, &mut |_| Ok(()))?;
+    Ok(size)
 }
 
 #[cfg(test)]
@@ -78,14 +94,24 @@ mod tests {
         // Of another size, cut short, and no PNG at all.
         let other = VideoSettings { width: 32, ..settings };
         let whole = std::fs::read(path.join("frame_00000.png")).unwrap();
-        let kept_wrongly = KeptFrames::open(&path, &other, 3).unwrap();
-        let mut errors = vec![kept_wrongly.frame(0).unwrap_err()];
+        assert!(KeptFrames::open(&path, &other, 3).is_none());
+        let damage = |error| match error {
+            MediaError::KeptFrame { source } => source.to_string(),
+            other => panic!("{other}"),
+        };
         for damaged in [&whole[..whole.len() / 2], &whole[..20], b"text", b""] {
             std::fs::write(path.join("frame_00000.png"), damaged).unwrap();
-            errors.push(kept.frame(0).unwrap_err());
+            assert!(KeptFrames::open(&path, &settings, 3).is_none());
+            let error = damage(kept.frame(0).unwrap_err());
+            assert!(error.contains("frame_00000.png"), "{error}");
         }
-        for error in errors {
-            assert!(error.to_string().contains("frame_00000.png"), "{error}");
-        }
+
+        // Of the right size, but with other pixels than were written.
+        let mut bytes = whole.clone();
+        let pixels_at = whole.windows(4).position(|name| name == b"IDAT").unwrap() + 20;
+        bytes[pixels_at] ^= 0x10;
+        std::fs::write(path.join("frame_00000.png"), bytes).unwrap();
+        let error = damage(KeptFrames::open(&path, &settings, 3).unwrap().frame(0).unwrap_err());
+        assert!(error.contains("frame_00000.png"), "{error}");
     }
 }

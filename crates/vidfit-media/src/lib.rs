@@ -58,6 +58,7 @@ mod gif;
 #[cfg(feature = "h264")]
 mod h264;
 mod input_error;
+mod jpeg;
 mod kept;
 mod kind;
 mod limits;

@@ -11,6 +11,7 @@ use image::{DynamicImage, ImageDecoder, ImageError, Limits, RgbImage, RgbaImage}
 use crate::InputError;
 use crate::chunks::{png_chunks, webp_chunks};
 use crate::content::Content;
+use crate::jpeg::{has_its_end, jpeg_head};
 use crate::limits::{
     MAX_DECODER_BYTES, MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS, MAX_SIDE, check_size,
 };
@@ -65,7 +66,7 @@ pub fn read_picture(path: &Path) -> Result<Picture, InputError> {
 ///
 /// # Errors
 ///
-/// As [`read_picture`], short of damage behind the header.
+/// As [`read_picture`], short of damage behind the header, which is found when it is read.
 pub fn picture_size(path: &Path) -> Result<(u32, u32), InputError> {
     Ok(OpenPicture::open(path)?.upright_size())
 }
@@ -73,6 +74,7 @@ pub fn picture_size(path: &Path) -> Result<(u32, u32), InputError> {
 /// A picture whose header has been read and believed.
 struct OpenPicture<'a> {
     path: &'a Path,
+    content: Content,
     decoder: Box<dyn ImageDecoder>,
     orientation: Orientation,
 }
@@ -80,11 +82,11 @@ struct OpenPicture<'a> {
 impl<'a> OpenPicture<'a> {
     fn open(path: &'a Path) -> Result<Self, InputError> {
         let content = Content::of(path)?;
-        let mut decoder = decoder_for(path, content)?;
+        let mut decoder = decoder_of_header(path, content)?;
         check_size(path, decoder.dimensions(), MAX_PICTURE_PIXELS)?;
         // A picture with unreadable EXIF is upright, as in the reference.
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-        Ok(Self { path, decoder, orientation })
+        Ok(Self { path, content, decoder, orientation })
     }
 
     fn upright_size(&self) -> (u32, u32) {
@@ -99,8 +101,15 @@ impl<'a> OpenPicture<'a> {
     }
 
     fn read(self) -> Result<Picture, InputError> {
-        let pixels =
-            DynamicImage::from_decoder(self.decoder).map_err(|e| refused(self.path, &e))?;
+        let decoder = match self.content {
+            Content::Png | Content::Apng => {
+                png_chunks(self.path, &mut open(self.path)?, &mut |_| Ok(()))?;
+                self.decoder
+            }
+            Content::Jpeg => whole_jpeg(self.path, self.decoder.dimensions())?,
+            _ => self.decoder,
+        };
+        let pixels = DynamicImage::from_decoder(decoder).map_err(|e| refused(self.path, &e))?;
         let mut upright = DynamicImage::ImageRgb8(into_rgb8(pixels));
         upright.apply_orientation(self.orientation);
         let rgb = upright.into_rgb8();
@@ -108,7 +117,8 @@ impl<'a> OpenPicture<'a> {
     }
 }
 
-fn decoder_for(path: &Path, content: Content) -> Result<Box<dyn ImageDecoder>, InputError> {
+/// A decoder that has read the header, and of a JPEG has nothing more.
+fn decoder_of_header(path: &Path, content: Content) -> Result<Box<dyn ImageDecoder>, InputError> {
     let owned = || path.to_path_buf();
     match content {
         // A PNG that moves also holds one picture for those who only read pictures.
@@ -116,23 +126,25 @@ fn decoder_for(path: &Path, content: Content) -> Result<Box<dyn ImageDecoder>, I
             let mut file = open(path)?;
             // Before the decoder sees it: the decoder would only say that a limit was met.
             check_size(path, png_size(path, &mut file)?, MAX_PICTURE_PIXELS)?;
-            png_chunks(path, &mut file)?;
             Ok(Box::new(PngDecoder::with_limits(file, limits()).map_err(|e| refused(path, &e))?))
         }
         Content::Jpeg => {
-            let mut bytes = Vec::new();
-            let read = open(path)?.read_to_end(&mut bytes);
-            read.map_err(|e| InputError::io("reading", path, e))?;
-            if !has_its_end(&bytes) {
-                return Err(InputError::damaged(path, "the JPEG breaks off before its end"));
-            }
-            let decoder = JpegDecoder::new(Cursor::new(bytes)).map_err(|e| refused(path, &e))?;
+            let mut file = open(path)?;
+            let head = jpeg_head(path, &mut file)?;
+            let header = Cursor::new(head.bytes);
+            let decoder = JpegDecoder::new(header).map_err(|e| refused(path, &e))?;
+            check_room(path, &file, decoder.dimensions(), head.kept_bytes_per_pixel)?;
             Ok(Box::new(decoder))
         }
         Content::WebP => {
             let mut file = open(path)?;
-            webp_chunks(path, &mut file)?;
-            Ok(Box::new(WebPDecoder::new(file).map_err(|e| refused(path, &e))?))
+            // A decoder takes room for a part as soon as it hears how long that is.
+            webp_chunks(path, &mut file, &mut |_| Ok(()))?;
+            let again = open(path)?;
+            let decoder = WebPDecoder::new(again).map_err(|e| refused(path, &e))?;
+            // Without losses it decodes into colours and transparency, whatever it returns.
+            check_room(path, &file, decoder.dimensions(), 4)?;
+            Ok(Box::new(decoder))
         }
         Content::Folder => Err(InputError::IsAFolder { path: owned() }),
         Content::Gif | Content::Mp4 | Content::AnimatedWebP => {
@@ -148,6 +160,40 @@ fn decoder_for(path: &Path, content: Content) -> Result<Box<dyn ImageDecoder>, I
     }
 }
 
+/// A JPEG from its beginning to its end, which is there; of the size that its header gave.
+fn whole_jpeg(path: &Path, size: (u32, u32)) -> Result<Box<dyn ImageDecoder>, InputError> {
+    let reading = |source| InputError::io("reading", path, source);
+    let mut file = open(path)?;
+    if !has_its_end(&mut file).map_err(reading)? {
+        return Err(InputError::damaged(path, "the JPEG breaks off before its end"));
+    }
+    file.rewind().map_err(reading)?;
+    let decoder = JpegDecoder::new(file).map_err(|e| refused(path, &e))?;
+    match decoder.dimensions() == size {
+        true => Ok(Box::new(decoder)),
+        false => Err(InputError::damaged(path, "it changed while it was read")),
+    }
+}
+
+/// Checks what a decoder that knows no limits takes beside its result: the file, and so many bytes
+/// for each pixel.
+fn check_room(
+    path: &Path,
+    file: &BufReader<File>,
+    size: (u32, u32),
+    bytes_per_pixel: u64,
+) -> Result<(), InputError> {
+    check_size(path, size, MAX_PICTURE_PIXELS)?;
+    let meta = file.get_ref().metadata();
+    let bytes = meta.map_err(|source| InputError::io("reading", path, source))?.len();
+    let pixel_bytes = u64::from(size.0) * u64::from(size.1) * bytes_per_pixel;
+    let most_bytes = MAX_DECODER_BYTES.saturating_sub(pixel_bytes);
+    if bytes > most_bytes {
+        return Err(InputError::FileTooLarge { path: path.to_path_buf(), bytes, most_bytes });
+    }
+    Ok(())
+}
+
 /// Opens a picture's file, if it is no larger than any picture.
 fn open(path: &Path) -> Result<BufReader<File>, InputError> {
     let reading = |source| InputError::io("reading", path, source);
@@ -161,7 +207,7 @@ fn open(path: &Path) -> Result<BufReader<File>, InputError> {
 }
 
 /// The width and height in the first chunk of a PNG.
-fn png_size(path: &Path, file: &mut BufReader<File>) -> Result<(u32, u32), InputError> {
+pub(crate) fn png_size(path: &Path, file: &mut BufReader<File>) -> Result<(u32, u32), InputError> {
     let mut head = [0; 24];
     let reading = |source| InputError::io("reading", path, source);
     file.read_exact(&mut head).map_err(reading)?;
@@ -177,13 +223,6 @@ pub(crate) fn limits() -> Limits {
     limits.max_image_height = Some(MAX_SIDE);
     limits.max_alloc = Some(MAX_DECODER_BYTES);
     limits
-}
-
-/// Whether the marker that ends a JPEG follows its last scan. The decoder would fill a lost rest
-/// with grey. Thumbnails in the header have such a marker, too, but come before the scans.
-fn has_its_end(jpeg: &[u8]) -> bool {
-    let last = |marker: [u8; 2]| jpeg.windows(2).rposition(|pair| pair == marker);
-    last([0xff, 0xd9]) > last([0xff, 0xda])
 }
 
 /// What the reference's `convert("RGB")` gives.

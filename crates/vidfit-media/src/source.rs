@@ -14,10 +14,12 @@ mod pick;
 mod sps;
 #[cfg(feature = "h264")]
 mod track;
+mod wanted;
 #[cfg(feature = "h264")]
 mod yuv;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use crate::content::Content;
 use crate::resize::Resize;
@@ -27,6 +29,7 @@ use ffmpeg::Ffmpeg;
 use folder::Folder;
 #[cfg(feature = "h264")]
 use mp4::{Mp4, Opened};
+use wanted::Wanted;
 
 pub use pick::pick_frames;
 
@@ -58,9 +61,6 @@ enum Kind {
     #[cfg(feature = "h264")]
     Mp4(Box<Mp4>),
 }
-
-/// Takes each frame as soon as it is there. An error ends the reading.
-pub(crate) type TakeFrame<'a> = dyn FnMut(Picture) -> Result<(), InputError> + 'a;
 
 impl VideoSource {
     /// Opens an MP4 or MOV, a GIF, an animated WebP or PNG, a folder of pictures or, where there
@@ -149,21 +149,45 @@ impl VideoSource {
         height: u32,
         resize: Resize,
     ) -> Result<Vec<Picture>, InputError> {
+        self.read_until(indices, width, height, resize, &AtomicBool::new(false))
+    }
+
+    /// As [`VideoSource::read`], unless `stop` becomes true: it is looked at before each frame that
+    /// is decoded, wanted or not.
+    ///
+    /// # Errors
+    ///
+    /// [`InputError::Interrupted`] if `stop` became true; else as [`VideoSource::read`].
+    pub fn read_until(
+        &self,
+        indices: &[usize],
+        width: u32,
+        height: u32,
+        resize: Resize,
+        stop: &AtomicBool,
+    ) -> Result<Vec<Picture>, InputError> {
         self.check_indices(indices)?;
-        let resized = |frame: Picture| frame.resized(width, height, resize);
+        let nothing_yet = || Wanted::new(&self.path, (width, height), resize, stop);
+        let mut wanted = nothing_yet();
         match &self.kind {
-            Kind::Animation(animation) => collect(resized, |take| animation.read(indices, take)),
-            Kind::Ffmpeg(ffmpeg) => collect(resized, |take| ffmpeg.read(indices, take)),
-            Kind::Folder(folder) => collect(resized, |take| folder.read(indices, take)),
+            Kind::Animation(animation) => animation.read(indices, &mut wanted)?,
+            Kind::Ffmpeg(ffmpeg) => ffmpeg.read(indices, &mut wanted)?,
+            Kind::Folder(folder) => folder.read(indices, &mut wanted)?,
             #[cfg(feature = "h264")]
-            Kind::Mp4(mp4) => match collect(resized, |take| mp4.read(indices, take)) {
+            Kind::Mp4(mp4) => match mp4.read(indices, &mut wanted) {
                 Err(ours @ InputError::Damaged { .. }) => {
                     // ffmpeg knows more of H.264. It reads strictly: damage stays damage.
-                    collect(resized, |take| self.ffmpeg()?.read(indices, take)).or(Err(ours))
+                    wanted = nothing_yet();
+                    let theirs = self.ffmpeg().and_then(|it| it.read(indices, &mut wanted));
+                    theirs.map_err(|theirs| match theirs {
+                        InputError::Interrupted { .. } => theirs,
+                        _ => ours,
+                    })?;
                 }
-                result => result,
+                result => result?,
             },
         }
+        Ok(wanted.into_frames())
     }
 
     /// The same frames through ffmpeg.
@@ -190,19 +214,6 @@ impl VideoSource {
             }),
         }
     }
-}
-
-/// What `read` hands over, each frame `resized` as soon as it is there.
-fn collect(
-    resized: impl Fn(Picture) -> Picture,
-    read: impl FnOnce(&mut TakeFrame<'_>) -> Result<(), InputError>,
-) -> Result<Vec<Picture>, InputError> {
-    let mut frames = Vec::new();
-    read(&mut |frame| {
-        frames.push(resized(frame));
-        Ok(())
-    })?;
-    Ok(frames)
 }
 
 #[cfg(feature = "h264")]

@@ -153,7 +153,8 @@ pub fn make(
     *plan = Some(chosen.report.clone());
     let output = Output::new(&args.output, checkpoint, &chosen.prepared.job)?;
     let input = chosen.input.as_ref();
-    let pixels = input.map(|input| input.read(checkpoint, &chosen.prepared.job)).transpose()?;
+    let read = |input: &Input| input.read(checkpoint, &chosen.prepared.job, stop);
+    let pixels = input.map(read).transpose()?;
     chosen.prepared.job.check_pixels(pixels.as_ref())?;
     let state = company.state(checkpoint, &chosen.prepared.job);
     let pipeline = company.pipeline(checkpoint, &chosen.prepared.job)?;

@@ -4,10 +4,11 @@ use crate::args::InputArgs;
 use crate::exit::Failure;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::pixels::Pixels;
 use vidfit_engine::request::{FrameCounts, Job, MOST_FRAMES, Request};
-use vidfit_media::{Picture, Resize, VideoSource, picture_size, read_picture};
+use vidfit_media::{InputError, Picture, Resize, VideoSource, picture_size, read_picture};
 
 /// What a video starts from: looked at, and not yet decoded.
 pub struct Input {
@@ -95,8 +96,13 @@ impl Input {
     /// picked at the model's rate.
     ///
     /// # Errors
-    /// Bad input if they cannot be decoded, or are too few.
-    pub fn read(&self, checkpoint: &Checkpoint, job: &Job) -> Result<Pixels, Failure> {
+    /// Bad input if they cannot be decoded, or are too few; and if the user stops it.
+    pub fn read(
+        &self,
+        checkpoint: &Checkpoint,
+        job: &Job,
+        stop: &AtomicBool,
+    ) -> Result<Pixels, Failure> {
         let size = |pixels: usize| u32::try_from(pixels).map_err(Failure::input);
         let (width, height) = (size(job.width)?, size(job.height)?);
         let pictures = match &self.source {
@@ -106,7 +112,11 @@ impl Input {
             }
             Source::Video(video) => {
                 let picked = video.pick(checkpoint.variant.fps(), job.given_frames);
-                video.read(&picked, width, height, self.resize).map_err(Failure::input)?
+                let read = video.read_until(&picked, width, height, self.resize, stop);
+                read.map_err(|error| match error {
+                    InputError::Interrupted { .. } => Failure::interrupted(),
+                    error => Failure::input(error),
+                })?
             }
         };
         let frames = pictures.into_iter().map(|Picture { rgb, .. }| Arc::from(rgb)).collect();

@@ -9,7 +9,7 @@ use ::gif::{DecodeOptions, MemoryLimit};
 use image::codecs::{gif::GifDecoder, png::PngDecoder, webp::WebPDecoder};
 use image::{AnimationDecoder, Frames, ImageDecoder};
 
-use super::{Facts, TakeFrame};
+use super::{Facts, Wanted};
 use crate::chunks::{Chunk, png_chunks, webp_chunks};
 use crate::content::Content;
 use crate::limits::{MAX_DECODER_BYTES, MAX_FRAME_PIXELS, MAX_FRAMES, check_size};
@@ -66,17 +66,18 @@ impl Animation {
     pub(super) fn read(
         &self,
         indices: &[usize],
-        take: &mut TakeFrame<'_>,
+        wanted: &mut Wanted<'_>,
     ) -> Result<(), InputError> {
         let Some(&last) = indices.last() else {
             return Ok(());
         };
         let mut decoded = 0;
         for frame in self.frames()?.take(last + 1) {
+            wanted.go_on()?;
             let image = frame.map_err(|error| refused(&self.path, &error))?.into_buffer();
             if indices.binary_search(&decoded).is_ok() {
                 let (width, height) = image.dimensions();
-                take(Picture { width, height, rgb: rgb_of_rgba(&image) })?;
+                wanted.take(Picture { width, height, rgb: rgb_of_rgba(&image) });
             }
             decoded += 1;
         }
@@ -147,8 +148,8 @@ fn png_delays(path: &Path) -> Result<Delays, InputError> {
     let mut size = (0, 0);
     let mut delays = Vec::new();
     let mut promised = 0;
-    for chunk in png_chunks(path, &mut open(path)?)? {
-        let be = |at: usize| chunk.head.get(at..at + 4).map_or(0, be_number);
+    png_chunks(path, &mut open(path)?, &mut |chunk| {
+        let be = |at: usize| chunk.head().get(at..at + 4).map_or(0, be_number);
         match &chunk.name {
             b"IHDR" => size = (be(0), be(4)),
             b"acTL" => promised = be(0) as usize,
@@ -159,7 +160,8 @@ fn png_delays(path: &Path) -> Result<Delays, InputError> {
             }
             _ => {}
         }
-    }
+        Ok(())
+    })?;
     if delays.len() != promised {
         let there = delays.len();
         return Err(InputError::damaged(
@@ -173,15 +175,16 @@ fn png_delays(path: &Path) -> Result<Delays, InputError> {
 fn webp_delays(path: &Path) -> Result<Delays, InputError> {
     let mut size = (0, 0);
     let mut delays = Vec::new();
-    for chunk in webp_chunks(path, &mut open(path)?)? {
+    webp_chunks(path, &mut open(path)?, &mut |chunk| {
         match &chunk.name {
-            b"VP8X" => size = (1 + le_24(&chunk, 4), 1 + le_24(&chunk, 7)),
+            b"VP8X" => size = (1 + le_24(chunk, 4), 1 + le_24(chunk, 7)),
             b"ANMF" => {
-                push_delay(path, &mut delays, or_default(f64::from(le_24(&chunk, 12)) / 1000.0))?;
+                push_delay(path, &mut delays, or_default(f64::from(le_24(chunk, 12)) / 1000.0))?;
             }
             _ => {}
         }
-    }
+        Ok(())
+    })?;
     Ok((size, delays))
 }
 
@@ -202,7 +205,7 @@ fn be_number(bytes: &[u8]) -> u32 {
 }
 
 fn le_24(chunk: &Chunk, at: usize) -> u32 {
-    let bytes = chunk.head.get(at..at + 3).unwrap_or_default();
+    let bytes = chunk.head().get(at..at + 3).unwrap_or_default();
     bytes.iter().rev().fold(0, |sum, &byte| sum << 8 | u32::from(byte))
 }
 

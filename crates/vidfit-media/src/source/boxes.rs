@@ -6,8 +6,9 @@ use std::path::Path;
 
 use crate::InputError;
 
-/// Largest index (`moov`) that is read, in bytes: a million frames take about 30 MB.
-const MAX_INDEX_BYTES: u64 = 256 << 20;
+/// Largest index (`moov`) that is read, in bytes. A million frames take 44 MB if each has an entry of
+/// its own in all six tables, and usually much less; the rest is for the sound beside them.
+const MAX_INDEX_BYTES: u64 = 64 << 20;
 
 /// A box within bytes that are in memory.
 #[derive(Debug, Clone, Copy)]
@@ -26,30 +27,46 @@ pub(super) struct Body<'a> {
 pub(super) type BoxError = String;
 
 impl<'a> Body<'a> {
-    /// The boxes that this one consists of.
-    pub(super) fn boxes(self) -> Result<Vec<Boxed<'a>>, BoxError> {
-        let mut found = Vec::new();
+    /// The boxes that this one consists of, up to the first that is wrong.
+    pub(super) fn boxes(self) -> impl Iterator<Item = Result<Boxed<'a>, BoxError>> + use<'a> {
         let mut rest = self;
-        // Some writers end a container with four zero bytes.
-        while rest.bytes.len() >= 8 {
-            let length = u64::from(rest.u32()?);
-            let name = rest.take_array()?;
-            let body_bytes = match length {
-                0 => rest.bytes.len() as u64,
-                1 => rest.u64()?.checked_sub(16).ok_or_else(|| wrong_length(name))?,
-                _ => length.checked_sub(8).ok_or_else(|| wrong_length(name))?,
-            };
-            if body_bytes > rest.bytes.len() as u64 {
-                return Err(wrong_length(name));
+        std::iter::from_fn(move || {
+            // Some writers end a container with four zero bytes.
+            if rest.bytes.len() < 8 {
+                return None;
             }
-            found.push(Boxed { name, body: rest.take(body_bytes as usize)? });
-        }
-        Ok(found)
+            let next = rest.next_box();
+            if next.is_err() {
+                rest.bytes = &[];
+            }
+            Some(next)
+        })
     }
 
-    /// The first box of that name.
+    fn next_box(&mut self) -> Result<Boxed<'a>, BoxError> {
+        let length = u64::from(self.u32()?);
+        let name = self.take_array()?;
+        let body_bytes = match length {
+            0 => self.bytes.len() as u64,
+            1 => self.u64()?.checked_sub(16).ok_or_else(|| wrong_length(name))?,
+            _ => length.checked_sub(8).ok_or_else(|| wrong_length(name))?,
+        };
+        if body_bytes > self.bytes.len() as u64 {
+            return Err(wrong_length(name));
+        }
+        Ok(Boxed { name, body: self.take(body_bytes as usize)? })
+    }
+
+    /// The first box of that name. All of them have to be sound.
     pub(super) fn find(self, name: &[u8; 4]) -> Result<Option<Body<'a>>, BoxError> {
-        Ok(self.boxes()?.iter().find(|found| &found.name == name).map(|found| found.body))
+        let mut found = None;
+        for boxed in self.boxes() {
+            let boxed = boxed?;
+            if &boxed.name == name {
+                found = found.or(Some(boxed.body));
+            }
+        }
+        Ok(found)
     }
 
     /// The first box of that name, which must be there.
@@ -95,12 +112,16 @@ impl<'a> Body<'a> {
         Ok(self.take(4)?.bytes[0])
     }
 
-    /// The entries of a table of `entry_bytes` each, which begins with their count.
-    pub(super) fn table(&mut self, entry_bytes: usize) -> Result<Vec<Body<'a>>, BoxError> {
+    /// The entries of a table of `entry_bytes` each, which begins with their count. They are there,
+    /// and take no memory of their own.
+    pub(super) fn table(
+        &mut self,
+        entry_bytes: usize,
+    ) -> Result<impl ExactSizeIterator<Item = Body<'a>> + use<'a>, BoxError> {
         let count = self.u32()? as usize;
         let bytes = count.checked_mul(entry_bytes).ok_or("a table of its index is too long")?;
         let rows = self.take(bytes)?;
-        Ok(rows.bytes.chunks_exact(entry_bytes).map(|bytes| Body { bytes }).collect())
+        Ok(rows.bytes.chunks_exact(entry_bytes).map(|bytes| Body { bytes }))
     }
 }
 
@@ -138,7 +159,9 @@ pub(super) fn read_index(path: &Path, file: &mut File) -> Result<Vec<u8>, InputE
         if &name == b"moov" && index.is_none() {
             let body_bytes = length - own_bytes;
             if body_bytes > MAX_INDEX_BYTES {
-                return Err(damaged(format!("its index claims {body_bytes} bytes")));
+                return Err(damaged(format!(
+                    "its index claims {body_bytes} bytes, and none needs more than {MAX_INDEX_BYTES}"
+                )));
             }
             file.seek(SeekFrom::Start(at + own_bytes)).map_err(reading)?;
             let mut body = vec![0; body_bytes as usize];
@@ -153,4 +176,34 @@ pub(super) fn read_index(path: &Path, file: &mut File) -> Result<Vec<u8>, InputE
             "it has no index ('moov'), as if it had not been written to its end",
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_box_is_an_error_wherever_it_stands() {
+        let sound = b"\0\0\0\x09free!".to_vec();
+        let wrong = b"\0\0\0\x09skip".to_vec();
+        let bytes = [sound.clone(), wrong].concat();
+        let body = Body { bytes: &bytes };
+        assert_eq!(body.boxes().count(), 2);
+        assert!(body.find(b"free").is_err_and(|reason| reason.contains("'skip'")));
+        assert_eq!(Body { bytes: &sound }.expect(b"free").unwrap().bytes, b"!");
+    }
+
+    #[test]
+    fn an_index_beyond_any_video_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.mp4");
+        let bytes = MAX_INDEX_BYTES + 16;
+        // A hole, so that it takes no room on the disk.
+        let head = [&(bytes as u32).to_be_bytes()[..], b"moov"].concat();
+        std::fs::write(&path, head).unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_len(bytes).unwrap();
+        let error = read_index(&path, &mut File::open(&path).unwrap()).unwrap_err().to_string();
+        assert!(error.contains("its index claims") && error.contains("a.mp4"), "{error}");
+    }
 }

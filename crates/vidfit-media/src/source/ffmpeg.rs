@@ -4,23 +4,21 @@
 //! so that nothing in its name is an option, a pattern or another protocol; and files and pipes are
 //! the only protocols, so that a playlist in disguise reaches no network.
 
+mod program;
+
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::{Facts, TakeFrame};
+use super::{Facts, Wanted};
 use crate::limits::{MAX_FRAME_PIXELS, MAX_FRAMES, check_size};
 use crate::{InputError, Picture};
+use program::Running;
 
 /// How long ffmpeg may be silent. It is so while it skips a long way to the next wanted frame.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Most bytes of what it complains that are kept.
-const MAX_COMPLAINT_BYTES: usize = 4096;
 
 /// A video that ffmpeg reads for us.
 #[derive(Debug)]
@@ -58,7 +56,7 @@ impl Ffmpeg {
     pub(super) fn read(
         &self,
         indices: &[usize],
-        take: &mut TakeFrame<'_>,
+        wanted: &mut Wanted<'_>,
     ) -> Result<(), InputError> {
         let Some(&last) = indices.last() else {
             return Ok(());
@@ -73,6 +71,7 @@ impl Ffmpeg {
         let mut running = Running::start(&mut command, &self.path, "such a video", PATIENCE)?;
         let mut pixels = Vec::new();
         for frame in 0..=last {
+            wanted.go_on()?;
             let size = match read_ppm(&mut running.output, &mut pixels) {
                 Ok(size) => size,
                 Err(_) => return Err(running.failed_at(frame)),
@@ -89,7 +88,7 @@ impl Ffmpeg {
             }
             if indices.binary_search(&frame).is_ok() {
                 let (width, height) = size;
-                take(Picture { width, height, rgb: std::mem::take(&mut pixels) })?;
+                wanted.take(Picture { width, height, rgb: std::mem::take(&mut pixels) });
                 running.alive();
             }
         }
@@ -190,139 +189,6 @@ fn tool(program: &str) -> Command {
     command
 }
 
-/// A child that is ended when it falls silent, and when it is no longer wanted.
-struct Running {
-    path: PathBuf,
-    patience: Duration,
-    output: BufReader<ChildStdout>,
-    child: Arc<Mutex<Child>>,
-    /// A word here, and the watch begins anew; `None` when it is dropped.
-    pulse: Option<Sender<()>>,
-    /// Says whether it had to end the child.
-    watch: Option<JoinHandle<bool>>,
-    complaints: Option<JoinHandle<String>>,
-}
-
-impl Running {
-    fn start(
-        command: &mut Command,
-        path: &Path,
-        what: &str,
-        patience: Duration,
-    ) -> Result<Self, InputError> {
-        let mut child = command.spawn().map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => InputError::NeedsFfmpeg {
-                path: path.to_path_buf(),
-                what: what.to_string(),
-                convert_to: "an MP4 with H.264 (8-bit 4:2:0), a GIF or a folder of pictures",
-            },
-            _ => InputError::io("starting ffmpeg for", path, source),
-        })?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
-            let source = std::io::Error::other("it has no output");
-            return Err(InputError::io("starting ffmpeg for", path, source));
-        };
-        let child = Arc::new(Mutex::new(child));
-        let (pulse, pulses) = channel();
-        let watched = Arc::clone(&child);
-        let watch = std::thread::spawn(move || {
-            loop {
-                match pulses.recv_timeout(patience) {
-                    Ok(()) => {}
-                    Err(RecvTimeoutError::Disconnected) => return false,
-                    Err(RecvTimeoutError::Timeout) => {
-                        end(&watched);
-                        return true;
-                    }
-                }
-            }
-        });
-        Ok(Self {
-            path: path.to_path_buf(),
-            patience,
-            output: BufReader::new(stdout),
-            child,
-            pulse: Some(pulse),
-            watch: Some(watch),
-            complaints: Some(std::thread::spawn(move || last_words(stderr))),
-        })
-    }
-
-    fn alive(&self) {
-        if let Some(pulse) = &self.pulse {
-            // A watch that is over has nothing more to know.
-            let _ = pulse.send(());
-        }
-    }
-
-    /// Waits for the end, and passes on what was wrong.
-    fn finish(mut self) -> Result<(), InputError> {
-        let status = loop {
-            // Not held while waiting, so that the watch can end a child that does not end.
-            let status = self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait();
-            match status {
-                Ok(Some(status)) => break status,
-                Ok(None) => std::thread::sleep(Duration::from_millis(2)),
-                Err(source) => return Err(InputError::io("waiting for", &self.path, source)),
-            }
-        };
-        if status.success() { Ok(()) } else { Err(self.failure("it gave no reason")) }
-    }
-
-    /// Why there is no frame number `frame`.
-    fn failed_at(mut self, frame: usize) -> InputError {
-        self.failure(&format!("it gave no frame {frame}, as if the video were cut off"))
-    }
-
-    fn failure(&mut self, otherwise: &str) -> InputError {
-        let path = self.path.clone();
-        if self.stop() {
-            return InputError::FfmpegStalled { path, seconds: self.patience.as_secs() };
-        }
-        let complaints = self.complaints.take().and_then(|thread| thread.join().ok());
-        let said = complaints.filter(|said| !said.is_empty()).unwrap_or(otherwise.into());
-        InputError::Ffmpeg { path, said }
-    }
-
-    /// Ends the child and the watch; whether the watch had ended it before.
-    fn stop(&mut self) -> bool {
-        self.pulse = None;
-        let stalled = self.watch.take().is_some_and(|watch| watch.join().unwrap_or(false));
-        end(&self.child);
-        stalled
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-fn end(child: &Mutex<Child>) {
-    let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
-    // Both fail only if it is gone already.
-    let _ = child.kill();
-    let _ = child.wait();
-}
-
-/// The last line of what a child complains, read to its end so that it is never kept waiting.
-fn last_words(mut complaints: ChildStderr) -> String {
-    let mut kept = Vec::new();
-    let mut piece = [0; 1024];
-    while let Ok(count @ 1..) = complaints.read(&mut piece) {
-        kept.extend_from_slice(&piece[..count]);
-        let surplus = kept.len().saturating_sub(MAX_COMPLAINT_BYTES);
-        kept.drain(..surplus);
-    }
-    let text = String::from_utf8_lossy(&kept);
-    let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    // The path stands in our own sentence.
-    let said = last.rsplit_once(": ").map_or(last, |(_, said)| said);
-    said.chars().filter(|c| !c.is_control()).collect::<String>().trim().to_string()
-}
-
 /// Reads one picture in ppm's binary form, `P6 width height 255` and its pixels, into `pixels`.
 fn read_ppm(input: &mut impl BufRead, pixels: &mut Vec<u8>) -> std::io::Result<(u32, u32)> {
     let mut words = Vec::new();
@@ -358,46 +224,9 @@ fn read_ppm(input: &mut impl BufRead, pixels: &mut Vec<u8>) -> std::io::Result<(
     Ok((width, height))
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
-
-    fn started(script: &str, patience: Duration) -> Result<Running, InputError> {
-        let mut command = Command::new("sh");
-        command.args(["-c", script]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Running::start(&mut command, Path::new("a.mkv"), "a test", patience)
-    }
-
-    #[test]
-    fn a_silent_child_is_ended_and_named() {
-        let begun = Instant::now();
-        let mut running = started("exec sleep 600", Duration::from_secs(1)).unwrap();
-        let mut pixels = Vec::new();
-        assert!(read_ppm(&mut running.output, &mut pixels).is_err());
-        let error = running.failed_at(0);
-        assert!(matches!(error, InputError::FfmpegStalled { seconds: 1, .. }), "{error}");
-        assert!(begun.elapsed() < Duration::from_secs(20));
-    }
-
-    #[test]
-    fn a_child_that_is_no_longer_wanted_is_ended() {
-        let running = started("exec sleep 600", Duration::from_secs(600)).unwrap();
-        let child = Arc::clone(&running.child);
-        drop(running);
-        assert!(child.lock().unwrap().try_wait().unwrap().is_some());
-    }
-
-    #[test]
-    fn the_last_complaint_is_passed_on() {
-        let mut running =
-            started("echo first >&2; echo 'a.mkv: it hurts' >&2; exit 1", PATIENCE).unwrap();
-        assert!(read_ppm(&mut running.output, &mut Vec::new()).is_err());
-        let error = running.failed_at(3).to_string();
-        assert!(error.contains("a.mkv") && error.ends_with("it hurts"), "{error}");
-    }
 
     #[test]
     fn pictures_of_a_pipe_are_read_one_by_one() {

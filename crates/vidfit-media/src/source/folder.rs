@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Facts, TakeFrame};
+use super::{Facts, Wanted};
 use crate::InputError;
 use crate::limits::MAX_FRAMES;
 use crate::picture::{picture_size, read_picture};
@@ -23,7 +23,7 @@ impl Folder {
             return Err(InputError::NoPictures { path: path.to_path_buf() });
         };
         let (width, height) = picture_size(first)?;
-        for frame in &frames {
+        for frame in &frames[1..] {
             let (odd_width, odd_height) = picture_size(frame)?;
             if (odd_width, odd_height) != (width, height) {
                 return Err(InputError::OddOne {
@@ -44,14 +44,15 @@ impl Folder {
     pub(super) fn read(
         &self,
         indices: &[usize],
-        take: &mut TakeFrame<'_>,
+        wanted: &mut Wanted<'_>,
     ) -> Result<(), InputError> {
         for &index in indices {
+            wanted.go_on()?;
             let Some(frame) = self.frames.get(index) else {
                 let (path, frames) = (self.path.clone(), self.frames.len());
                 return Err(InputError::NoSuchFrame { path, index, frames });
             };
-            take(read_picture(frame)?)?;
+            wanted.take(read_picture(frame)?);
         }
         Ok(())
     }

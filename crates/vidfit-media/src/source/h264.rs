@@ -8,9 +8,9 @@ use openh264::OpenH264API;
 use openh264::decoder::{DecodedYUV, Decoder, DecoderConfig, Flush};
 use openh264::formats::YUVSource;
 
-use super::TakeFrame;
 use super::mp4::Mp4;
 use super::track::Turn;
+use super::wanted::Wanted;
 use super::yuv::{Planes, to_rgb};
 use crate::{InputError, Picture};
 
@@ -19,7 +19,7 @@ impl Mp4 {
     pub(super) fn read(
         &self,
         indices: &[usize],
-        take: &mut TakeFrame<'_>,
+        wanted: &mut Wanted<'_>,
     ) -> Result<(), InputError> {
         let Some(&last) = indices.last() else {
             return Ok(());
@@ -27,12 +27,13 @@ impl Mp4 {
         let config = DecoderConfig::new().flush_after_decode(Flush::NoFlush);
         let mut decoder = Decoder::with_api_config(OpenH264API::from_source(), config)
             .map_err(|error| self.undecodable(0, &error.to_string()))?;
-        let mut shown = Shown { mp4: self, indices, next: 0, take };
+        let mut shown = Shown { mp4: self, indices, next: 0, wanted };
         let mut stream = Vec::new();
         for set in &self.config.parameter_sets {
             put_nal(&mut stream, set);
         }
         for (number, sample) in self.samples()?.enumerate() {
+            shown.wanted.go_on()?;
             self.put_sample(&mut stream, number, &sample?)?;
             let decoded = decoder.decode(&stream);
             let picture = decoded.map_err(|error| self.undecodable(number, &error.to_string()))?;
@@ -87,7 +88,7 @@ struct Shown<'a, 'b> {
     indices: &'a [usize],
     /// Which frame comes next, hidden ones included.
     next: usize,
-    take: &'a mut TakeFrame<'b>,
+    wanted: &'a mut Wanted<'b>,
 }
 
 impl Shown<'_, '_> {
@@ -114,7 +115,9 @@ impl Shown<'_, '_> {
             v: picture.v(),
         };
         let rgb = to_rgb(&planes, self.mp4.config.colour);
-        (self.take)(turned(Picture { width: sps.width, height: sps.height, rgb }, self.mp4.turn))
+        let picture = Picture { width: sps.width, height: sps.height, rgb };
+        self.wanted.take(turned(picture, self.mp4.turn));
+        Ok(())
     }
 }
 

@@ -140,8 +140,11 @@ impl Mp4 {
 mod tests {
     use std::fs;
 
+    use std::sync::atomic::AtomicBool;
+
+    use super::super::wanted::Wanted;
     use super::*;
-    use crate::{Fps, VideoSettings, VideoWriter};
+    use crate::{Fps, Resize, VideoSettings, VideoWriter};
 
     /// xorshift64.
     struct Random(u64);
@@ -172,6 +175,7 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         let index_bytes = whole.windows(4).position(|name| name == b"mdat").unwrap();
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let go_on = AtomicBool::new(false);
         let (mut read, mut refused, mut foreign) = (0, 0, 0);
         for round in 0..2000 {
             let mut bytes = whole.clone();
@@ -188,7 +192,8 @@ mod tests {
             match Mp4::open(&path) {
                 Ok(Opened::Ours(mp4, facts)) => {
                     let all: Vec<usize> = (0..facts.frames.min(50)).collect();
-                    let result = mp4.read(&all, &mut |_| Ok(()));
+                    let mut wanted = Wanted::new(&path, (16, 16), Resize::Crop, &go_on);
+                    let result = mp4.read(&all, &mut wanted);
                     read += u32::from(result.is_ok());
                     refused += u32::from(result.is_err());
                 }

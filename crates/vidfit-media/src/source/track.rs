@@ -97,7 +97,8 @@ pub(super) fn read_track(index: Body<'_>, file_bytes: u64) -> Result<Track, Refu
 }
 
 fn video_track(index: Body<'_>) -> Result<Option<Body<'_>>, BoxError> {
-    for found in index.boxes()? {
+    for found in index.boxes() {
+        let found = found?;
         if &found.name == b"trak" {
             let handler = found.body.expect(b"mdia")?.expect(b"hdlr")?;
             if handler.bytes.get(8..12) == Some(b"vide") {
@@ -162,7 +163,7 @@ fn edit(track: Body<'_>, movie_ticks: u32, media_ticks: u32) -> Result<Edit, Ref
         let rate = entry.u32()?;
         match (start, rate) {
             (-1, _) if cuts.is_empty() => {}
-            (0.., 0x1_0000) => cuts.push((start, length)),
+            (0.., 0x1_0000) if cuts.is_empty() => cuts.push((start, length)),
             _ => return Err(Refusal::Foreign("an MP4 that is cut in more than one place".into())),
         }
     }
@@ -214,15 +215,16 @@ fn samples(table: Body<'_>, file_bytes: u64) -> Result<Vec<Sample>, Refusal> {
     let chunks = chunk_offsets(table)?;
     let mut runs = table.expect(b"stsc")?;
     runs.version()?;
-    let mut runs_of_chunks = Vec::new();
-    for mut run in runs.table(12)? {
-        runs_of_chunks.push((run.u32()? as usize, run.u32()? as usize));
-    }
+    let mut runs = runs.table(12)?.peekable();
 
     let mut samples = Vec::with_capacity(sizes.len());
     let mut sizes = sizes.into_iter();
-    for (place, &(first, per_chunk)) in runs_of_chunks.iter().enumerate() {
-        let next = runs_of_chunks.get(place + 1).map_or(chunks.len() + 1, |run| run.0);
+    while let Some(mut run) = runs.next() {
+        let (first, per_chunk) = (run.u32()? as usize, run.u32()? as usize);
+        let next = match runs.peek() {
+            Some(&(mut next)) => next.u32()? as usize,
+            None => chunks.len() + 1,
+        };
         // Chunks are counted from 1.
         let run = chunks.get(first.wrapping_sub(1)..next.wrapping_sub(1));
         let run = run.ok_or("its index names parts that are not there")?;
@@ -261,7 +263,7 @@ fn sample_sizes(table: Body<'_>) -> Result<Vec<u32>, Refusal> {
         if table.len() > MAX_FRAMES {
             return Err(Refusal::TooManyFrames);
         }
-        return table.into_iter().map(|mut size| Ok(size.u32()?)).collect();
+        return table.map(|mut size| Ok(size.u32()?)).collect();
     }
     let count = sizes.u32()? as usize;
     if count > MAX_FRAMES {
@@ -270,14 +272,19 @@ fn sample_sizes(table: Body<'_>) -> Result<Vec<u32>, Refusal> {
     Ok(vec![common; count])
 }
 
-fn chunk_offsets(table: Body<'_>) -> Result<Vec<u64>, BoxError> {
-    if let Some(mut wide) = table.find(b"co64")? {
-        wide.version()?;
-        return wide.table(8)?.into_iter().map(|mut offset| offset.u64()).collect();
+fn chunk_offsets(table: Body<'_>) -> Result<Vec<u64>, Refusal> {
+    let wide = table.find(b"co64")?;
+    let is_wide = wide.is_some();
+    let mut offsets = wide.map_or_else(|| table.expect(b"stco"), Ok)?;
+    offsets.version()?;
+    let offsets = offsets.table(if is_wide { 8 } else { 4 })?;
+    // Each has a frame at least.
+    if offsets.len() > MAX_FRAMES {
+        return Err(Refusal::TooManyFrames);
     }
-    let mut short = table.expect(b"stco")?;
-    short.version()?;
-    short.table(4)?.into_iter().map(|mut offset| Ok(u64::from(offset.u32()?))).collect()
+    offsets
+        .map(|mut offset| Ok(if is_wide { offset.u64()? } else { u64::from(offset.u32()?) }))
+        .collect()
 }
 
 /// Most bytes of one coded frame.
@@ -289,8 +296,7 @@ const VISUAL_ENTRY_BYTES: usize = 78;
 fn avc_config(mut descriptions: Body<'_>) -> Result<AvcConfig, Refusal> {
     descriptions.version()?;
     let count = descriptions.u32()?;
-    let entries = descriptions.boxes()?;
-    let entry = entries.first().ok_or("its index does not say how it is coded")?;
+    let entry = descriptions.boxes().next().ok_or("its index does not say how it is coded")??;
     if count > 1 {
         return Err(Refusal::Foreign("an MP4 whose coding changes midway".into()));
     }

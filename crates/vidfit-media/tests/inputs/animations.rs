@@ -145,6 +145,17 @@ fn an_animated_png_is_a_video() {
 }
 
 #[test]
+fn an_animated_png_is_one_behind_a_long_profile() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.png");
+    let moving = animated_png();
+    let (head, rest) = moving.split_at(png_head(16, 16).len());
+    let note = png_chunk(b"eXIf", &[b"MM\0\x2a\0\0\0\x08".to_vec(), vec![0; 9000]].concat());
+    fs::write(&path, [head, &note, rest].concat()).unwrap();
+    assert_eq!(VideoSource::open(&path).unwrap().frames(), 2);
+}
+
+#[test]
 fn animations_of_pillow_come_back() {
     for name in ["moving.webp", "moving.png"] {
         let source = VideoSource::open(&fixture(&format!("moving/{name}"))).unwrap();

@@ -1,6 +1,7 @@
 //! Folders of pictures.
 
 use std::fs;
+use std::sync::atomic::AtomicBool;
 
 use vidfit_media::{InputError, Picture, Resize, VideoSource};
 
@@ -55,4 +56,21 @@ fn indices_must_rise_and_be_there() {
         assert!(matches!(error, InputError::NoSuchFrame { frames: 2, .. }), "{error}");
     }
     assert_eq!(source.read(&[], 40, 32, Resize::Stretch).unwrap(), []);
+}
+
+#[test]
+fn reading_can_be_interrupted_at_any_frame() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["frames", "a.gif", "a.mp4"] {
+        if name == "a.mp4" && cfg!(not(feature = "h264")) {
+            continue;
+        }
+        let path = folder.path().join(name);
+        write_clip(&path, 40, 32, 3, 8.0);
+        let source = VideoSource::open(&path).unwrap();
+        let read = |stop| source.read_until(&[1], 40, 32, Resize::Stretch, &AtomicBool::new(stop));
+        assert_eq!(read(false).unwrap().len(), 1, "{name}");
+        let error = read(true).unwrap_err();
+        assert!(matches!(error, InputError::Interrupted { .. }), "{name}: {error}");
+    }
 }

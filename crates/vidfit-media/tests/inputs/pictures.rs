@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use vidfit_media::{Picture, Resize, picture_size, read_picture};
+use vidfit_media::{InputError, Picture, Resize, picture_size, read_picture};
 
 use crate::samples::{fixture, max_distance, mean_distance};
 
@@ -101,4 +101,36 @@ fn the_content_counts_not_the_name() {
     fs::copy(fixture("samples/photo.jpg"), &misnamed).unwrap();
     let picture = read_picture(&misnamed).unwrap();
     assert_eq!(picture, read_picture(&fixture("samples/photo.jpg")).unwrap());
+}
+
+#[test]
+fn a_size_is_read_from_the_header_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["photo.jpg", "turned6.jpg", "rgb.png"] {
+        let sample = fixture(&format!("samples/{name}"));
+        let whole = fs::read(&sample).unwrap();
+        let path = folder.path().join(name);
+        fs::write(&path, &whole[..whole.len() - 20]).unwrap();
+        assert_eq!(picture_size(&path).unwrap(), picture_size(&sample).unwrap(), "{name}");
+        assert!(read_picture(&path).unwrap_err().to_string().contains("damaged"), "{name}");
+    }
+}
+
+#[test]
+fn what_a_decoder_would_keep_is_reckoned_from_the_header() {
+    // A progressive frame of 16000 x 6000 pixels in three components, and its first scan.
+    let header = [
+        &[0xff, 0xd8, 0xff, 0xc2, 0, 17, 8, 0x17, 0x70, 0x3e, 0x80, 3][..],
+        &[1, 0x11, 0, 2, 0x11, 0, 3, 0x11, 0],
+        &[0xff, 0xda, 0, 12, 3, 1, 0, 2, 0, 3, 0, 0, 0, 0],
+    ]
+    .concat();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.jpg");
+    fs::write(&path, header).unwrap();
+    assert_eq!(picture_size(&path).unwrap(), (16_000, 6_000));
+    // 576 MB of coefficients leave less than this of the limit. It is a hole, and takes no room.
+    fs::File::options().write(true).open(&path).unwrap().set_len(600_000_000).unwrap();
+    let error = picture_size(&path).unwrap_err();
+    assert!(matches!(error, InputError::FileTooLarge { .. }), "{error}");
 }
