@@ -3,157 +3,27 @@
 // Clippy allows it in tests, but not in what they call.
 #![allow(clippy::unwrap_used)]
 
+mod clean;
+mod damage;
+mod place;
+#[path = "../support/mod.rs"]
 mod support;
 
-use serde_json::json;
+use place::{Place, STEPS, files};
 use std::collections::HashSet;
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
-use support::Case;
 use support::card::{Bits, card, target};
-use vidfit_cogvideox::noise::Generator;
 use vidfit_engine::EngineError;
-use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::{Prepared, RunOptions, run_keeping};
 use vidfit_engine::pixels::Pixels;
 use vidfit_engine::planner::{Offload, PlanReport, Planned, RunReport, SavedPlan, replan};
-use vidfit_engine::request::{Job, Request, TilingChoice};
-use vidfit_engine::runs::{
-    CleanRules, Dropped, MachineRecord, RECORD_VERSION, Run, RunId, RunRecord, Runs, RunsError,
-    Standing, settled,
-};
+use vidfit_engine::request::Request;
+use vidfit_engine::runs::{CleanRules, RunId, RunRecord, RunsError, Standing};
 use vidfit_engine::state::RunState;
-use vidfit_tensor::{DType, Device};
-
-/// A small job, and a folder for its runs.
-struct Place {
-    folder: tempfile::TempDir,
-    runs: Runs,
-    checkpoint: Checkpoint,
-    prepared: Prepared,
-    record: RunRecord,
-    plan: SavedPlan,
-}
-
-const STEPS: usize = 4;
-
-impl Place {
-    fn new() -> Place {
-        let case = Case::named("5b-dpm");
-        let checkpoint = case.open();
-        let request = Request {
-            frames: Some(9),
-            height: Some(16),
-            width: Some(16),
-            steps: STEPS,
-            tiling: TilingChoice::Off,
-            ..case.request(DType::F32)
-        };
-        let (job, _) = Job::new(&checkpoint, &request).unwrap();
-        let (offload, large) = (Offload::Auto, target(1 << 30, 1));
-        let planned = replan(&checkpoint, &job, offload, &large, None).unwrap();
-        let planned = planned.unwrap_or_else(|_| panic!("it does not fit"));
-        let plan = SavedPlan::of(&checkpoint, "tiny", &request, &planned, offload, &large);
-        let folder = tempfile::tempdir().unwrap();
-        let record = RunRecord {
-            version: RECORD_VERSION,
-            vidfit: "0".into(),
-            began_unix_ms: 1,
-            model: "tiny".into(),
-            model_folder: checkpoint.dir.clone(),
-            model_identity: job.model.clone(),
-            request: settled(&request, &job),
-            steps: STEPS,
-            frames: job.frames,
-            height: job.height,
-            width: job.width,
-            tiling: job.tiling,
-            encode_tiling: job.encode_tiling,
-            output: folder.path().join("video.gif"),
-            output_is_named: true,
-            fps: 8.0,
-            crf: 18,
-            save_tensors: None,
-            machine: MachineRecord {
-                device: "cpu".into(),
-                threads: 1,
-                vram_budget_bytes: None,
-                buffer_bytes: None,
-                ram_bytes: None,
-                offload,
-            },
-            keeps: true,
-            inputs: vec![],
-        };
-        let prepared = Prepared::new(planned, vec![]);
-        let runs = Runs::in_folder(folder.path().join("runs"));
-        Place { folder, runs, checkpoint, prepared, record, plan }
-    }
-
-    fn begin(&self) -> Run {
-        self.runs.begin(&self.record, &self.plan, None).unwrap()
-    }
-
-    fn embeds(&self) -> usize {
-        let tokens: usize = self.prepared.job.prompts.iter().map(Vec::len).sum();
-        tokens * self.checkpoint.text_encoder.config.d_model
-    }
-
-    /// A state after so many steps, of no particular numbers.
-    fn state(&self, steps_done: usize) -> RunState {
-        let job = &self.prepared.job;
-        let latents = vec![0.5; job.latent_elements()];
-        RunState {
-            job: RunState::key(job),
-            steps_done,
-            embeds: vec![0.25; self.embeds()],
-            previous: if steps_done > 0 { latents.clone() } else { vec![] },
-            latents,
-            generator: Generator::seed(job.seed).state(),
-            ..RunState::default()
-        }
-    }
-
-    fn standing(&self, id: &RunId) -> Standing {
-        self.runs.look(id).standing
-    }
-
-    fn report(&self, outcome: &str) -> RunReport {
-        RunReport::of_plan(outcome, Some("so it is".into()), None)
-    }
-
-    /// A run that has come to its end, with its name.
-    fn done(&self) -> (RunId, PathBuf) {
-        let run = self.begin();
-        run.save(&self.state(STEPS)).unwrap();
-        fs::create_dir(run.path("frames")).unwrap();
-        fs::write(run.path("frames/frame_00000.png"), [0; 1000]).unwrap();
-        fs::write(&self.record.output, [1; 500]).unwrap();
-        run.keep_video(&self.record.output).unwrap();
-        run.end(&self.report("done")).unwrap();
-        (run.id().clone(), run.folder().to_owned())
-    }
-}
-
-fn files(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap();
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
-
-/// Makes a file or a folder look as if nothing had been written to it for so many days.
-fn age(path: &Path, days: u64) {
-    let then = SystemTime::now() - Duration::from_secs(days * 86_400);
-    if path.is_dir() {
-        fs::read_dir(path).unwrap().for_each(|entry| age(&entry.unwrap().path(), days));
-    }
-    fs::File::open(path).unwrap().set_modified(then).unwrap();
-}
+use vidfit_tensor::Device;
 
 #[test]
 fn runs_never_share_a_name() {
@@ -235,6 +105,40 @@ fn one_process_works_on_a_run() {
     });
 }
 
+/// Whoever sees a new run by its name finds it taken.
+#[test]
+fn a_new_run_is_never_without_its_lock() {
+    const RUNS: usize = 100;
+    let place = Place::new();
+    fs::create_dir(place.runs.folder()).unwrap();
+    let (seen, next) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let place = &place;
+        scope.spawn(move || {
+            for _ in 0..RUNS {
+                let run = place.begin();
+                // Held until it was looked at.
+                next.recv().unwrap();
+                run.discard().unwrap();
+            }
+        });
+        let mut last = None;
+        for _ in 0..RUNS {
+            let id = loop {
+                let mut names = files(place.runs.folder()).into_iter();
+                let id = names.find_map(|name| RunId::parse(&name));
+                if id.is_some() && id != last {
+                    break id.unwrap();
+                }
+            };
+            let standing = place.standing(&id);
+            last = Some(id);
+            seen.send(()).unwrap();
+            assert!(matches!(standing, Standing::Running { .. }), "{standing:?}");
+        }
+    });
+}
+
 #[test]
 fn how_a_run_stands_follows_from_what_is_there() {
     let place = Place::new();
@@ -303,218 +207,6 @@ fn the_input_stays_until_it_is_encoded() {
     assert!(!run.path("input").exists());
     drop(run);
     place.runs.remove(&id).unwrap();
-}
-
-/// A change to a run's directory, what it is then told to be damaged by, and whether it can still be
-/// opened.
-type Damage = (&'static str, fn(&Path), &'static str, bool);
-
-const DAMAGES: [Damage; 11] = [
-    ("no request", |run| fs::remove_file(run.join("request.json")).unwrap(), "missing", false),
-    ("an empty request", |run| fs::write(run.join("request.json"), "").unwrap(), "request", false),
-    ("garbage", |run| fs::write(run.join("request.json"), [0xff; 99]).unwrap(), "request", false),
-    (
-        "half a request",
-        |run| {
-            let text = fs::read(run.join("request.json")).unwrap();
-            fs::write(run.join("request.json"), &text[..text.len() / 2]).unwrap();
-        },
-        "request",
-        false,
-    ),
-    (
-        "another version",
-        |run| {
-            let text = fs::read_to_string(run.join("request.json")).unwrap();
-            let text = text.replacen("\"version\": 1", "\"version\": 7", 1);
-            fs::write(run.join("request.json"), text).unwrap();
-        },
-        "version is 7",
-        false,
-    ),
-    (
-        "another request",
-        |run| fs::write(run.join("request.json"), "{\"version\": 1, \"prompt\": 5}").unwrap(),
-        "request",
-        false,
-    ),
-    (
-        "a folder for a request",
-        |run| {
-            fs::remove_file(run.join("request.json")).unwrap();
-            fs::create_dir(run.join("request.json")).unwrap();
-        },
-        "no small file",
-        false,
-    ),
-    (
-        "a state that was cut",
-        |run| {
-            let bytes = fs::read(run.join("state.safetensors")).unwrap();
-            fs::write(run.join("state.safetensors"), &bytes[..bytes.len() - 1]).unwrap();
-        },
-        "state.safetensors",
-        true,
-    ),
-    (
-        "an empty state",
-        |run| fs::write(run.join("state.safetensors"), "").unwrap(),
-        "state.safetensors",
-        true,
-    ),
-    (
-        "a folder for a state",
-        |run| {
-            fs::remove_file(run.join("state.safetensors")).unwrap();
-            fs::create_dir(run.join("state.safetensors")).unwrap();
-        },
-        "state.safetensors",
-        true,
-    ),
-    (
-        "a file for a run",
-        |run| {
-            fs::remove_dir_all(run).unwrap();
-            fs::write(run, "text").unwrap();
-        },
-        "no folder",
-        false,
-    ),
-];
-
-#[test]
-fn damage_is_told_and_can_be_taken_away() {
-    let place = Place::new();
-    let (job, embeds) = (&place.prepared.job, place.embeds());
-    for (what, damage, words, opens) in DAMAGES {
-        let run = place.begin();
-        let (id, folder) = (run.id().clone(), run.folder().to_owned());
-        run.save(&place.state(2)).unwrap();
-        drop(run);
-        damage(&folder);
-        let Standing::Damaged(why) = place.standing(&id) else {
-            panic!("{what}: {:?}", place.standing(&id));
-        };
-        assert!(why.contains(words), "{what}: {why}");
-        let error = match (place.runs.open(&id), opens) {
-            (Ok(run), true) => run.state(job, embeds).unwrap_err(),
-            (Err(error), false) => error,
-            (other, _) => panic!("{what}: {other:?}"),
-        };
-        assert!(matches!(error, RunsError::Damaged { .. }), "{what}: {error}");
-        assert!(error.to_string().contains(&format!("vidfit runs rm {id}")), "{what}: {error}");
-        place.runs.remove(&id).unwrap_or_else(|error| panic!("{what}: {error}"));
-        assert!(!folder.exists(), "{what}");
-    }
-    assert_eq!(place.runs.list().unwrap().len(), 0);
-    assert_eq!(files(place.runs.folder()), [""; 0]);
-}
-
-/// What else may be wrong does not keep a run from being listed.
-#[test]
-fn strange_reports_and_logs_do_no_harm() {
-    let place = Place::new();
-    let run = place.begin();
-    let (id, folder) = (run.id().clone(), run.folder().to_owned());
-    drop(run);
-    for text in ["", "{", "[]", "{\"outcome\": 7}", "null"] {
-        fs::write(folder.join("report.json"), text).unwrap();
-        assert_eq!(place.standing(&id), Standing::Stopped, "{text}");
-        assert!(!place.runs.open(&id).unwrap().is_done());
-    }
-    fs::write(folder.join("report.json"), json!({ "outcome": "strange" }).to_string()).unwrap();
-    assert_eq!(place.standing(&id), Standing::Stopped);
-    fs::write(folder.join("log.jsonl"), [0xff; 10]).unwrap();
-    fs::write(folder.join("lock"), "no number").unwrap();
-    drop(place.runs.open(&id).unwrap());
-}
-
-#[test]
-fn what_is_not_of_the_run_is_not_taken_away() {
-    let place = Place::new();
-    let (id, folder) = place.done();
-    fs::write(folder.join("thesis.txt"), "mine").unwrap();
-    let error = place.runs.remove(&id).unwrap_err();
-    assert!(matches!(&error, RunsError::ForeignFiles { found, .. } if found == "thesis.txt"));
-    assert_eq!(files(&folder), ["thesis.txt"]);
-    assert!(place.record.output.exists(), "the video itself");
-    fs::remove_file(folder.join("thesis.txt")).unwrap();
-    place.runs.remove(&id).unwrap();
-    assert!(!folder.exists());
-    assert!(matches!(place.runs.remove(&id), Err(RunsError::Unknown { .. })));
-}
-
-#[test]
-fn what_is_old_is_dropped_as_the_rules_say() {
-    let place = Place::new();
-    let day = Duration::from_secs(86_400);
-    let rules = CleanRules {
-        now: SystemTime::now(),
-        drop_frames_after: 30 * day,
-        drop_runs_after: None,
-        keep_last: 0,
-        is_dry: false,
-    };
-    let (done, done_folder) = place.done();
-    let run = place.begin();
-    run.save(&place.state(1)).unwrap();
-    let (stopped, stopped_folder) = (run.id().clone(), run.folder().to_owned());
-    drop(run);
-    fs::write(stopped_folder.join(".state.safetensors.9-0.tmp"), [0; 77]).unwrap();
-    let never_begun = place.runs.folder().join(".20200101-000000-abc.part");
-    fs::create_dir(&never_begun).unwrap();
-    fs::write(never_begun.join("request.json"), "{}").unwrap();
-
-    // Nothing is old yet but the leftover of a process that is gone.
-    let cleaned = place.runs.clean(&rules).unwrap();
-    assert_eq!(cleaned.dropped, [(Some(stopped.clone()), Dropped::Leftovers, 77)]);
-    for path in [&done_folder, &stopped_folder, &never_begun] {
-        age(path, 40);
-    }
-    // A dry run says what a real one does.
-    let dry = place.runs.clean(&CleanRules { is_dry: true, ..rules.clone() }).unwrap();
-    let kept = ["lock", "log.jsonl", "plan.json", "report.json", "request.json", "video.gif"];
-    assert_eq!(files(&done_folder).len(), kept.len() + 2);
-    let cleaned = place.runs.clean(&rules).unwrap();
-    assert_eq!(cleaned.dropped, dry.dropped);
-    let state_bytes = fs::metadata(stopped_folder.join("state.safetensors")).unwrap().len();
-    assert_eq!(
-        cleaned.dropped,
-        [(Some(done.clone()), Dropped::Frames, state_bytes + 1000), (None, Dropped::Leftovers, 2)]
-    );
-    assert_eq!(cleaned.bytes(), state_bytes + 1002);
-    assert_eq!(files(&done_folder), kept);
-    assert_eq!(place.standing(&done), Standing::Done, "it is no less done");
-    assert_eq!(place.runs.look(&stopped).steps_done, 1, "what can go on is left alone");
-    assert!(!never_begun.exists());
-
-    // Whole runs only if that is asked for, and never the newest that are to be kept.
-    let whole = CleanRules { drop_runs_after: Some(35 * day), ..rules };
-    age(&done_folder, 40);
-    let spared = place.runs.clean(&CleanRules { keep_last: 2, ..whole.clone() }).unwrap();
-    assert_eq!(spared.dropped, []);
-    let cleaned = place.runs.clean(&whole).unwrap();
-    assert_eq!(cleaned.dropped.len(), 2);
-    assert_eq!((cleaned.failed.len(), place.runs.list().unwrap().len()), (0, 0));
-    assert!(place.record.output.exists(), "the video stays where it was written");
-}
-
-/// Frames that are the video itself are not needless.
-#[test]
-fn the_only_copy_of_a_video_is_not_dropped() {
-    let place = Place::new();
-    let (_, folder) = place.done();
-    fs::remove_file(folder.join("video.gif")).unwrap();
-    age(&folder, 40);
-    let rules = CleanRules {
-        now: SystemTime::now(),
-        drop_frames_after: Duration::ZERO,
-        drop_runs_after: None,
-        keep_last: 0,
-        is_dry: false,
-    };
-    place.runs.clean(&rules).unwrap();
-    assert!(folder.join("frames").is_dir() && !folder.join("state.safetensors").exists());
 }
 
 /// The state is kept after every step; where it cannot be, the run ends, and goes on from the last
