@@ -127,8 +127,8 @@ fn a_new_run_is_never_without_its_lock() {
             let id = loop {
                 let mut names = files(place.runs.folder()).into_iter();
                 let id = names.find_map(|name| RunId::parse(&name));
-                if id.is_some() && id != last {
-                    break id.unwrap();
+                if let Some(id) = id.filter(|id| Some(id) != last.as_ref()) {
+                    break id;
                 }
             };
             let standing = place.standing(&id);

@@ -73,7 +73,7 @@ impl Output {
         let (path, is_settled) = match path {
             Some(path) => (path.clone(), true),
             None if record.output_is_named => (record.output.clone(), true),
-            None => match names_of(&record.output).take_while(is_taken).find(is_own) {
+            None => match names_of(&record.output).take_while(|path| is_taken(path)).find(is_own) {
                 Some(path) => (path, true),
                 None => (free_name(&record.output), false),
             },
@@ -233,7 +233,7 @@ pub fn free_name(path: &Path) -> PathBuf {
 }
 
 /// Whether there is something of that name.
-fn is_taken(path: &PathBuf) -> bool {
+fn is_taken(path: &Path) -> bool {
     // Without the final slash, which would hide a file of that name.
     path.components().collect::<PathBuf>().symlink_metadata().is_ok()
 }
