@@ -40,6 +40,7 @@ pub mod runs;
 pub mod safetensors;
 pub mod schedule;
 pub mod settings;
+mod small_file;
 pub mod state;
 pub mod texts;
 pub mod whole_file;

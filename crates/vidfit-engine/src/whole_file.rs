@@ -42,14 +42,18 @@ impl Drop for Temporary {
     }
 }
 
-/// Makes a rename outlast a power cut. Only Unix can open folders.
-fn sync_folder_of(path: &Path) -> io::Result<()> {
-    if cfg!(unix) {
-        let parent = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        File::open(parent)?.sync_all()?;
+/// Makes the name of `path` in its folder outlast a power cut.
+pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
+        _ => sync_folder(Path::new(".")),
     }
-    Ok(())
+}
+
+/// Makes the names in a folder outlast a power cut. Only Unix can open folders.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    match cfg!(unix) {
+        true => File::open(folder)?.sync_all(),
+        false => Ok(()),
+    }
 }

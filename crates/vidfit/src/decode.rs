@@ -40,20 +40,25 @@ fn decode(args: &DecodeArgs, shown: Shown) -> Result<(), Failure> {
         args.fps.unwrap_or(record.fps),
         args.crf.unwrap_or(record.crf),
     )?;
+    let output = Output { is_settled: args.output.is_some(), ..output };
     output.check(None)?;
     let is_same = args.vae_tiling.is_none() && args.tile_height.or(args.tile_width).is_none();
     let frames = KeptFrames::open(&run.path(FRAMES), &output.settings, output.frames);
     if let Some(frames) = frames.filter(|_| is_same) {
-        let written = output.write_kept(&frames, &stop)?;
-        shown.say(&written_in_words(&written, began.elapsed()));
-        shown.event(json!({
-            "event": "done",
-            "output": written.path,
-            "frames": written.frames,
-            "bytes": written.bytes,
-            "seconds": began.elapsed().as_secs_f64(),
-        }));
-        return Ok(());
+        match output.write_kept(&frames, &stop)? {
+            Ok(written) => {
+                shown.say(&written_in_words(&written, began.elapsed()));
+                shown.event(json!({
+                    "event": "done",
+                    "output": written.path,
+                    "frames": written.frames,
+                    "bytes": written.bytes,
+                    "seconds": began.elapsed().as_secs_f64(),
+                }));
+                return Ok(());
+            }
+            Err(damage) => shown.warn(&format!("{damage}; the video is decoded once more")),
+        }
     }
 
     let machine = args.machine.instead_of(&record.machine).map_err(Failure::input)?;

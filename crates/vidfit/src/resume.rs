@@ -4,7 +4,7 @@ use crate::args::ResumeArgs;
 use crate::decide::needs;
 use crate::device::{beside_results, open, target};
 use crate::exit::Failure;
-use crate::generate::output::Output;
+use crate::generate::output::{Output, are_one_file};
 use crate::generate::{Making, Unmade, announce, check_all_room, name, settle, written_in_words};
 use crate::human::size;
 use crate::interrupt;
@@ -23,7 +23,7 @@ use vidfit_engine::planner::{Offload, PlanReport, Planned, RunReport, SavedPlan,
 use vidfit_engine::request::Job;
 use vidfit_engine::runs::{FRAMES, PLAN, Run, RunRecord};
 use vidfit_engine::state::RunState;
-use vidfit_media::KeptFrames;
+use vidfit_media::{KeptFrames, Written};
 use vidfit_tensor::Profile;
 
 /// Goes on with a run until its video is there.
@@ -42,16 +42,24 @@ fn go_on(args: &ResumeArgs, shown: Shown) -> Result<(), Failure> {
     let run = runs.open(&runs.find(&args.run)?)?;
     let record = run.record().clone();
     if run.is_done() {
-        return say_where(&run, shown);
+        return say_where(&run, args, shown);
     }
-    let output = Output::of_run(&record, args.output.as_ref())?;
-    let report = match kept_frames(&run, &output) {
+    let output = Output::of_run(&run, args.output.as_ref())?;
+    let written = match kept_frames(&run, &output) {
         Some(frames) => {
             output.check(None)?;
+            write_kept(&frames, &output, &stop, shown)
+        }
+        None => Ok(None),
+    };
+    let report = match written.transpose() {
+        Some(written) => {
             run.go_on();
             name(shown, &run);
             let plan = SavedPlan::load(&run.path(PLAN)).ok().map(|plan| plan.report);
-            let made = from_frames(&run, &frames, &output, &stop, plan.clone(), (shown, began));
+            let made = written
+                .map_err(Unmade::from)
+                .and_then(|written| of_frames(&run, &written, plan.clone(), (shown, began)));
             settle(run, made, plan.as_ref(), &args.folder, shown)?
         }
         None => {
@@ -120,10 +128,30 @@ fn given_again(run: &Run, job: &Job) -> Result<Option<Pixels>, Failure> {
     }
 }
 
-/// Says where the video of a run is that is done.
-fn say_where(run: &Run, shown: Shown) -> Result<(), Failure> {
+/// Says where the video of a run is that is done, and reports it once more if that is asked for.
+///
+/// # Errors
+/// Bad input if the video is asked for at a place where it is not: nothing is left to be done here.
+fn say_where(run: &Run, args: &ResumeArgs, shown: Shown) -> Result<(), Failure> {
     let output = run.record().output.clone();
     let path = if output.exists() { Some(output) } else { run.video() };
+    if let Some(wanted) = &args.output {
+        let is_there = [path.clone(), run.video()]
+            .into_iter()
+            .flatten()
+            .any(|path| are_one_file(&path, wanted));
+        if !is_there {
+            return Err(Failure::input(format!(
+                "run {id} is done, and its video is not written again. `vidfit decode {id} -o {}` \
+                 does that",
+                wanted.display(),
+                id = run.id()
+            )));
+        }
+    }
+    if let (Some(path), Some(report)) = (&args.report, run.report()) {
+        report.save(path)?;
+    }
     shown.event(json!({ "event": "done", "run": run.id().as_str(), "output": path }));
     if shown == Shown::Json {
         return Ok(());
@@ -144,22 +172,32 @@ fn kept_frames(run: &Run, output: &Output) -> Option<KeptFrames> {
     run.record().save_tensors.is_none().then_some(frames)
 }
 
-/// Writes the video of frames that were kept.
-fn from_frames(
-    run: &Run,
+/// Writes the video of frames that were kept, if they can all be read.
+fn write_kept(
     frames: &KeptFrames,
     output: &Output,
     stop: &AtomicBool,
+    shown: Shown,
+) -> Result<Option<Written>, Failure> {
+    let written = output.write_kept(frames, stop)?;
+    Ok(written
+        .map_err(|damage| shown.warn(&format!("{damage}; the frames are made once more")))
+        .ok())
+}
+
+/// Ends a run whose video was written from frames that were kept.
+fn of_frames(
+    run: &Run,
+    written: &Written,
     plan: Option<PlanReport>,
     (shown, began): (Shown, Instant),
 ) -> Result<RunReport, Unmade> {
-    let written = output.write_kept(frames, stop)?;
     if written.path.is_file() {
         run.keep_video(&written.path).map_err(EngineError::from)?;
     }
     let report = RunReport::of_plan("done", None, plan);
     run.end(&report)?;
-    shown.say(&written_in_words(&written, began.elapsed()));
+    shown.say(&written_in_words(written, began.elapsed()));
     shown.event(json!({
         "event": "done",
         "run": run.id().as_str(),

@@ -10,6 +10,7 @@ use crate::generate::Prepared;
 use crate::plan::Plan;
 use crate::request::{Job, Request};
 use crate::schedule::Schedule;
+use crate::small_file::read_small;
 use crate::whole_file::write_whole;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -54,9 +55,6 @@ pub struct SavedRun {
     /// plan is not in a file.
     pub seal: String,
 }
-
-/// A saved plan is small; a longer file is not one.
-const LONGEST_BYTES: u64 = 16 << 20;
 
 impl SavedPlan {
     /// `planned`, made for `target` from `request`, of the model that the user calls `model`.
@@ -105,11 +103,7 @@ impl SavedPlan {
         let wrong = |what: String| {
             EngineError::Request(format!("{} is not a plan to run: {what}", path.display()))
         };
-        let bytes = std::fs::metadata(path).map_err(file)?.len();
-        if bytes > LONGEST_BYTES {
-            return Err(wrong(format!("it is {bytes} bytes long")));
-        }
-        let text = std::fs::read_to_string(path).map_err(file)?;
+        let text = read_small(path).map_err(file)?;
         let value: serde_json::Value =
             serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         let version = value.get("version").and_then(serde_json::Value::as_u64);

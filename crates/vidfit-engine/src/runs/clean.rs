@@ -154,11 +154,21 @@ impl Runs {
 fn needless(run: &Listed) -> Vec<PathBuf> {
     let has_video = run.record.as_ref().is_some_and(|record| {
         let video = |extension: &str| run.folder.join(format!("video.{extension}")).exists();
-        video("mp4") || video("gif") || record.output.is_dir()
+        video("mp4") || video("gif") || has_all(&record.output, &run.folder.join(FRAMES))
     });
     let frames = has_video.then_some(FRAMES);
     let paths = [Some(STATE), frames].into_iter().flatten().map(|name| run.folder.join(name));
     paths.filter(|path| path.exists()).collect()
+}
+
+/// Whether each of the frames in `frames` is in `folder` too, of the same length.
+fn has_all(folder: &Path, frames: &Path) -> bool {
+    let bytes = |folder: &Path, name: &str| {
+        let file = folder.join(name).metadata().ok()?;
+        file.is_file().then_some(file.len())
+    };
+    let mut names = names(frames).into_iter();
+    names.all(|name| bytes(folder, &name).is_some_and(|there| Some(there) == bytes(frames, &name)))
 }
 
 /// Takes away what a process that was killed left half written.
@@ -199,7 +209,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 /// Takes away a file, or a folder with all that is in it; not what a link stands for.
-fn remove_any(path: &Path) {
+pub(super) fn remove_any(path: &Path) {
     let is_folder = path.symlink_metadata().is_ok_and(|found| found.is_dir());
     let _ = if is_folder { fs::remove_dir_all(path) } else { fs::remove_file(path) };
 }

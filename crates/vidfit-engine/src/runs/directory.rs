@@ -6,8 +6,9 @@ use crate::error::EngineError;
 use crate::pixels::Pixels;
 use crate::planner::{RunReport, SavedPlan};
 use crate::request::Job;
+use crate::small_file::read_small;
 use crate::state::RunState;
-use crate::whole_file::write_whole;
+use crate::whole_file::{sync_folder, sync_folder_of, write_whole};
 use serde_json::json;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -63,7 +64,7 @@ impl Runs {
             let path = path.to_owned();
             move |source| RunsError::File { action, path, source }
         };
-        fs::create_dir_all(self.folder()).map_err(file("make", self.folder()))?;
+        make_lasting(self.folder()).map_err(file("make", self.folder()))?;
         for _ in 0..MOST_NAMES {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let id = RunId::new(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
@@ -80,12 +81,18 @@ impl Runs {
                 continue;
             }
             fill(&part.0, record, plan, pixels)?;
+            // Whoever sees the run by its name finds it taken: the lock goes with the directory. Only
+            // Unix renames a directory with an open file in it.
+            let lock = cfg!(unix).then(|| lock::take(&id, &part.0)).transpose()?;
+            sync_folder(&part.0).map_err(file("write", &part.0))?;
             // A directory that is there by now, and is not empty, is not replaced.
             match fs::rename(&part.0, &folder) {
                 Err(_) if folder.exists() => continue,
                 named => named.map_err(file("make", &folder))?,
             }
-            let run = self.open(&id)?;
+            sync_folder(self.folder()).map_err(file("write", self.folder()))?;
+            let lock = lock.map_or_else(|| lock::take(&id, &folder), Ok)?;
+            let run = self.hold(&id, lock)?;
             run.log.note(json!({
                 "event": "began",
                 "pid": std::process::id(),
@@ -108,13 +115,27 @@ impl Runs {
         if folder.exists() && !folder.is_dir() {
             return Err(damaged("it is no folder".into()));
         }
-        let lock = lock::take(id, &folder)?;
+        self.hold(id, lock::take(id, &folder)?)
+    }
+
+    /// A run whose lock is held.
+    fn hold(&self, id: &RunId, lock: File) -> Result<Run, RunsError> {
+        let folder = self.folder_of(id);
+        let damaged = |what| RunsError::Damaged { id: id.clone(), what };
         let record = self.record_of(id).map_err(damaged)?;
         let path = folder.join(LOG);
         let file = |source| RunsError::File { action: "write", path: path.clone(), source };
         let log = RunLog::open(&path).map_err(file)?;
         Ok(Run { id: id.clone(), folder, record, log, _lock: lock })
     }
+}
+
+/// Makes a folder, and those that it is in, to outlast a power cut.
+fn make_lasting(folder: &Path) -> io::Result<()> {
+    let folders = folder.ancestors().filter(|folder| !folder.as_os_str().is_empty());
+    let made: Vec<&Path> = folders.take_while(|folder| !folder.exists()).collect();
+    fs::create_dir_all(folder)?;
+    made.into_iter().try_for_each(sync_folder_of)
 }
 
 /// A directory that has no name yet. It vanishes unless it gets one.
@@ -245,6 +266,11 @@ impl Run {
             .map_err(|error| RunsError::Damaged { id: self.id.clone(), what: error.to_string() })
     }
 
+    /// How the run ended, if it has.
+    pub fn report(&self) -> Option<RunReport> {
+        serde_json::from_str(&read_small(&self.path(REPORT)).ok()?).ok()
+    }
+
     /// Whether the run is at its end, with nothing left to do.
     pub fn is_done(&self) -> bool {
         super::list::outcome(&self.folder).is_some_and(|(outcome, _)| outcome == "done")
@@ -272,7 +298,8 @@ impl Run {
                 fs::copy(path, &part)?;
                 File::open(&part)?.sync_all()?;
             }
-            fs::rename(&part, &kept)
+            fs::rename(&part, &kept)?;
+            sync_folder(&self.folder)
         };
         let failed = |source| RunsError::File { action: "write", path: kept.clone(), source };
         copied().map_err(failed)

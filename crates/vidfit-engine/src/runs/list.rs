@@ -2,6 +2,7 @@
 
 use super::directory::{FRAMES, REPORT, REQUEST, STATE, is_ours};
 use super::{RECORD_VERSION, RunId, RunRecord, Runs, RunsError, clean, lock};
+use crate::small_file::read_small;
 use crate::state::RunState;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -147,18 +148,6 @@ fn steps_done(folder: &Path) -> Result<usize, String> {
     match path.symlink_metadata() {
         Err(_) => Ok(0),
         Ok(_) => RunState::steps_done_in(&path).map_err(|error| error.to_string()),
-    }
-}
-
-/// Requests and reports are small; a longer file is neither.
-const LONGEST_BYTES: u64 = 16 << 20;
-
-/// The text of a small file. A pipe, or a device, is not waited for.
-fn read_small(path: &Path) -> std::io::Result<String> {
-    let file = path.metadata()?;
-    match file.is_file() && file.len() <= LONGEST_BYTES {
-        true => std::fs::read_to_string(path),
-        false => Err(std::io::Error::other("it is no small file")),
     }
 }
 

@@ -1,6 +1,8 @@
 //! One process at a time works on a run. The system releases its lock however it ends.
 
+use super::clean::remove_any;
 use super::{RunId, RunsError};
+use crate::small_file::{open_regular, read_small};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Seek, Write};
 use std::path::Path;
@@ -23,6 +25,10 @@ pub fn take(id: &RunId, folder: &Path) -> Result<File, RunsError> {
         wanted: id.to_string(),
         folder: folder.parent().unwrap_or(folder).to_owned(),
     };
+    // What is no file is no lock of ours: nobody holds it.
+    if path.metadata().is_ok_and(|found| !found.is_file()) {
+        remove_any(&path);
+    }
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
     let mut file = opened.map_err(|source| match source.kind() {
         ErrorKind::NotFound => gone(),
@@ -53,11 +59,11 @@ pub fn take(id: &RunId, folder: &Path) -> Result<File, RunsError> {
 
 /// Whether a process holds the lock of the run in `folder`.
 pub fn is_held(folder: &Path) -> bool {
-    let lock = File::open(folder.join(LOCK));
+    let lock = open_regular(&folder.join(LOCK));
     lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// The process that took the lock last.
 pub fn holder(folder: &Path) -> Option<u32> {
-    std::fs::read_to_string(folder.join(LOCK)).ok()?.parse().ok()
+    read_small(&folder.join(LOCK)).ok()?.parse().ok()
 }

@@ -23,6 +23,10 @@ impl RunLog {
     /// Whatever the system says.
     pub fn open(path: &Path) -> io::Result<RunLog> {
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        // A pipe that nobody reads would be waited for once it is full.
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is no file"));
+        }
         // A process that was killed may have left half a line.
         let bytes = file.metadata()?.len();
         if bytes > 0 {

@@ -2,12 +2,14 @@
 
 use crate::args::OutputArgs;
 use crate::exit::Failure;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::{Generated, kept_bytes};
 use vidfit_engine::request::Job;
-use vidfit_engine::runs::RunRecord;
+use vidfit_engine::runs::Run;
 use vidfit_engine::safetensors::{StoredDtype, write_safetensors};
 use vidfit_media::{
     Crf, Fps, KeptFrames, MediaError, OutputKind, VideoSettings, VideoWriter, Written, check_file,
@@ -21,6 +23,9 @@ const HEADER_BYTES: u64 = 4096;
 pub struct Output {
     /// The file, or the folder.
     pub path: PathBuf,
+    /// Whether it is to be there whatever was. If not, another name will do where it is taken by the
+    /// time that the video is written.
+    pub is_settled: bool,
     /// Its size and rate.
     pub settings: VideoSettings,
     /// Frames of it.
@@ -35,7 +40,8 @@ impl Output {
     pub fn new(args: &OutputArgs, checkpoint: &Checkpoint, job: &Job) -> Result<Output, Failure> {
         let path = args.output.clone().unwrap_or_else(|| free_name(Path::new("output.mp4")));
         let fps = args.fps.unwrap_or(checkpoint.variant.fps());
-        Output::of(path, (job.frames, job.height, job.width), fps, args.crf)
+        let output = Output::of(path, (job.frames, job.height, job.width), fps, args.crf)?;
+        Ok(Output { is_settled: args.output.is_some(), ..output })
     }
 
     /// A video of so many frames of a height and a width, at `path`.
@@ -53,21 +59,27 @@ impl Output {
         let mut settings = VideoSettings::new(size(width)?, size(height)?, fps);
         settings.crf = Crf::new(crf).map_err(Failure::input)?;
         settings.check(&path).map_err(Failure::input)?;
-        Ok(Output { path, settings, frames: frames as u64 })
+        Ok(Output { path, is_settled: true, settings, frames: frames as u64 })
     }
 
     /// Where the video of a run goes: to `path` if that is given, else where it was to go, unless
-    /// that place was not named, and is taken by now.
+    /// that place was not named, and is taken by now by another video than this.
     ///
     /// # Errors
     /// As [`Output::new`].
-    pub fn of_run(record: &RunRecord, path: Option<&PathBuf>) -> Result<Output, Failure> {
-        let path = match path {
-            Some(path) => path.clone(),
-            None if record.output_is_named => record.output.clone(),
-            None => free_name(&record.output),
+    pub fn of_run(run: &Run, path: Option<&PathBuf>) -> Result<Output, Failure> {
+        let record = run.record();
+        let is_own = |path: &PathBuf| run.video().is_some_and(|video| are_one_file(&video, path));
+        let (path, is_settled) = match path {
+            Some(path) => (path.clone(), true),
+            None if record.output_is_named => (record.output.clone(), true),
+            None => match names_of(&record.output).take_while(|path| is_taken(path)).find(is_own) {
+                Some(path) => (path, true),
+                None => (free_name(&record.output), false),
+            },
         };
-        Output::of(path, (record.frames, record.height, record.width), record.fps, record.crf)
+        let size = (record.frames, record.height, record.width);
+        Ok(Output { is_settled, ..Output::of(path, size, record.fps, record.crf)? })
     }
 
     /// Checks that the video, and the tensors if any, can be written, before there is anything to
@@ -97,16 +109,47 @@ impl Output {
     /// # Errors
     /// If the system will not, or the user stops it.
     pub fn write(&self, frames: &[Vec<u8>], stop: &AtomicBool) -> Result<Written, Failure> {
-        write(&self.path, self.settings, frames.iter().map(Ok), stop)
+        self.put(frames.iter().map(Ok), stop)
     }
 
-    /// As [`Output::write`], of frames that were kept.
+    /// As [`Output::write`], of frames that were kept; or, in words, why one of those cannot be read.
     ///
     /// # Errors
-    /// As [`Output::write`]; and if a frame cannot be read.
-    pub fn write_kept(&self, kept: &KeptFrames, stop: &AtomicBool) -> Result<Written, Failure> {
-        let frames = (0..kept.len()).map(|frame| kept.frame(frame));
-        write(&self.path, self.settings, frames, stop)
+    /// As [`Output::write`].
+    pub fn write_kept(
+        &self,
+        kept: &KeptFrames,
+        stop: &AtomicBool,
+    ) -> Result<Result<Written, String>, Failure> {
+        let mut damage = None;
+        let read = |frame| kept.frame(frame).inspect_err(|error| damage = Some(error.to_string()));
+        let result = self.put((0..kept.len()).map(read), stop);
+        match damage {
+            Some(damage) => Ok(Err(damage)),
+            None => result.map(Ok),
+        }
+    }
+
+    /// Writes frames to a name that is settled, or to one that is free once they are all written.
+    fn put<Frame: AsRef<[u8]>>(
+        &self,
+        frames: impl Iterator<Item = Result<Frame, MediaError>>,
+        stop: &AtomicBool,
+    ) -> Result<Written, Failure> {
+        let is_folder = matches!(OutputKind::from_path(&self.path), Ok(OutputKind::PngFolder));
+        if self.is_settled {
+            return write(&self.path, self.settings, frames, stop);
+        }
+        if is_folder {
+            return write(&free_name(&self.path), self.settings, frames, stop);
+        }
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let hidden = self.path.with_file_name(format!(".{}.{name}", std::process::id()));
+        let written = write(&hidden, self.settings, frames, stop)?;
+        let path = put_beside(&hidden, &self.path).inspect_err(|_| {
+            let _ = fs::remove_file(&hidden);
+        })?;
+        Ok(Written { path, ..written })
     }
 
     /// Keeps the frames as a folder of PNGs.
@@ -144,6 +187,38 @@ fn write<Frame: AsRef<[u8]>>(
     Ok(writer.finish()?)
 }
 
+/// Gives a file the first name like `path` that is free, and says which.
+fn put_beside(hidden: &Path, path: &Path) -> Result<PathBuf, Failure> {
+    loop {
+        let free = free_name(path);
+        // A link never takes the place of what somebody else has put there meanwhile.
+        let is_linked = match fs::hard_link(hidden, &free) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+            linked => linked.is_ok(),
+        };
+        // Not all disks know links.
+        let settled = if is_linked { fs::remove_file(hidden) } else { fs::rename(hidden, &free) };
+        return match settled {
+            Ok(()) => Ok(free),
+            Err(error) => Err(Failure::other(format!("cannot write {}: {error}", free.display()))),
+        };
+    }
+}
+
+/// Whether two names are of one file.
+#[cfg(unix)]
+pub fn are_one_file(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let file = |path: &Path| path.metadata().map(|file| (file.dev(), file.ino())).ok();
+    file(one).is_some() && file(one) == file(other)
+}
+
+/// Elsewhere, whether they are spelled the same.
+#[cfg(not(unix))]
+pub fn are_one_file(one: &Path, other: &Path) -> bool {
+    absolute(one) == absolute(other)
+}
+
 /// The path from the root, with links followed as far as there are any.
 pub fn absolute(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default();
@@ -154,12 +229,22 @@ pub fn absolute(path: &Path) -> PathBuf {
 
 /// `path`, or the first of `NAME-2.mp4`, `NAME-3.mp4`, … that is free.
 pub fn free_name(path: &Path) -> PathBuf {
+    names_of(path).find(|path| !is_taken(path)).unwrap_or_default()
+}
+
+/// Whether there is something of that name.
+fn is_taken(path: &Path) -> bool {
     // Without the final slash, which would hide a file of that name.
+    path.components().collect::<PathBuf>().symlink_metadata().is_ok()
+}
+
+/// `path`, `NAME-2.mp4`, `NAME-3.mp4`, …
+fn names_of(path: &Path) -> impl Iterator<Item = PathBuf> {
     let plain: PathBuf = path.components().collect();
     let is_folder = matches!(OutputKind::from_path(path), Ok(OutputKind::PngFolder));
     let part =
         |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
-    let numbered = |number: usize| match is_folder {
+    let numbered = move |number: usize| match is_folder {
         // Whatever is behind a dot in it.
         true => plain.with_file_name(format!("{}-{number}/", part(plain.file_name()))),
         false => {
@@ -167,10 +252,7 @@ pub fn free_name(path: &Path) -> PathBuf {
             plain.with_file_name(format!("{stem}-{number}.{extension}"))
         }
     };
-    let names = std::iter::once(path.to_owned()).chain((2..).map(numbered));
-    let is_free =
-        |path: &PathBuf| path.components().collect::<PathBuf>().symlink_metadata().is_err();
-    names.into_iter().find(is_free).unwrap_or_default()
+    std::iter::once(path.to_owned()).chain((2..).map(numbered))
 }
 
 /// Writes what `--save-tensors` promises.
