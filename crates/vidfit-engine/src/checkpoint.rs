@@ -21,6 +21,7 @@ pub use published::differences;
 pub use stored::{StoredWeights, WeightSource};
 pub use variant::Variant;
 
+use crate::digest::Digest;
 use crate::safetensors::SafetensorsError;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -134,13 +135,18 @@ impl Checkpoint {
 }
 
 impl Checkpoint {
-    /// What tells this checkpoint from others and from itself before a change: its folder, and names,
-    /// lengths and times of its files.
+    /// What tells this checkpoint from others and from itself before a change: its folder, a digest of
+    /// its configurations, and names, lengths and times of its files.
     pub fn identity(&self) -> String {
         let dir = self.dir.canonicalize().unwrap_or_else(|_| self.dir.clone());
-        let weights = [&self.text_encoder.weights, &self.transformer.weights, &self.vae.weights];
+        let Checkpoint { text_encoder, transformer, vae, scheduler, .. } = self;
+        let mut configurations = Digest::default();
+        let (text, decoder) = (&text_encoder.config, &vae.config);
+        configurations.add(format!("{text:?} {:?} {decoder:?}", transformer.config).as_bytes());
+        configurations.add(format!("{scheduler:?}").as_bytes());
+        let weights = [&text_encoder.weights, &transformer.weights, &vae.weights];
         let identities = weights.map(StoredWeights::identity);
-        format!("{} {}", dir.display(), identities.join(" "))
+        format!("{} {configurations} {}", dir.display(), identities.join(" "))
     }
 
     /// Videos have a multiple of so many frames, and one.

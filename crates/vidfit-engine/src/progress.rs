@@ -76,8 +76,11 @@ impl<'a> Watch<'a> {
         self.end();
         self.steps_done.store(0, Ordering::Relaxed);
         let mut state = self.lock();
-        state.phase = Some(Phase { name, began: Instant::now(), units, done: 0 });
-        (state.listener)(Progress::PhaseBegan { phase: name, steps });
+        // What an earlier run has done is not done again.
+        if units > 0 {
+            state.phase = Some(Phase { name, began: Instant::now(), units, done: 0 });
+            (state.listener)(Progress::PhaseBegan { phase: name, steps });
+        }
     }
 
     /// The phase ends, if one runs.

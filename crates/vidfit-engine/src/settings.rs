@@ -79,6 +79,16 @@ pub enum Source {
     },
 }
 
+impl Source {
+    /// What counts more is greater.
+    fn rank(&self) -> u8 {
+        match self {
+            Source::File { .. } => 0,
+            Source::Environment { .. } => 1,
+        }
+    }
+}
+
 impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -147,7 +157,13 @@ impl Settings {
         variable: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Settings, SettingsError> {
         let Folders { config_file: path, config_is_named: named, .. } = folders;
-        let mut settings = match std::fs::read_to_string(path) {
+        // A pipe would be waited for.
+        let is_other = path.metadata().is_ok_and(|found| !found.is_file());
+        let text = match is_other {
+            true => Err(std::io::Error::other("it is no file")),
+            false => std::fs::read_to_string(path),
+        };
+        let mut settings = match text {
             Ok(text) => Settings::parse(&text, path)?,
             Err(error) if error.kind() == ErrorKind::NotFound && !named => {
                 Settings::parse("", path)?
@@ -191,6 +207,7 @@ impl Settings {
                 let message = format!("{key} is one word, number or list of words");
                 return Err(invalid(at, message));
             };
+            let value = if key == "runs" { from_file(&value, path) } else { value };
             let source = Source::File { path: path.to_owned(), line: line_of(text, at) };
             values.insert(key, Setting { value, source });
         }
@@ -202,6 +219,12 @@ impl Settings {
     /// What is set of one of the [`KEYS`].
     pub fn get(&self, key: &str) -> Option<&Setting> {
         self.values.get(key)
+    }
+
+    /// Whether `key` is set where `other` is, or where that counts more.
+    pub fn goes_before(&self, key: &str, other: &str) -> bool {
+        let rank = |key: &str| self.get(key).map(|setting| setting.source.rank());
+        rank(key) >= rank(other) && self.get(key).is_some()
     }
 
     /// What is set of one of the [`KEYS`], read as a `T`.
@@ -253,6 +276,17 @@ fn in_words(value: Value) -> Option<String> {
     }
 }
 
+/// A folder that is named in the file at `path`: `~` is the user's, and what does not begin at the
+/// root lies beside the file.
+fn from_file(folder: &str, path: &Path) -> String {
+    let home = std::env::home_dir();
+    let folder = match (folder.strip_prefix("~/"), home) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => path.parent().unwrap_or(Path::new("")).join(folder),
+    };
+    folder.to_string_lossy().into_owned()
+}
+
 fn unknown(key: &str) -> String {
     let distance = |known: &&str| strsim::damerau_levenshtein(known, key);
     let known = KEYS.iter().map(|(known, _)| *known);
@@ -283,6 +317,10 @@ mod tests {
         assert_eq!(settings.get("guidance").unwrap().value, "5.5");
         assert_eq!(settings.read("keep").unwrap(), Some(false));
         assert_eq!((line("vram_buffer"), line("steps"), line("keep")), (1, 3, 5));
+        let runs = |text: &str| parse(text).unwrap().get("runs").unwrap().value.clone();
+        assert_eq!(runs("runs = \"mine\""), "a/mine");
+        assert_eq!(runs("runs = \"/mine\""), "/mine");
+        assert!(!runs("runs = \"~/mine\"").contains('~'));
         assert_eq!(settings.read::<usize>("seed").unwrap(), None);
     }
 

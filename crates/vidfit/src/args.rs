@@ -45,7 +45,7 @@ pub struct Args {
 /// The commands.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Make a video from a text.
+    /// Make a video from a text, and from an image or a video with it.
     Generate(Box<GenerateArgs>),
     /// Go on with a run that was stopped, from its last step.
     Resume(Box<ResumeArgs>),

@@ -34,8 +34,9 @@ use vidfit_engine::texts::{Texts, encode_texts};
 /// Bad input if the file is; otherwise, if a line of it failed, how many did.
 pub fn run(path: &Path, batch: &GenerateArgs) -> Result<(), Failure> {
     let shown = Shown::from(batch.progress);
-    let stop = interrupt::watch()?;
+    // A pipe may be waited for, and Ctrl-C then ends that.
     let lines = read(path)?;
+    let stop = interrupt::watch()?;
     let opened = open(&batch.machine)?;
     let words: Vec<OsString> = std::env::args_os().collect();
     let last = lines.last().map_or(1, |line| line.number);

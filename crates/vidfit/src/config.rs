@@ -6,6 +6,7 @@ use crate::say::answer;
 use serde_json::json;
 use std::fmt::Write;
 use vidfit_engine::folders::Folders;
+use vidfit_engine::presets::canonical;
 use vidfit_engine::settings::{KEYS, Settings};
 
 /// `vidfit config` and `vidfit presets`.
@@ -24,9 +25,21 @@ pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
     let folders = Folders::from_env();
     let settings = Settings::load_from(&folders, &|name| std::env::var(name).ok());
     let settings = settings.map_err(Failure::input)?;
-    let rows = KEYS.map(|(key, meaning)| match settings.get(key) {
-        Some(setting) => (key, Some(setting.value.clone()), setting.source.to_string(), meaning),
-        None => (key, standard(key), "built in".to_owned(), meaning),
+    let chosen = settings.get("preset").map(|setting| canonical(&setting.value));
+    let preset = chosen.as_ref().and_then(|name| settings.presets.get(name)).map(choices);
+    let by_preset = |key: &str| {
+        let choice = preset.iter().flatten().find(|(chosen, _)| *chosen == key);
+        choice.filter(|_| !settings.goes_before(key, "preset")).map(|(_, value)| value.clone())
+    };
+    let rows = KEYS.map(|(key, meaning)| match (by_preset(key), settings.get(key)) {
+        (Some(value), _) => {
+            let source = format!("preset {}", chosen.as_deref().unwrap_or_default());
+            (key, Some(value), source, meaning)
+        }
+        (None, Some(setting)) => {
+            (key, Some(setting.value.clone()), setting.source.to_string(), meaning)
+        }
+        (None, None) => (key, standard(key), "built in".to_owned(), meaning),
     });
     if args.json {
         let values: serde_json::Map<String, serde_json::Value> = rows

@@ -50,7 +50,7 @@ pub fn try_parse(words: impl IntoIterator<Item = OsString>) -> Result<Args, Fail
     let command = with_settings(Args::command(), &matches, &settings)?;
     let matches = read(command.clone())?;
     let matches = match preset(&matches, &settings)? {
-        Some(preset) => read(with_preset(command, &matches, preset))?,
+        Some(preset) => read(with_preset(command, &matches, preset, &settings))?,
         None => matches,
     };
     Args::from_arg_matches(&matches).map_err(|error| Failure::input(error.to_string()))
@@ -159,11 +159,20 @@ fn preset<'s>(matches: &ArgMatches, settings: &'s Settings) -> Result<Option<&'s
     }
 }
 
-/// The command with what the preset chooses as defaults, but where the command line says otherwise.
-fn with_preset(mut command: Command, matches: &ArgMatches, preset: &Preset) -> Command {
+/// The command with what the preset chooses as defaults, but where the command line says otherwise; or
+/// the settings, if the preset is one of them and does not count more.
+fn with_preset(
+    mut command: Command,
+    matches: &ArgMatches,
+    preset: &Preset,
+    settings: &Settings,
+) -> Command {
     let Some((_, matches)) = matches.subcommand() else { return command };
+    let source = |key: &str| matches.try_contains_id(key).ok().and(matches.value_source(key));
+    let is_said = source("preset") == Some(ValueSource::CommandLine);
     for (key, value) in choices(preset) {
-        if matches.value_source(key) != Some(ValueSource::CommandLine) {
+        let is_set = !is_said && settings.goes_before(key, "preset");
+        if source(key) != Some(ValueSource::CommandLine) && !is_set {
             command = with_default(command, key, &value);
         }
     }

@@ -66,12 +66,15 @@ impl Input {
         let asked = request.frames;
         let most = asked.unwrap_or(checkpoint.transformer.config.sample_frames);
         let frames = counts.at_most(most.min(there));
-        if frames > there || frames > most {
+        // A still is no video, unless it is asked for.
+        let is_still = frames == 1 && asked != Some(1);
+        if frames > there || frames > most || is_still {
+            let least = if is_still { counts.nth(1) } else { counts.first };
             return Err(Failure::input(format!(
-                "{} has too few frames, {there} at {fps} per second: {} starts from {} at least",
+                "{} has too few frames, {there} at {fps} per second, where {} starts from {least} at \
+                 least: take a longer video. (--frames 1 makes 1 frame of it)",
                 self.path().display(),
                 checkpoint.variant,
-                counts.first
             )));
         }
         request.frames = Some(frames);

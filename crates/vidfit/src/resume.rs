@@ -224,8 +224,9 @@ pub fn model_of(record: &RunRecord) -> Result<Model, Failure> {
     let checkpoint = Checkpoint::open(model_folder)?;
     if checkpoint.identity() != *model_identity {
         return Err(Failure::input(format!(
-            "the files of the run's model {model} in {} were changed since the run began, so it \
-             would not be the same video any more. Make it anew with `vidfit generate`",
+            "the files of the run's model {model} in {} have other contents, sizes or times than when \
+             the run began, so it might not be the same video any more. Put them back as they were, \
+             times included, or make it anew with `vidfit generate`",
             model_folder.display()
         )));
     }

@@ -93,6 +93,10 @@ fn what_cannot_be_started_from_is_one_clear_error() {
     std::fs::write(folder.join("text.mp4"), "no video at all").unwrap();
     std::fs::write(folder.join("text.png"), "no image at all").unwrap();
     let whole = std::fs::read(folder.join("clip/frame_00000.png")).unwrap();
+    std::fs::create_dir(folder.join("short")).unwrap();
+    for frame in 0..8 {
+        std::fs::write(folder.join(format!("short/{frame}.png")), &whole).unwrap();
+    }
     std::fs::write(folder.join("cut.png"), &whole[..whole.len() / 2]).unwrap();
     let image = "clip/frame_00000.png";
     let small = ["9", "48", "64"];
@@ -101,7 +105,7 @@ fn what_cannot_be_started_from_is_one_clear_error() {
         ("1.5", small, &["--image", image], "zai-org/CogVideoX1.5-5B-I2V"),
         ("5b-i2v", small, &[], "--model zai-org/CogVideoX-5b"),
         ("5b-i2v", small, &["--video", "clip"], "--model zai-org/CogVideoX-5b"),
-        ("5b-i2v", small, &["--image", image, "--video", "clip"], "cannot be used with"),
+        ("5b-i2v", small, &["--image", image, "--video", "clip"], "not from both"),
         ("5b-i2v", ["9", "64", "64"], &["--image", image], "64×48 pixels alone"),
         ("5b-i2v", small, &["--image", "nothing.png"], "nothing.png"),
         ("5b-i2v", small, &["--image", "text.png"], "text.png"),
@@ -113,6 +117,7 @@ fn what_cannot_be_started_from_is_one_clear_error() {
         ("5b", small, &["--video", "clip", "--strength", "0"], "strength 0"),
         ("1.5", ["17", "48", "64"], &["--video", "clip"], "13 or 21"),
         ("5b", small, &["--video", "clip", "--strength", "1.5"], "strength 1.5"),
+        ("5b", small, &["--video", "short", "--fps", "30"], "1 frame"),
         ("5b-i2v", small, &["--image_or_video_path", image], "--generate_type i2v or v2v"),
         ("5b-i2v", small, &["--generate_type", "i2v"], "--image FILE"),
         ("5b-i2v", small, &["--generate_type", "v2v", "--image", image], "--video FILE"),

@@ -48,6 +48,12 @@ fn the_command_line_goes_before_the_preset_and_that_before_the_settings() {
     let mixed = ["--preset", "quality", "--steps", "9", "--dynamic-cfg", "--timestep-rule"];
     assert_eq!(of(&[], &[&mixed[..], &["reference"]].concat()), "9 7.0 reference reference");
     assert_eq!(of(&[("VIDFIT_PRESET", "subtle")], &["--guidance=3"]), "55 3.0 smooth clean");
+    // A preset of the settings stands behind what is set where it is, or in the environment.
+    let settings = "preset = \"fast\"\nsteps = 10\n";
+    assert_eq!(sampling(&request(settings, &[], &[])), "10 5.0 smooth clean");
+    let variables = [("VIDFIT_GUIDANCE", "3"), ("VIDFIT_PRESET", "quality")];
+    assert_eq!(sampling(&request(settings, &variables, &[])), "75 3.0 smooth clean");
+    assert_eq!(sampling(&request(settings, &[], &["--preset", "subtle"])), "55 5.5 smooth clean");
 }
 
 #[test]
@@ -116,6 +122,11 @@ fn config_says_where_each_value_comes_from() {
     assert_eq!(of("steps"), "\"50\" from built in");
     let text = stdout(&with(folder.path(), settings, &[], &["config"]));
     says(&text, &["config.toml", "seed", "line 2", "VIDFIT_STEPS"]);
+    let settings = "preset = \"fast\"\nsteps = 10\n";
+    let config = json(&with(folder.path(), settings, &[], &["config", "--json"]));
+    assert_eq!(config["values"]["guidance"]["value"], "5");
+    assert_eq!(config["values"]["guidance"]["source"], "preset fast");
+    assert_eq!(config["values"]["steps"]["value"], "10");
     let text = stdout(&with(folder.path(), "[presets.mine]\nsteps = 5\n", &[], &["presets"]));
     says(&text, &["mine", "--steps 5", "high_motion", "--guidance 6.5", "clean"]);
 }

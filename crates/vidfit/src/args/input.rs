@@ -10,7 +10,7 @@ use vidfit_media::Resize;
 #[derive(clap::Args, Clone)]
 pub struct InputArgs {
     /// Start from this image: PNG, JPEG or WebP. The I2V models do, and need one.
-    #[arg(long, value_name = "FILE", conflicts_with = "video", help_heading = "Input")]
+    #[arg(long, value_name = "FILE", help_heading = "Input")]
     pub image: Option<PathBuf>,
     /// Start from this video, with every model that needs no image: MP4, GIF, a folder of frames, or
     /// whatever a system's ffmpeg reads.
@@ -101,6 +101,13 @@ impl InputArgs {
     pub fn problem(&self) -> Option<&'static str> {
         use GenerateType::{I2v, T2v, V2v};
         let is_given = self.image().is_some() || self.video().is_some();
+        if self.image().is_some() && self.video().is_some() {
+            return Some(
+                "a video starts from an image or from a video, not from both: give --image alone with \
+                 CogVideoX-5b-I2V or CogVideoX1.5-5B-I2V, or --video alone with CogVideoX-2b, \
+                 CogVideoX-5b or CogVideoX1.5-5B",
+            );
+        }
         match (self.generate_type, self.image_or_video_path.is_some()) {
             (None, true) => Some(
                 "--image_or_video_path needs --generate_type i2v or v2v; or say --image FILE or \

@@ -3,6 +3,7 @@
 use crate::exit::Failure;
 use serde_json::{Map, Value};
 use std::ffi::OsString;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// A line that asks for a video.
@@ -18,8 +19,8 @@ pub struct Line {
 const NOT: &str = "not ";
 
 /// Options of the whole batch, which no line can say otherwise.
-const OF_ALL: [&str; 8] =
-    ["prompts", "device", "threads", "runs", "progress", "report", "plan", "save-tensors"];
+const OF_ALL: [&str; 9] =
+    ["prompts", "device", "threads", "runs", "progress", "report", "plan", "save-tensors", "help"];
 
 /// No file of prompts is larger, in bytes.
 const LONGEST_FILE: u64 = 64 << 20;
@@ -30,11 +31,13 @@ const LONGEST_FILE: u64 = 64 << 20;
 /// Bad input if it cannot be read, or asks for nothing.
 pub fn read(path: &Path) -> Result<Vec<Line>, Failure> {
     let about = |what: String| Failure::input(format!("{}: {what}", path.display()));
-    let bytes = std::fs::metadata(path).map_err(|error| about(error.to_string()))?.len();
-    if bytes > LONGEST_FILE {
-        return Err(about(format!("{bytes} bytes are more than a list of prompts has")));
+    let system = |error: std::io::Error| about(error.to_string());
+    let mut text = String::new();
+    let mut file = std::fs::File::open(path).map_err(system)?.take(LONGEST_FILE + 1);
+    file.read_to_string(&mut text).map_err(system)?;
+    if text.len() as u64 > LONGEST_FILE {
+        return Err(about(format!("more than {LONGEST_FILE} bytes are no list of prompts")));
     }
-    let text = std::fs::read_to_string(path).map_err(|error| about(error.to_string()))?;
     let lines: Vec<Line> = lines(&text);
     if lines.is_empty() {
         return Err(about("there is no prompt in it; write one a line".into()));
