@@ -11,7 +11,8 @@
 //!   device between their jobs.
 //! - [`gpus`], [`machine`]: what this machine has. [`catalogue`]: the cards that there are.
 //!   [`running`]: the jobs under way. [`runs`]: what is kept of each.
-//! - [`bytes`], [`settings`], [`presets`], [`folders`], [`whole_file`]: what is written, by whom, and where.
+//! - [`bytes`], [`settings`], [`presets`], [`folders`], [`whole_file`]: what is written, by whom, and
+//!   where. [`texts`]: the prompts of many jobs.
 //! - [`progress`], [`error`], [`digest`]: what surrounds a run.
 
 pub mod bytes;

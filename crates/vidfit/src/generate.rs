@@ -181,12 +181,16 @@ pub fn make(
         state: state.as_ref(),
         pipeline: pipeline.as_deref(),
     };
-    let made = making.make(&run);
+    let mut written = PathBuf::new();
+    let made = making.make(&run).map(|(report, path)| {
+        written = path;
+        report
+    });
     let report = settle(run, made, Some(&chosen.report), &args.keep.folder, shown)?;
     if let Some(path) = &args.report {
         report.save(path)?;
     }
-    Ok(Made { output: output.path })
+    Ok(Made { output: written })
 }
 
 /// The model, the device and the job that arguments ask for, before they are planned.

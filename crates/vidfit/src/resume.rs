@@ -104,7 +104,7 @@ fn go_on(args: &ResumeArgs, shown: Shown) -> Result<(), Failure> {
                 state: state.as_ref(),
                 pipeline: None,
             };
-            let made = making.make(&run);
+            let made = making.make(&run).map(|(report, _)| report);
             settle(run, made, Some(&planned.report), &args.folder, shown)?
         }
     };

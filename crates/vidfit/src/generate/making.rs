@@ -8,7 +8,7 @@ use crate::exit::Failure;
 use crate::human::{duration, frames, size};
 use crate::progress::Shown;
 use serde_json::json;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use vidfit_engine::EngineError;
@@ -79,11 +79,12 @@ impl From<EngineError> for Unmade {
 }
 
 impl Making<'_> {
-    /// Makes the video of a run, and keeps in its directory what the run came to.
+    /// Makes the video of a run, and keeps in its directory what the run came to. Says where the video
+    /// is: an unnamed one gets its name when it is written.
     ///
     /// # Errors
     /// Whatever keeps the video from being made.
-    pub fn make(&self, run: &Run) -> Result<RunReport, Unmade> {
+    pub fn make(&self, run: &Run) -> Result<(RunReport, PathBuf), Unmade> {
         let (generated, report) = self.generate(Some(run), &mut |state| run.save(state))?;
         if run.record().keeps {
             self.output.keep(&run.path(FRAMES), &generated.frames, self.stop)?;
@@ -99,7 +100,7 @@ impl Making<'_> {
         let report = RunReport::of_done(report, &generated);
         run.end(&report)?;
         self.say_done(&written, &generated, Some(run));
-        Ok(report)
+        Ok((report, written.path))
     }
 
     /// Makes a video of a run's latents, and leaves the run as it is.

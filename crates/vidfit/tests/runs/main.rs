@@ -139,7 +139,7 @@ fn what_cannot_go_on_says_why() {
         (request, text.replacen("\"seed\": 42", "\"seed\": 43", 1).into(), 2, &["another video"]),
         (request, text.replacen("\"steps\": 6", "\"steps\": 7", 1).into(), 2, &["not what"]),
         (request, text.replacen("sim:64MB", "tpu", 1).into(), 2, &["tpu"]),
-        (request, text.replacen(" 183024 ", " 183025 ", 1).into(), 2, &["were changed"]),
+        (request, text.replacen(" 183024 ", " 183025 ", 1).into(), 2, &["have other contents"]),
         (request, text.replacen("v.gif", "gone/v.gif", 1).into(), 2, &["mkdir -p"]),
         (state, whole[1].1[..5000].to_vec(), 2, &["is damaged", "state.safetensors"]),
         (state, b"text".to_vec(), 2, &["is damaged", "begin anew"]),
