@@ -6,7 +6,7 @@ use crate::error::EngineError;
 
 /// No published model goes beyond a tenth of this; it keeps arithmetic on sizes in bounds.
 const LARGEST_SIDE: usize = 16_384;
-/// As [`LARGEST_SIDE`], for frames.
+/// No model makes so many frames by far; it keeps arithmetic on numbers of frames in bounds.
 pub const MOST_FRAMES: usize = 4_097;
 
 /// The numbers of frames that a model takes: `step · N + first`.
