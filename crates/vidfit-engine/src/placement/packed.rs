@@ -60,7 +60,8 @@ impl Packed {
         block: &BlockSpec,
         specs: &[&WeightSpec],
     ) -> Packed {
-        let (parts, sums, laid_out) = (Vec::new(), Vec::new(), Mutex::default());
+        let (sums, laid_out) = (Vec::new(), Mutex::default());
+        let parts = Vec::with_capacity(specs.len());
         let mut packed = Packed { parts, sums, bytes: 0, kept: None, laid_out };
         for spec in specs {
             let weight = packed.push(Part {
