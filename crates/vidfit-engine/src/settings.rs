@@ -2,6 +2,7 @@
 
 use crate::folders::Folders;
 use crate::presets::{Preset, built_in, canonical};
+use crate::small_file::read_small;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -157,13 +158,7 @@ impl Settings {
         variable: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Settings, SettingsError> {
         let Folders { config_file: path, config_is_named: named, .. } = folders;
-        // A pipe would be waited for.
-        let is_other = path.metadata().is_ok_and(|found| !found.is_file());
-        let text = match is_other {
-            true => Err(std::io::Error::other("it is no file")),
-            false => std::fs::read_to_string(path),
-        };
-        let mut settings = match text {
+        let mut settings = match read_small(path) {
             Ok(text) => Settings::parse(&text, path)?,
             Err(error) if error.kind() == ErrorKind::NotFound && !named => {
                 Settings::parse("", path)?

@@ -22,10 +22,7 @@ use vidfit_media::KeptFrames;
 /// Makes the video of a run again, and leaves the run as it is.
 pub fn run(args: &DecodeArgs) -> Result<(), Failure> {
     let shown = Shown::from(args.progress);
-    decode(args, shown).inspect_err(|failure| {
-        let Failure { code, message } = failure;
-        shown.event(json!({ "event": "error", "code": code, "message": message }));
-    })
+    decode(args, shown).inspect_err(|failure| shown.failed(failure))
 }
 
 fn decode(args: &DecodeArgs, shown: Shown) -> Result<(), Failure> {

@@ -21,7 +21,6 @@ use crate::model::{Model, downloaded};
 use crate::progress::Shown;
 use begin::begin;
 use output::{Output, absolute};
-use serde_json::json;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
@@ -52,25 +51,32 @@ pub fn run(args: GenerateArgs) -> Result<(), Failure> {
     let mut plan = None;
     let result = match &args.prompts {
         Some(prompts) => batch::run(prompts, &args),
-        None => (|| {
-            check_names(&args)?;
-            let stop = interrupt::watch()?;
-            if let Some(path) = &args.report {
-                check_file(path, REPORT_BYTES).map_err(Failure::input)?;
-            }
-            let opened = open(&args.machine)?;
-            make(&args, shown, &mut plan, (&stop, &opened), &Alone).map(drop)
-        })(),
+        None => make_alone(&args, shown, &mut plan),
     };
     result.inspect_err(|failure| {
-        let Failure { code, message } = failure;
-        shown.event(json!({ "event": "error", "code": code, "message": message }));
+        shown.failed(failure);
         let (Some(path), Ok(())) = (&args.report, check_names(&args)) else { return };
-        let report = RunReport::of_plan(failure.outcome(), Some(message.clone()), plan.take());
+        let report =
+            RunReport::of_plan(failure.outcome(), Some(failure.message.clone()), plan.take());
         if let Err(error) = report.save(path) {
             shown.warn(&error.to_string());
         }
     })
+}
+
+/// Makes one video. What is planned is left in `plan`, whatever comes after.
+fn make_alone(
+    args: &GenerateArgs,
+    shown: Shown,
+    plan: &mut Option<PlanReport>,
+) -> Result<(), Failure> {
+    check_names(args)?;
+    let stop = interrupt::watch()?;
+    if let Some(path) = &args.report {
+        check_file(path, REPORT_BYTES).map_err(Failure::input)?;
+    }
+    let opened = open(&args.machine)?;
+    make(args, shown, plan, (&stop, &opened), &Alone).map(drop)
 }
 
 /// Refuses to write one file over another that the same run reads or writes.

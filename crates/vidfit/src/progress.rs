@@ -1,6 +1,7 @@
 //! Progress as bars, lines or JSON.
 
 use crate::args::ProgressStyle;
+use crate::exit::Failure;
 use crate::human::{duration, size};
 use crate::say::{line, note};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle as BarStyle};
@@ -47,6 +48,12 @@ impl Shown {
             Shown::Json => line!("{}", json!({ "event": "warning", "message": text })),
             _ => note!("warning: {text}"),
         }
+    }
+
+    /// Tells a script why the command fails; people are told when it ends.
+    pub fn failed(self, failure: &Failure) {
+        let Failure { code, message } = failure;
+        self.event(json!({ "event": "error", "code": code, "message": message }));
     }
 
     /// A line of JSON, if that is what is shown.

@@ -29,10 +29,7 @@ use vidfit_tensor::Profile;
 /// Goes on with a run until its video is there.
 pub fn run(args: &ResumeArgs) -> Result<(), Failure> {
     let shown = Shown::from(args.progress);
-    go_on(args, shown).inspect_err(|failure| {
-        let Failure { code, message } = failure;
-        shown.event(json!({ "event": "error", "code": code, "message": message }));
-    })
+    go_on(args, shown).inspect_err(|failure| shown.failed(failure))
 }
 
 fn go_on(args: &ResumeArgs, shown: Shown) -> Result<(), Failure> {
