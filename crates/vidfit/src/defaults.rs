@@ -1,7 +1,9 @@
-//! What holds where the command line says nothing: the user's settings, and the preset that is
-//! chosen. Both become the defaults of the arguments, so that nobody else has to know of them.
+//! What holds where the command line says nothing: the user's settings, the preset that is chosen, and
+//! what suits the model that is built in, where that is used. All become the defaults of the arguments,
+//! so that nobody else has to know of them.
 
 use crate::args::{Args, DynamicCfg, GenerateType};
+use crate::demo;
 use crate::exit::Failure;
 use clap::builder::OsStr;
 use clap::parser::ValueSource;
@@ -47,8 +49,13 @@ pub fn try_parse(words: impl IntoIterator<Item = OsString>) -> Result<Args, Fail
     };
     let matches = read(Args::command())?;
     let settings = Settings::load()?;
-    let command = with_settings(Args::command(), &matches, &settings)?;
-    let matches = read(command.clone())?;
+    let mut command = with_settings(Args::command(), &matches, &settings)?;
+    let mut matches = read(command.clone())?;
+    if is_for_demo(&matches) {
+        let command_of_demo = with_choices(Args::command(), &demo::sampling());
+        command = with_settings(command_of_demo, &matches, &settings)?;
+        matches = read(command.clone())?;
+    }
     let matches = match preset(&matches, &settings)? {
         Some(preset) => read(with_preset(command, &matches, preset, &settings))?,
         None => matches,
@@ -96,6 +103,20 @@ fn with_settings(
         command = with_default(command, "model", &setting.value);
     }
     Ok(command)
+}
+
+/// Whether what is asked for is made with the model that is built in.
+fn is_for_demo(matches: &ArgMatches) -> bool {
+    let Some((_, matches)) = matches.subcommand() else { return false };
+    let model = matches.try_get_one::<String>("model");
+    model.is_ok_and(|model| model.is_none_or(|model| model == demo::NAME))
+}
+
+/// The command with what a preset chooses as defaults.
+fn with_choices(command: Command, preset: &Preset) -> Command {
+    choices(preset)
+        .into_iter()
+        .fold(command, |command, (key, value)| with_default(command, key, &value))
 }
 
 /// The setting that names the model for what is asked for.
