@@ -248,6 +248,33 @@ mod tests {
         }
     }
 
+    /// What suits the model that is built in stands below everything that anybody says.
+    #[test]
+    fn what_suits_the_demo_gives_way() {
+        let suits = Preset { steps: Some(7), guidance: Some(3.0), ..Preset::default() };
+        let of = |command: Command, words: &[&str]| {
+            let matches = command.get_matches_from([&["vidfit", "generate", "x"], words].concat());
+            let (_, matches) = matches.subcommand().expect("a command");
+            let steps = *matches.get_one::<usize>("steps").expect("a default");
+            (steps, *matches.get_one::<f64>("guidance").expect("a default"))
+        };
+        let command = || with_choices(Args::command(), &suits);
+        assert_eq!(of(command(), &[]), (7, 3.0));
+        assert_eq!(of(command(), &["--steps", "9"]), (9, 3.0));
+        assert_eq!(of(with_default(command(), "guidance", "5"), &[]), (7, 5.0));
+
+        let is_for_demo = |words: &[&str]| {
+            is_for_demo(&Args::command().get_matches_from([&["vidfit"], words].concat()))
+        };
+        for words in [&["generate", "x"][..], &["plan"], &["check", "--model", "demo"]] {
+            assert!(is_for_demo(words), "{words:?}");
+        }
+        for words in [&["generate", "x", "--model", "5b"][..], &["resume", "last"], &["recommend"]]
+        {
+            assert!(!is_for_demo(words), "{words:?}");
+        }
+    }
+
     #[test]
     fn a_bare_flag_is_spelled_out() {
         let of = |text: &str| {
