@@ -8,6 +8,7 @@ mod folder;
 mod identity;
 mod inspect;
 mod library;
+mod place;
 mod published;
 mod stored;
 mod variant;
@@ -17,6 +18,7 @@ pub use folder::CheckpointFolder;
 pub use identity::{ComponentIdentity, FileIdentity};
 pub use inspect::{ComponentReport, ComponentState, Inspection, inspect};
 pub use library::{Library, Opened};
+pub use place::{BuiltIn, Place};
 pub use published::differences;
 pub use stored::{StoredWeights, WeightSource};
 pub use variant::Variant;
@@ -24,7 +26,7 @@ pub use variant::Variant;
 use crate::digest::Digest;
 use crate::safetensors::SafetensorsError;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use vidfit_cogvideox::scheduler::{SchedulerConfig, SchedulerError, SchedulerKind};
 use vidfit_cogvideox::t5::T5Config;
@@ -81,8 +83,8 @@ pub enum CheckpointError {
 
 /// A whole checkpoint. Its components may be others' as well.
 pub struct Checkpoint {
-    /// The folder.
-    pub dir: PathBuf,
+    /// Where its files are.
+    pub place: Place,
     /// Which of the published models it is like.
     pub variant: Variant,
     /// `text_encoder/`.
@@ -102,23 +104,23 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`CheckpointError`], for the first thing that is missing or wrong.
-    pub fn open(dir: &Path) -> Result<Checkpoint, CheckpointError> {
-        CheckpointFolder::read(dir)?.open(&Library::default())
+    pub fn open(place: impl Into<Place>) -> Result<Checkpoint, CheckpointError> {
+        CheckpointFolder::read(place)?.open(&Library::default())
     }
 
-    /// Joins the components that were opened in `dir`, and holds them to each other.
+    /// Joins the components that were opened in `place`, and holds them to each other.
     fn join(
-        dir: &Path,
+        place: &Place,
         text_encoder: Arc<Component<T5Config>>,
         transformer: Arc<Component<TransformerConfig>>,
         vae: Arc<Component<VaeConfig>>,
         scheduler: SchedulerConfig,
         tokenizer: Arc<Tokenizer>,
     ) -> Result<Checkpoint, CheckpointError> {
-        check_fit(dir, &text_encoder.config, &transformer.config, &vae.config)?;
+        check_fit(place, &text_encoder.config, &transformer.config, &vae.config)?;
         let (pieces, rows) = (tokenizer.vocab_size(), text_encoder.config.vocab_size);
         if pieces > rows {
-            let path = dir.join("text_encoder/config.json");
+            let path = place.path().join("text_encoder/config.json");
             let what = format!("a vocabulary of {rows}; the tokenizer has {pieces} pieces");
             return Err(CheckpointError::Config { path, what });
         }
@@ -126,7 +128,7 @@ impl Checkpoint {
             variant: Variant::of(&transformer.config),
             scheduler,
             tokenizer: Some(tokenizer),
-            dir: dir.to_owned(),
+            place: place.clone(),
             text_encoder,
             transformer,
             vae,
@@ -135,10 +137,28 @@ impl Checkpoint {
 }
 
 impl Checkpoint {
+    /// What to call it: one in the program by its own name, others by the published one they are like.
+    pub fn name(&self) -> &'static str {
+        self.place.built_in().map_or(self.variant.name(), BuiltIn::name)
+    }
+
+    /// The most frames that it was made for.
+    pub fn most_frames(&self) -> usize {
+        let frames = self.transformer.config.sample_frames;
+        match self.place {
+            Place::Folder(_) => frames.max(self.variant.most_frames()),
+            Place::Program { .. } => frames,
+        }
+    }
+
     /// What tells this checkpoint from others and from itself before a change: its folder, a digest of
-    /// its configurations, and names, lengths and times of its files.
+    /// its configurations, and names, lengths and times of its files, or digests of their contents.
     pub fn identity(&self) -> String {
-        let dir = self.dir.canonicalize().unwrap_or_else(|_| self.dir.clone());
+        let dir = self.place.path();
+        let dir = match self.place {
+            Place::Folder(_) => dir.canonicalize().unwrap_or(dir),
+            Place::Program { .. } => dir,
+        };
         let Checkpoint { text_encoder, transformer, vae, scheduler, .. } = self;
         let mut configurations = Digest::default();
         let (text, decoder) = (&text_encoder.config, &vae.config);
@@ -167,12 +187,12 @@ impl Checkpoint {
 
 /// Holds the components' configurations to each other.
 fn check_fit(
-    dir: &Path,
+    place: &Place,
     text_encoder: &T5Config,
     transformer: &TransformerConfig,
     vae: &VaeConfig,
 ) -> Result<(), CheckpointError> {
-    let path = dir.join("transformer/config.json");
+    let path = place.path().join("transformer/config.json");
     let (wide, narrow) = (text_encoder.d_model, transformer.text_embed_dim);
     if wide != narrow {
         let what = format!("text of width {narrow}; this text encoder makes {wide}");
@@ -192,12 +212,12 @@ fn check_fit(
 }
 
 /// `model_index.json`, as far as it can be wrong.
-pub(crate) fn read_index(dir: &Path) -> Result<Value, CheckpointError> {
-    let path = dir.join("model_index.json");
-    if !path.is_file() {
-        return Err(CheckpointError::NotACheckpoint { dir: dir.to_owned() });
+fn read_index(place: &Place) -> Result<Value, CheckpointError> {
+    let (path, is_there) = place.file("model_index.json");
+    if !is_there {
+        return Err(CheckpointError::NotACheckpoint { dir: place.path() });
     }
-    let index: Value = read_json(&path)?;
+    let index: Value = place.json("model_index.json")?;
     let class = index.get("_class_name").and_then(Value::as_str).unwrap_or("");
     if !class.starts_with("CogVideoX") {
         let what = format!("a pipeline of class {class:?}; vidfit runs CogVideoX pipelines");
@@ -229,47 +249,20 @@ fn component_class<'a>(index: &'a Value, component: &str) -> Option<&'a str> {
 
 /// The scheduler's configuration. Its class is the one that the index names, as in the reference:
 /// the class in the configuration is only who wrote it.
-fn open_scheduler(dir: &Path, index: &Value) -> Result<SchedulerConfig, CheckpointError> {
-    let path = dir.join("scheduler/scheduler_config.json");
-    if !path.is_file() {
+fn open_scheduler(place: &Place, index: &Value) -> Result<SchedulerConfig, CheckpointError> {
+    let place = place.component("scheduler");
+    let (path, is_there) = place.file("scheduler_config.json");
+    if !is_there {
         return Err(missing("the scheduler's configuration", path));
     }
-    let text = read_text(&path)?;
+    let text = place.text("scheduler_config.json")?;
     let class = component_class(index, "scheduler").unwrap_or("nothing");
     let config = SchedulerKind::of_class(class)
         .and_then(|kind| Ok(SchedulerConfig { kind, ..SchedulerConfig::from_json(&text)? }));
     config.map_err(|source| CheckpointError::Scheduler { path, source })
 }
 
-fn tokenizer_path(dir: &Path) -> Result<PathBuf, CheckpointError> {
-    let path = dir.join("tokenizer/spiece.model");
-    if path.is_file() { Ok(path) } else { Err(missing("the tokenizer", path)) }
-}
-
 fn missing(what: &'static str, path: PathBuf) -> CheckpointError {
     let id = crate::hub::id_of_cached_path(&path).unwrap_or_else(|| "OWNER/NAME".into());
     CheckpointError::Missing { what, path, id }
-}
-
-/// Configurations are small; a longer file is not one.
-const LONGEST_CONFIG_BYTES: u64 = 1 << 20;
-
-fn read_text(path: &Path) -> Result<String, CheckpointError> {
-    let io = |source| CheckpointError::Io { path: path.to_owned(), source };
-    let bytes = std::fs::metadata(path).map_err(io)?.len();
-    if bytes > LONGEST_CONFIG_BYTES {
-        let what = format!("it is {bytes} bytes long");
-        return Err(CheckpointError::Config { path: path.to_owned(), what });
-    }
-    std::fs::read_to_string(path).map_err(io)
-}
-
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, CheckpointError> {
-    let wrong = |what| CheckpointError::Config { path: path.to_owned(), what };
-    let value: Value =
-        serde_json::from_str(&read_text(path)?).map_err(|error| wrong(error.to_string()))?;
-    if !value.is_object() {
-        return Err(wrong("it is not a JSON object".into()));
-    }
-    serde_json::from_value(value).map_err(|error| wrong(error.to_string()))
 }

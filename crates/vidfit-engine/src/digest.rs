@@ -1,7 +1,7 @@
 //! A number that differs where bytes do: FNV-1a, 64 bits. For telling things apart that nobody forges.
 
 /// A digest of the bytes so far.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Digest(u64);
 
 impl Default for Digest {

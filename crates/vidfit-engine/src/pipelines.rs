@@ -18,10 +18,9 @@ pub use choose::{Decided, PlannedJob};
 pub use loaded::{JobAsk, Pipeline, Ran};
 pub use task::Task;
 
-use crate::checkpoint::{Checkpoint, CheckpointFolder, Library};
+use crate::checkpoint::{Checkpoint, CheckpointFolder, Library, Place};
 use crate::error::EngineError;
 use kept::Kept;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -77,13 +76,17 @@ impl Pipelines {
         Pipelines { shared: Arc::new(shared) }
     }
 
-    /// Loads the model in the folder `model` for a task. Only configurations are read: that weights
+    /// Loads the model in `model`, a folder or the program, for a task. Only configurations are read: that weights
     /// are missing or broken is noticed when they are first used.
     ///
     /// # Errors
     /// [`EngineError::Checkpoint`] if a configuration is missing or wrong; [`EngineError::Request`]
     /// if the model is for other tasks, naming one that is for this.
-    pub fn load_pipeline(&self, model: &Path, task: Task) -> Result<Pipeline, EngineError> {
+    pub fn load_pipeline(
+        &self,
+        model: impl Into<Place>,
+        task: Task,
+    ) -> Result<Pipeline, EngineError> {
         let folder = CheckpointFolder::read(model)?;
         task.check(folder.variant)?;
         Ok(Pipeline::of_folder(&self.shared, self.next(), folder, task))
@@ -97,13 +100,14 @@ impl Pipelines {
     /// same, or `base` is loaded elsewhere.
     pub fn load_shared_pipeline(
         &self,
-        model: &Path,
+        model: impl Into<Place>,
         task: Task,
         base: &Pipeline,
     ) -> Result<Pipeline, EngineError> {
         let pipeline = self.load_pipeline(model, task)?;
         let refuse = |why: &str| {
-            let (ours, theirs) = (model.display(), base.dir().display());
+            let (ours, theirs) = (pipeline.place().path(), base.place().path());
+            let (ours, theirs) = (ours.display(), theirs.display());
             EngineError::Request(format!("{ours} shares nothing with {theirs}: {why}"))
         };
         if !base.is_of(&self.shared) {

@@ -169,7 +169,7 @@ impl Job {
     /// [`EngineError::Request`] if the checkpoint cannot make that, saying what it could make.
     pub fn new(checkpoint: &Checkpoint, request: &Request) -> Result<(Job, Warnings), EngineError> {
         let mut warnings = Vec::new();
-        request.start.check(checkpoint.variant)?;
+        request.start.check(checkpoint)?;
         let (frames, height, width) = size::size(checkpoint, request, &mut warnings)?;
         let config = &checkpoint.transformer.config;
         let vae = &checkpoint.vae.config;
@@ -186,7 +186,7 @@ impl Job {
                 return refuse(format!(
                     "{} makes videos of {}×{} pixels alone, not of {width}×{height}: it has \
                      learned positions for no other size",
-                    checkpoint.variant,
+                    checkpoint.name(),
                     cols * unit,
                     rows * unit
                 ));
@@ -197,7 +197,8 @@ impl Job {
             warnings.push(format!(
                 "{} has learned positions for {} frames alone; for {frames}, computed ones take \
                  their place, as in the reference. Expect a worse video",
-                checkpoint.variant, config.sample_frames
+                checkpoint.name(),
+                config.sample_frames
             ));
         }
 

@@ -29,6 +29,7 @@ use std::path::PathBuf;
     version,
     after_help = "\
 Start with:
+  vidfit generate \"a red ball moving right\"       the demo model, which is built in
   vidfit plan --model 5b --gpu \"RTX 3060 12GB\"    what would it take on that card?
   vidfit recommend                               which model for which card?
   vidfit models pull zai-org/CogVideoX-2b        download one
@@ -86,12 +87,23 @@ pub enum Command {
 /// `vidfit inspect`.
 #[derive(clap::Args)]
 pub struct InspectArgs {
-    /// The checkpoint: a folder, or an id that has been downloaded. Or the file of a LoRA.
-    #[arg(value_name = "DIR_OR_ID")]
-    pub model: String,
+    /// The checkpoint: a folder, an id that has been downloaded, or `demo`, which is built in. Or the
+    /// file of a LoRA.
+    #[arg(value_name = "DIR_OR_ID", required_unless_present = "model_flag")]
+    model: Option<String>,
+    /// The checkpoint, as other commands name it.
+    #[arg(long = "model", value_name = "DIR_OR_ID", conflicts_with = "model", hide = true)]
+    model_flag: Option<String>,
     /// As one JSON object.
     #[arg(long)]
     pub json: bool,
+}
+
+impl InspectArgs {
+    /// What to look at, whichever way it was named.
+    pub fn model(&self) -> &str {
+        self.model.as_deref().or(self.model_flag.as_deref()).unwrap_or_default()
+    }
 }
 
 /// `vidfit models`.
@@ -117,7 +129,7 @@ pub enum ModelsCommand {
         #[arg(long, value_enum, default_value_t = ProgressStyle::Auto)]
         progress: ProgressStyle,
     },
-    /// List the models in the local cache.
+    /// List the model that is built in, and those in the local cache.
     List {
         /// As one JSON array.
         #[arg(long)]

@@ -5,11 +5,13 @@ mod lines;
 
 use crate::args::{Command, GenerateArgs};
 use crate::defaults;
+use crate::demo;
 use crate::device::{Opened, open};
 use crate::exit::Failure;
 use crate::generate::output::absolute;
-use crate::generate::{Company, Made, job_of, make};
+use crate::generate::{Company, Made, job_of, make, takes_demo};
 use crate::interrupt;
+use crate::model::folder;
 use crate::progress::{Shown, listener};
 use lines::{Line, numbered, read, spelled};
 use serde_json::json;
@@ -42,6 +44,9 @@ pub fn run(path: &Path, batch: &GenerateArgs) -> Result<(), Failure> {
     let last = lines.last().map_or(1, |line| line.number);
     let mut asked: Vec<_> = lines.iter().map(|line| asked(line, &words, batch, last)).collect();
     refuse_same_outputs(&lines, &mut asked);
+    if asked.iter().flatten().any(takes_demo) {
+        demo::announce(shown)?;
+    }
     let mut all = Together { texts: AllTexts::default(), warm: Warm::new(&opened)? };
 
     let mut ends: Vec<End> = Vec::new();
@@ -144,7 +149,7 @@ impl AllTexts {
             BTreeMap::new();
         for args in asked.iter().flatten() {
             let Ok((checkpoint, target, job)) = job_of(args) else { continue };
-            let key = (checkpoint.dir.clone(), job.dtype.to_string());
+            let key = (folder(&checkpoint), job.dtype.to_string());
             let (_, least, jobs) =
                 models.entry(key).or_insert_with(|| (checkpoint, target.clone(), Vec::new()));
             if target.budget_bytes() < least.budget_bytes() {
@@ -168,7 +173,7 @@ impl AllTexts {
                 "read {} prompts for {} videos of {}, in {passes} {} through the text encoder",
                 texts.len(),
                 jobs.len(),
-                checkpoint.variant,
+                checkpoint.name(),
                 if passes == 1 { "pass" } else { "passes" },
             ));
             shown.event(json!({
@@ -182,7 +187,7 @@ impl AllTexts {
 
     /// What a job goes on from, if its texts are there.
     fn state(&self, checkpoint: &Checkpoint, job: &Job) -> Option<RunState> {
-        let texts = self.0.get(&(checkpoint.dir.clone(), job.dtype.to_string()))?;
+        let texts = self.0.get(&(folder(checkpoint), job.dtype.to_string()))?;
         let embeds = job.prompts.iter().map(|prompt| texts.get(prompt));
         let embeds = embeds.collect::<Option<Vec<_>>>()?;
         Some(RunState::of_text(job, embeds.into_iter().flatten().copied().collect()))
@@ -229,11 +234,11 @@ impl Company for Together {
         pipelines.unload_idle(Instant::now());
         let task = Task::of(job.start);
         let mut loaded = loaded.borrow_mut();
-        let key = (checkpoint.dir.clone(), task.to_string());
+        let key = (folder(checkpoint), task.to_string());
         if let Some(pipeline) = loaded.get(&key) {
             return Ok(Some(pipeline.clone()));
         }
-        let pipeline = Rc::new(pipelines.load_pipeline(&checkpoint.dir, task)?);
+        let pipeline = Rc::new(pipelines.load_pipeline(checkpoint.place.clone(), task)?);
         loaded.insert(key, pipeline.clone());
         Ok(Some(pipeline))
     }

@@ -2,11 +2,12 @@
 
 use crate::args::{JobArgs, MachineArgs};
 use crate::decide::{self, Wanted};
+use crate::demo;
 use crate::device::{card, planned_target};
 use crate::exit::Failure;
 use crate::human::{frames, grouped, size};
 use crate::model::known;
-use crate::say::answer;
+use crate::say::{answer, note};
 use serde_json::{Value, json};
 use vidfit_engine::catalogue::Gpu;
 use vidfit_engine::planner::{PlanReport, Planned};
@@ -42,6 +43,9 @@ pub struct CheckArgs {
 /// Says in one sentence, or in JSON, whether there is enough memory.
 pub fn run(args: &CheckArgs) -> Result<(), Failure> {
     let target = planned_target(&args.machine, args.gpu)?;
+    if args.job.model.is_none() {
+        note!("{}", demo::notice()?);
+    }
     let wanted = Wanted::new(&args.job, &args.machine, None, target, false, known)?;
     let least = least(&wanted)?;
     let report = wanted.report_of(&least);

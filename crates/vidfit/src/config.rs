@@ -1,6 +1,7 @@
 //! `vidfit config` and `vidfit presets`.
 
 use crate::defaults::{built_in, choices};
+use crate::demo;
 use crate::exit::Failure;
 use crate::say::answer;
 use serde_json::json;
@@ -75,6 +76,7 @@ fn standard(key: &str) -> Option<String> {
         "keep" => Some("true".into()),
         "runs" => Some(Folders::from_env().runs.display().to_string()),
         "warm_pipelines" => Some("0".into()),
+        "model" => Some(demo::NAME.into()),
         _ => built_in(key),
     }
 }

@@ -2,10 +2,11 @@
 //! as far as the user allows; and if nothing does, what would.
 
 use crate::args::{FitArgs, JobArgs, MachineArgs};
+use crate::demo;
 use crate::device::{beside_results, dtype};
 use crate::exit::Failure;
 use crate::human::{frames, seconds, size};
-use crate::model::{Model, names, published, smaller_than};
+use crate::model::{Model, published, smaller_than};
 use crate::say::note;
 use std::io::IsTerminal;
 use vidfit_engine::EngineError;
@@ -68,8 +69,7 @@ impl Wanted {
         keeps_tensors: bool,
         open: fn(&str) -> Result<Model, Failure>,
     ) -> Result<Wanted, Failure> {
-        let Some(name) = &job.model else { return Err(Failure::input(names())) };
-        let mut models = vec![open(name)?];
+        let mut models = vec![open(job.model.as_deref().unwrap_or(demo::NAME))?];
         let checkpoint = &models[0].checkpoint;
         let start = job.input.start_of_plan(checkpoint.variant);
         let request = job.request(dtype(machine.dtype, checkpoint, &target));
@@ -81,7 +81,7 @@ impl Wanted {
             models.push(open(name)?);
         } else if order.contains(&Step::Model) {
             // Those that are here are as good as named.
-            let smaller = smaller_than(checkpoint.variant);
+            let smaller = smaller_than(checkpoint);
             models.extend(smaller.iter().filter_map(|variant| open(&variant.id()).ok()));
         }
         let (fits_frames, offload) = (job.fits_frames(), machine.offload);
@@ -111,7 +111,7 @@ impl Wanted {
         let ask = self.ask();
         if self.fits_frames {
             // A video to start from has no more than so many.
-            let most = self.request.frames.unwrap_or(most_frames(ask.checkpoint));
+            let most = self.request.frames.unwrap_or(ask.checkpoint.most_frames());
             if let Some((request, planned)) = ask.most_frames(most)? {
                 return Ok(Ok(Decided { planned, request, model: 0, changed: None }));
             }
@@ -156,8 +156,7 @@ impl Wanted {
     pub fn no_room(&self, refused: &Refused) -> Result<NoRoom, Failure> {
         let checkpoint = self.checkpoint();
         let report = PlanReport::of_refused(checkpoint, refused, self.offload, &self.target);
-        let smaller: Vec<Model> =
-            smaller_than(checkpoint.variant).into_iter().map(published).collect();
+        let smaller: Vec<Model> = smaller_than(checkpoint).into_iter().map(published).collect();
         let offered: Vec<&Model> = self.models[..1].iter().chain(&smaller).collect();
         let models: Vec<&Checkpoint> = offered.iter().map(|model| &model.checkpoint).collect();
         if std::io::stderr().is_terminal() {
@@ -232,18 +231,13 @@ fn largest(
     fits_frames: bool,
 ) -> Result<Job, EngineError> {
     if fits_frames {
-        let request = Request { frames: Some(most_frames(checkpoint)), ..request.clone() };
+        let request = Request { frames: Some(checkpoint.most_frames()), ..request.clone() };
         // A model may have no positions for so many at this size; then they are not tried either.
         if let Ok((job, _)) = Job::new(checkpoint, &request) {
             return Ok(job);
         }
     }
     Job::new(checkpoint, request).map(|(job, _)| job)
-}
-
-/// The most frames that are worth trying: what the model was made for.
-pub fn most_frames(checkpoint: &Checkpoint) -> usize {
-    checkpoint.variant.most_frames().max(checkpoint.transformer.config.sample_frames)
 }
 
 /// What a job that does not fit needs, and what there is.

@@ -1,7 +1,9 @@
-//! What holds where the command line says nothing: the user's settings, and the preset that is
-//! chosen. Both become the defaults of the arguments, so that nobody else has to know of them.
+//! What holds where the command line says nothing: the user's settings, the preset that is chosen, and
+//! what suits the model that is built in, where that is used. All become the defaults of the arguments,
+//! so that nobody else has to know of them.
 
 use crate::args::{Args, DynamicCfg, GenerateType};
+use crate::demo;
 use crate::exit::Failure;
 use clap::builder::OsStr;
 use clap::parser::ValueSource;
@@ -47,8 +49,13 @@ pub fn try_parse(words: impl IntoIterator<Item = OsString>) -> Result<Args, Fail
     };
     let matches = read(Args::command())?;
     let settings = Settings::load()?;
-    let command = with_settings(Args::command(), &matches, &settings)?;
-    let matches = read(command.clone())?;
+    let mut command = with_settings(Args::command(), &matches, &settings)?;
+    let mut matches = read(command.clone())?;
+    if is_for_demo(&matches) {
+        let command_of_demo = with_choices(Args::command(), &demo::sampling());
+        command = with_settings(command_of_demo, &matches, &settings)?;
+        matches = read(command.clone())?;
+    }
     let matches = match preset(&matches, &settings)? {
         Some(preset) => read(with_preset(command, &matches, preset, &settings))?,
         None => matches,
@@ -96,6 +103,20 @@ fn with_settings(
         command = with_default(command, "model", &setting.value);
     }
     Ok(command)
+}
+
+/// Whether what is asked for is made with the model that is built in.
+fn is_for_demo(matches: &ArgMatches) -> bool {
+    let Some((_, matches)) = matches.subcommand() else { return false };
+    let model = matches.try_get_one::<String>("model");
+    model.is_ok_and(|model| model.is_none_or(|model| model == demo::NAME))
+}
+
+/// The command with what a preset chooses as defaults.
+fn with_choices(command: Command, preset: &Preset) -> Command {
+    choices(preset)
+        .into_iter()
+        .fold(command, |command, (key, value)| with_default(command, key, &value))
 }
 
 /// The setting that names the model for what is asked for.
@@ -224,6 +245,33 @@ mod tests {
         let generate = command.find_subcommand("generate").expect("a command");
         for (key, _) in KEYS {
             assert!(takes(generate, key) || NO_ARGUMENTS.contains(&key), "{key}");
+        }
+    }
+
+    /// What suits the model that is built in stands below everything that anybody says.
+    #[test]
+    fn what_suits_the_demo_gives_way() {
+        let suits = Preset { steps: Some(7), guidance: Some(3.0), ..Preset::default() };
+        let of = |command: Command, words: &[&str]| {
+            let matches = command.get_matches_from([&["vidfit", "generate", "x"], words].concat());
+            let (_, matches) = matches.subcommand().expect("a command");
+            let steps = *matches.get_one::<usize>("steps").expect("a default");
+            (steps, *matches.get_one::<f64>("guidance").expect("a default"))
+        };
+        let command = || with_choices(Args::command(), &suits);
+        assert_eq!(of(command(), &[]), (7, 3.0));
+        assert_eq!(of(command(), &["--steps", "9"]), (9, 3.0));
+        assert_eq!(of(with_default(command(), "guidance", "5"), &[]), (7, 5.0));
+
+        let is_for_demo = |words: &[&str]| {
+            is_for_demo(&Args::command().get_matches_from([&["vidfit"], words].concat()))
+        };
+        for words in [&["generate", "x"][..], &["plan"], &["check", "--model", "demo"]] {
+            assert!(is_for_demo(words), "{words:?}");
+        }
+        for words in [&["generate", "x", "--model", "5b"][..], &["resume", "last"], &["recommend"]]
+        {
+            assert!(!is_for_demo(words), "{words:?}");
         }
     }
 

@@ -1,13 +1,14 @@
 //! `vidfit frames`.
 
 use crate::args::{Frames, JobArgs, MachineArgs};
-use crate::decide::{Wanted, most_frames, needs};
+use crate::decide::{Wanted, needs};
+use crate::demo;
 use crate::device::{card, planned_target};
 use crate::exit::Failure;
 use crate::human::{frames, seconds, size};
 use crate::model::known;
 use crate::plan::placement;
-use crate::say::answer;
+use crate::say::{answer, note};
 use serde_json::json;
 use vidfit_engine::catalogue::Gpu;
 use vidfit_engine::planner::{PlanReport, Planned};
@@ -44,11 +45,14 @@ pub struct FramesArgs {
 /// Says the most frames that fit.
 pub fn run(args: &FramesArgs) -> Result<(), Failure> {
     let target = planned_target(&args.machine, args.gpu)?;
+    if args.job.model.is_none() {
+        note!("{}", demo::notice()?);
+    }
     let looked_for = Some(args.job.frames.unwrap_or(Frames::Fit));
     let job = JobArgs { frames: looked_for, ..args.job.clone() };
     let wanted = Wanted::new(&job, &args.machine, None, target, false, known)?;
     let asked = wanted.request.frames.filter(|&frames| frames > 0);
-    let most = asked.unwrap_or(most_frames(wanted.checkpoint()));
+    let most = asked.unwrap_or(wanted.checkpoint().most_frames());
     if let Some((_, planned)) = wanted.ask().most_frames(most)? {
         return found(args, &wanted, &planned, most);
     }

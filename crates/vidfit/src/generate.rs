@@ -12,6 +12,7 @@ pub use making::{Making, Unmade, settle, written_in_words};
 use crate::args::GenerateArgs;
 use crate::batch;
 use crate::decide::{NoRoom, Wanted, budget};
+use crate::demo;
 use crate::device::{Opened, beside_results, open, target};
 use crate::exit::Failure;
 use crate::human::size;
@@ -34,12 +35,6 @@ use vidfit_engine::planner::{Offload, PlanReport, Planned, RunReport, SavedPlan,
 use vidfit_engine::request::{Job, Request};
 use vidfit_engine::state::RunState;
 use vidfit_media::check_file;
-
-const NO_MODEL: &str = "\
-no model was given. Download one and name it:
-    vidfit models pull zai-org/CogVideoX-2b      (13 GB, the smallest)
-    vidfit generate \"A panda plays the guitar\" --model zai-org/CogVideoX-2b
-or give a folder in the diffusers layout with --model DIR";
 
 const NO_PROMPT: &str =
     "no prompt was given: say what the video shows, as in vidfit generate \"A panda\"";
@@ -76,7 +71,15 @@ fn make_alone(
         check_file(path, REPORT_BYTES).map_err(Failure::input)?;
     }
     let opened = open(&args.machine)?;
+    if takes_demo(args) {
+        demo::announce(shown)?;
+    }
     make(args, shown, plan, (&stop, &opened), &Alone).map(drop)
+}
+
+/// Whether a video is made with the model that is built in because none is named.
+pub fn takes_demo(args: &GenerateArgs) -> bool {
+    args.job.model.is_none() && args.plan.is_none() && args.job.prompt().is_some()
 }
 
 /// Refuses to write one file over another that the same run reads or writes.
@@ -247,9 +250,6 @@ fn wanted(args: &GenerateArgs) -> Result<(Wanted, Option<Input>, Option<String>)
     if args.job.prompt().is_none() {
         return Err(Failure::input(NO_PROMPT));
     }
-    if args.job.model.is_none() {
-        return Err(Failure::input(NO_MODEL));
-    }
     let (target, change) = (target(&args.machine)?, Some(&args.fit));
     let keeps_tensors = args.output.save_tensors.is_some();
     let mut wanted =
@@ -314,7 +314,7 @@ fn wrong_speed(fps: Option<f64>, checkpoint: &Checkpoint) -> Option<String> {
         format!(
             "{} was made for {own} frames per second; at {fps} everything moves {speed:.2} times as \
              fast",
-            checkpoint.variant
+            checkpoint.name()
         )
     })
 }

@@ -74,7 +74,7 @@ impl Input {
                 "{} has too few frames, {there} at {fps} per second, where {} starts from {least} at \
                  least: take a longer video. (--frames 1 makes 1 frame of it)",
                 self.path().display(),
-                checkpoint.variant,
+                checkpoint.name(),
             )));
         }
         request.frames = Some(frames);

@@ -3,22 +3,24 @@
 mod lora;
 
 use crate::args::InspectArgs;
+use crate::demo;
 use crate::exit::Failure;
 use crate::human::{grouped, size};
+use crate::model::place;
 use crate::say::answer;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 use vidfit_engine::checkpoint::{ComponentReport, ComponentState, Inspection, inspect};
-use vidfit_engine::hub::{HubConfig, resolve};
 
 /// Prints what a checkpoint is. Fails if something is missing or broken, after saying all of it.
 pub fn run(args: &InspectArgs) -> Result<(), Failure> {
-    if let Some(path) = lora_at(&args.model) {
+    let name = args.model();
+    if let Some(path) = lora_at(name).filter(|_| name != demo::NAME) {
         return lora::run(path, args.json);
     }
-    let location = resolve(&args.model, &HubConfig::from_env())?;
-    let inspection = inspect(&location.dir)?;
+    let (place, _) = place(name)?;
+    let inspection = inspect(place)?;
     match args.json {
         true => answer(&as_json(&inspection).to_string())?,
         false => answer(&as_text(&inspection))?,
@@ -38,7 +40,11 @@ fn lora_at(name: &str) -> Option<&Path> {
 
 fn as_text(inspection: &Inspection) -> String {
     let variant = inspection.variant.map_or("unknown model", |variant| variant.name());
-    let mut lines = vec![format!("{variant} in {}", inspection.dir.display())];
+    let place = &inspection.place;
+    let mut lines = vec![match place.built_in() {
+        Some(model) => format!("{} (like {variant}), built into vidfit", model.name()),
+        None => format!("{variant} in {}", place.path().display()),
+    }];
     for ComponentReport { name, state } in &inspection.components {
         lines.push(match state {
             ComponentState::Weights { parameters, bytes, tensors, dtypes, shards } => format!(
@@ -85,7 +91,8 @@ fn as_json(inspection: &Inspection) -> serde_json::Value {
         ((*name).to_owned(), report)
     });
     json!({
-        "dir": inspection.dir,
+        "dir": inspection.place.path(),
+        "built_in": inspection.place.built_in().is_some(),
         "variant": inspection.variant.map(|variant| variant.name()),
         "complete": inspection.is_complete(),
         "differs_from_published": inspection.differences,

@@ -9,6 +9,7 @@ mod config;
 mod decide;
 mod decode;
 mod defaults;
+mod demo;
 mod device;
 mod exit;
 mod frames;

@@ -1,9 +1,11 @@
 //! From what a user calls a model to a checkpoint.
 
+use crate::demo;
 use crate::exit::Failure;
-use std::path::Path;
+use crate::generate::output::absolute;
+use std::path::{Path, PathBuf};
 use vidfit_engine::EngineError;
-use vidfit_engine::checkpoint::{Checkpoint, Variant};
+use vidfit_engine::checkpoint::{Checkpoint, Place, Variant};
 use vidfit_engine::hub::{HubConfig, HubError, resolve};
 
 /// A model to plan with.
@@ -12,8 +14,6 @@ pub struct Model {
     pub checkpoint: Checkpoint,
     /// What to call it on a command line.
     pub spelled: String,
-    /// Whether it is known by its published configuration alone.
-    pub is_built_in: bool,
 }
 
 /// The model of this name, with its weights.
@@ -50,13 +50,15 @@ const PUBLISHERS: [&str; 2] = ["zai-org", "THUDM"];
 
 /// A published model, without its files.
 pub fn published(variant: Variant) -> Model {
-    Model { checkpoint: Checkpoint::published(variant), spelled: variant.id(), is_built_in: true }
+    Model { checkpoint: Checkpoint::published(variant), spelled: variant.id() }
 }
 
-/// The smaller published models that make videos from text alone, largest first.
-pub fn smaller_than(variant: Variant) -> Vec<Variant> {
+/// The smaller published models that make videos from text alone, largest first. None is smaller than
+/// the one that is built in.
+pub fn smaller_than(checkpoint: &Checkpoint) -> Vec<Variant> {
     let by_size = [Variant::OneFive, Variant::FiveB, Variant::TwoB];
-    let above = match variant {
+    let above = match checkpoint.variant {
+        _ if checkpoint.place.built_in().is_some() => by_size.len(),
         Variant::OneFive | Variant::OneFiveI2v => 1,
         Variant::FiveB | Variant::FiveBI2v => 2,
         Variant::TwoB => 3,
@@ -64,17 +66,23 @@ pub fn smaller_than(variant: Variant) -> Vec<Variant> {
     by_size[above..].to_vec()
 }
 
-/// What to say where no model was named.
-pub fn names() -> String {
-    let names: Vec<String> = Variant::ALL.into_iter().map(|variant| variant.id()).collect();
-    format!(
-        "no model was given. Name one with --model: a folder in the diffusers layout, or one of {} \
-         (2b, 5b and 1.5 for short), which need not be downloaded for this",
-        names.join(", ")
-    )
+/// The folder of a checkpoint, from the root, or what stands for it where the program is that.
+pub fn folder(checkpoint: &Checkpoint) -> PathBuf {
+    match &checkpoint.place {
+        Place::Folder(dir) => absolute(dir),
+        Place::Program { .. } => checkpoint.place.path(),
+    }
 }
 
-fn open(name: &str) -> Result<Model, EngineError> {
+/// The place of the model of this name, and what to call it on a command line.
+///
+/// # Errors
+/// If it is not on this machine.
+pub fn place(name: &str) -> Result<(Place, String), HubError> {
+    // Whatever folders there are: one of that name is ./demo.
+    if name == demo::NAME {
+        return Ok((Place::from(&demo::MODEL), name.to_owned()));
+    }
     let config = HubConfig::from_env();
     let (location, spelled) = match (resolve(name, &config), Variant::named(name)) {
         // A short name is that of the published model.
@@ -83,6 +91,10 @@ fn open(name: &str) -> Result<Model, EngineError> {
         }
         (found, _) => (found?, name.to_owned()),
     };
-    let checkpoint = Checkpoint::open(&location.dir)?;
-    Ok(Model { checkpoint, spelled, is_built_in: false })
+    Ok((Place::Folder(location.dir), spelled))
+}
+
+fn open(name: &str) -> Result<Model, EngineError> {
+    let (place, spelled) = place(name)?;
+    Ok(Model { checkpoint: Checkpoint::open(place)?, spelled })
 }

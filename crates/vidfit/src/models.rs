@@ -1,6 +1,7 @@
 //! `vidfit models`.
 
 use crate::args::{ModelsArgs, ModelsCommand};
+use crate::demo;
 use crate::exit::Failure;
 use crate::human::{duration, size};
 use crate::interrupt;
@@ -114,25 +115,27 @@ fn as_json(event: &PullEvent) -> serde_json::Value {
 
 fn list(as_json: bool) -> Result<(), Failure> {
     let models = list_local(&HubConfig::from_env())?;
+    let demo = &demo::MODEL;
     if as_json {
-        let models: Vec<_> = models
-            .iter()
-            .map(|model| {
-                json!({
-                    "id": model.id, "revisions": model.revisions, "commit": model.commit,
-                    "dir": model.dir, "bytes": model.bytes, "class": model.pipeline_class,
-                })
+        let built_in = json!({ "id": demo.name(), "built_in": true, "bytes": demo.bytes() });
+        let downloaded = models.iter().map(|model| {
+            json!({
+                "id": model.id, "built_in": false, "revisions": model.revisions,
+                "commit": model.commit, "dir": model.dir, "bytes": model.bytes,
+                "class": model.pipeline_class,
             })
-            .collect();
-        return answer(&serde_json::Value::from(models).to_string());
+        });
+        let all: Vec<_> = std::iter::once(built_in).chain(downloaded).collect();
+        return answer(&serde_json::Value::from(all).to_string());
     }
+    let line = |id: &str, bytes: u64, place: &str| format!("{id:40} {:>9}  {place}", size(bytes));
+    let built_in = line(demo.name(), demo.bytes(), "built in; used where no model is named");
+    let downloaded =
+        models.iter().map(|model| line(&model.id, model.bytes, &model.dir.display().to_string()));
+    let lines: Vec<String> = std::iter::once(built_in).chain(downloaded).collect();
+    answer(&lines.join("\n"))?;
     if models.is_empty() {
-        note!("no models are here; get one with vidfit models pull zai-org/CogVideoX-2b");
-        return Ok(());
+        note!("no others are here; get one with vidfit models pull zai-org/CogVideoX-2b");
     }
-    let line = |model: &vidfit_engine::hub::LocalModel| {
-        format!("{:40} {:>9}  {}", model.id, size(model.bytes), model.dir.display())
-    };
-    let lines: Vec<String> = models.iter().map(line).collect();
-    answer(&lines.join("\n"))
+    Ok(())
 }

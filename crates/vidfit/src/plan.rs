@@ -9,6 +9,7 @@ pub use text::placement;
 
 use crate::args::{FitArgs, JobArgs, MachineArgs, OutputArgs};
 use crate::decide::{Decided, NoRoom, Wanted};
+use crate::demo;
 use crate::device::{DeviceChoice, card, planned_target};
 use crate::exit::Failure;
 use crate::model::known;
@@ -30,8 +31,9 @@ Examples:
   vidfit plan --model 1.5 --all-gpus                  a line for every card of the catalogue
 
 Takes every argument of `vidfit generate`; the prompt may be left away. Without --gpu and --device
-it plans for the NVIDIA card of this machine, or for its CPU if there is none. Nothing is loaded, and
-a published model need not be downloaded. Exit code 3 if the job does not fit."
+it plans for the NVIDIA card of this machine, or for its CPU if there is none; without --model, for
+the demo model that is built in. Nothing is loaded, and a published model need not be downloaded.
+Exit code 3 if the job does not fit."
 )]
 pub struct PlanArgs {
     /// What to make.
@@ -69,12 +71,15 @@ pub struct PlanArgs {
 /// Plans a job and says what it takes.
 pub fn run(args: &PlanArgs) -> Result<(), Failure> {
     let target = planned_target(&args.machine, args.gpu)?;
+    if args.job.model.is_none() {
+        note!("{}", demo::notice()?);
+    }
     if args.all_gpus {
         return fleet::run(args);
     }
     let (change, keeps_tensors) = (Some(&args.fit), args.output.save_tensors.is_some());
     let wanted = Wanted::new(&args.job, &args.machine, change, target, keeps_tensors, known)?;
-    if wanted.models[0].is_built_in {
+    if !wanted.checkpoint().has_weights() {
         note!(
             "{} is not on this machine; planned from its published configuration",
             wanted.models[0].spelled

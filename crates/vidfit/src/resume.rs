@@ -2,6 +2,7 @@
 
 use crate::args::ResumeArgs;
 use crate::decide::needs;
+use crate::demo;
 use crate::device::{beside_results, open, target};
 use crate::exit::Failure;
 use crate::generate::output::{Output, are_one_file};
@@ -212,6 +213,18 @@ fn of_frames(
 /// Bad input if it is gone, or was changed.
 pub fn model_of(record: &RunRecord) -> Result<Model, Failure> {
     let RunRecord { model, model_folder, model_identity, .. } = record;
+    if *model_folder == demo::MODEL.path() {
+        let checkpoint = Checkpoint::open(&demo::MODEL)?;
+        return match checkpoint.identity() == *model_identity {
+            true => Ok(Model { checkpoint, spelled: model.clone() }),
+            false => Err(Failure::input(format!(
+                "the run was begun with another {model} model than the one that is built into this \
+                 vidfit, so it would not be the same video. Go on with the vidfit that began it \
+                 ({}), or make it anew with `vidfit generate`",
+                record.vidfit
+            ))),
+        };
+    }
     if !model_folder.is_dir() {
         return Err(Failure::input(format!(
             "the run's model {model} is not in {} any more. Put it back there, or download it again",
@@ -227,7 +240,7 @@ pub fn model_of(record: &RunRecord) -> Result<Model, Failure> {
             model_folder.display()
         )));
     }
-    Ok(Model { checkpoint, spelled: model.clone(), is_built_in: false })
+    Ok(Model { checkpoint, spelled: model.clone() })
 }
 
 /// Values of the prompts' embeddings.

@@ -138,7 +138,6 @@ fn a_missing_prompt_or_model_says_how_to_get_one() {
     let folder = tempfile::tempdir().unwrap();
     for (arguments, words) in [
         (&["generate"][..], &["no prompt"][..]),
-        (&["generate", "x"], &["no model", "vidfit models pull"]),
         (&["generate", "x", "--model", "zai-org/CogVideoX-2b"], &["models pull zai-org"]),
         (&["generate", "x", "--model", ".."], &["model_index.json"]),
         (&["inspect", "."], &["model_index.json"]),

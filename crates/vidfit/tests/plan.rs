@@ -418,7 +418,6 @@ fn bad_input_is_explained() {
     let here = checkpoint("5b");
     let model = here.to_str().unwrap();
     let cases: &[(&[&str], &[&str])] = &[
-        (&["plan"], &["no model", "zai-org/CogVideoX-2b", "5b"]),
         (&["plan", "--model", "somewhere/5b"], &["somewhere/5b"]),
         (&["plan", "--model", "2b", "--gpu", "RTX 3060"], &["RTX 3060 12GB", "RTX 3060 8GB"]),
         (&["plan", "--model", "2b", "--gpu", "toaster"], &["toaster", "vidfit gpus"]),

@@ -2,9 +2,8 @@
 
 use super::identity::ComponentIdentity;
 use super::stored::StoredWeights;
-use super::{CheckpointError, missing, read_json};
+use super::{CheckpointError, Place, missing};
 use serde::Serialize;
-use std::path::{Path, PathBuf};
 use vidfit_cogvideox::t5::T5Config;
 use vidfit_cogvideox::transformer::TransformerConfig;
 use vidfit_cogvideox::vae::VaeConfig;
@@ -77,32 +76,33 @@ pub struct Component<C> {
 
 /// The folder of a component of which only the configuration has been read.
 pub struct ComponentFolder<C> {
-    /// The folder.
-    pub dir: PathBuf,
+    /// Where its files are.
+    pub place: Place,
     /// `config.json`.
     pub config: C,
 }
 
 impl<C: ModelConfig> ComponentFolder<C> {
-    /// Reads the configuration in `dir`.
+    /// Reads the configuration in `place`.
     ///
     /// # Errors
     /// [`CheckpointError`] if it is missing or broken, or vidfit cannot compute it.
-    pub fn read(dir: &Path) -> Result<ComponentFolder<C>, CheckpointError> {
-        let path = dir.join("config.json");
-        if !path.is_file() {
+    pub fn read(place: impl Into<Place>) -> Result<ComponentFolder<C>, CheckpointError> {
+        let place = place.into();
+        let (path, is_there) = place.file("config.json");
+        if !is_there {
             return Err(missing(C::NAME, path));
         }
-        let config: C = read_json(&path)?;
+        let config: C = place.json("config.json")?;
         match config.unsupported() {
             Some(what) => Err(CheckpointError::Unsupported { path, what }),
-            None => Ok(ComponentFolder { dir: dir.to_owned(), config }),
+            None => Ok(ComponentFolder { place, config }),
         }
     }
 
     /// What tells the component from others. `None` if its weights' files cannot be found.
     pub fn identity(&self) -> Option<ComponentIdentity> {
-        ComponentIdentity::of(&self.dir, &self.config)
+        ComponentIdentity::of(&self.place, &self.config)
     }
 
     /// Whether both folders hold the same component.
@@ -117,19 +117,19 @@ impl<C: ModelConfig> ComponentFolder<C> {
     /// [`CheckpointError`] if a file is missing or broken, or they are not the configuration's.
     pub fn open(&self) -> Result<Component<C>, CheckpointError> {
         let identity = self.identity().unwrap_or_else(ComponentIdentity::alone);
-        let weights = StoredWeights::open(&self.dir, C::STEM, self.config.manifest())?;
+        let weights = StoredWeights::open(&self.place, C::STEM, self.config.manifest())?;
         Ok(Component { config: self.config.clone(), weights, identity })
     }
 }
 
 impl<C: ModelConfig> Component<C> {
-    /// Opens the component in `dir`.
+    /// Opens the component in `place`.
     ///
     /// # Errors
     /// [`CheckpointError`] if a file is missing or broken, or the weights are not the
     /// configuration's.
-    pub fn open(dir: &Path) -> Result<Component<C>, CheckpointError> {
-        ComponentFolder::read(dir)?.open()
+    pub fn open(place: impl Into<Place>) -> Result<Component<C>, CheckpointError> {
+        ComponentFolder::read(place)?.open()
     }
 
     /// What tells the component from others.

@@ -1,8 +1,9 @@
 //! A checkpoint of which only configurations have been read: enough to say what it is.
 
 use super::component::ComponentFolder;
-use super::{Checkpoint, CheckpointError, Library, Variant, check_fit, open_scheduler, read_index};
-use std::path::{Path, PathBuf};
+use super::{
+    Checkpoint, CheckpointError, Library, Place, Variant, check_fit, open_scheduler, read_index,
+};
 use vidfit_cogvideox::scheduler::SchedulerConfig;
 use vidfit_cogvideox::t5::T5Config;
 use vidfit_cogvideox::transformer::TransformerConfig;
@@ -11,8 +12,8 @@ use vidfit_cogvideox::vae::VaeConfig;
 /// A checkpoint that has not been opened: its configurations fit each other; whether its weights are
 /// there, and are theirs, is not known yet.
 pub struct CheckpointFolder {
-    /// The folder.
-    pub dir: PathBuf,
+    /// Where its files are.
+    pub place: Place,
     /// Which of the published models it is like.
     pub variant: Variant,
     /// `text_encoder/`.
@@ -26,20 +27,22 @@ pub struct CheckpointFolder {
 }
 
 impl CheckpointFolder {
-    /// Reads the configurations in `dir`: JSON, no headers, no weights, no tokenizer.
+    /// Reads the configurations in `place`: JSON, no headers, no weights, no tokenizer.
     ///
     /// # Errors
     /// [`CheckpointError`], for the first that is missing or wrong.
-    pub fn read(dir: &Path) -> Result<CheckpointFolder, CheckpointError> {
-        let index = read_index(dir)?;
-        let transformer = ComponentFolder::<TransformerConfig>::read(&dir.join("transformer"))?;
-        let vae = ComponentFolder::<VaeConfig>::read(&dir.join("vae"))?;
-        let text_encoder = ComponentFolder::<T5Config>::read(&dir.join("text_encoder"))?;
-        let scheduler = open_scheduler(dir, &index)?;
-        check_fit(dir, &text_encoder.config, &transformer.config, &vae.config)?;
+    pub fn read(place: impl Into<Place>) -> Result<CheckpointFolder, CheckpointError> {
+        let place = place.into();
+        let index = read_index(&place)?;
+        let transformer =
+            ComponentFolder::<TransformerConfig>::read(place.component("transformer"))?;
+        let vae = ComponentFolder::<VaeConfig>::read(place.component("vae"))?;
+        let text_encoder = ComponentFolder::<T5Config>::read(place.component("text_encoder"))?;
+        let scheduler = open_scheduler(&place, &index)?;
+        check_fit(&place, &text_encoder.config, &transformer.config, &vae.config)?;
         Ok(CheckpointFolder {
-            dir: dir.to_owned(),
             variant: Variant::of(&transformer.config),
+            place,
             text_encoder,
             transformer,
             vae,
@@ -53,12 +56,12 @@ impl CheckpointFolder {
     /// As [`Checkpoint::open`].
     pub fn open(&self, library: &Library) -> Result<Checkpoint, CheckpointError> {
         Checkpoint::join(
-            &self.dir,
+            &self.place,
             library.text_encoder(&self.text_encoder)?,
             library.transformer(&self.transformer)?,
             library.vae(&self.vae)?,
             self.scheduler.clone(),
-            library.tokenizer(&self.dir)?,
+            library.tokenizer(&self.place)?,
         )
     }
 

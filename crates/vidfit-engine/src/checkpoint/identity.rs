@@ -1,7 +1,9 @@
 //! What tells files and components apart, whatever path leads to them, so that what is used twice is
 //! opened once.
 
+use super::Place;
 use super::component::ModelConfig;
+use super::place::{BuiltInFile, weights_name};
 use crate::digest::Digest;
 use crate::hub::blob_of;
 use crate::safetensors::weight_files;
@@ -13,16 +15,18 @@ use std::time::SystemTime;
 /// A file, until it is written to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FileIdentity {
-    place: Place,
+    called: Called,
     bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Place {
+enum Called {
     /// A blob of a hub's cache, called by a digest of its contents. Two caches may have the same.
     Blob(String),
     /// Any other file: links to one are the same.
     File { file: Number, modified: Option<SystemTime> },
+    /// A file that is built into the program, by a digest of its contents.
+    BuiltIn(Digest),
 }
 
 /// The device and the number of a file on it.
@@ -40,11 +44,17 @@ impl FileIdentity {
     /// What the system says.
     pub fn of(path: &Path) -> std::io::Result<FileIdentity> {
         let about = std::fs::metadata(path)?;
-        let place = match blob_of(path) {
-            Some(blob) => Place::Blob(blob),
-            None => Place::File { file: number(path, &about)?, modified: about.modified().ok() },
+        let called = match blob_of(path) {
+            Some(blob) => Called::Blob(blob),
+            None => Called::File { file: number(path, &about)?, modified: about.modified().ok() },
         };
-        Ok(FileIdentity { place, bytes: about.len() })
+        Ok(FileIdentity { called, bytes: about.len() })
+    }
+
+    /// The identity of a file that is built into the program.
+    pub(super) fn built_in(file: &BuiltInFile) -> FileIdentity {
+        let bytes = file.contents.len() as u64;
+        FileIdentity { called: Called::BuiltIn(file.digest), bytes }
     }
 }
 
@@ -57,6 +67,17 @@ fn number(_: &Path, about: &std::fs::Metadata) -> std::io::Result<Number> {
 #[cfg(not(unix))]
 fn number(path: &Path, _: &std::fs::Metadata) -> std::io::Result<Number> {
     path.canonicalize()
+}
+
+/// The digest of the index of a component's shards, if there is one, and the shards.
+fn in_folder(dir: &Path, stem: &str) -> Option<(Option<String>, Arc<[FileIdentity]>)> {
+    let files = weight_files(dir, stem).ok()?;
+    let index = match &files.index {
+        Some(path) => Some(Digest::of(&std::fs::read(path).ok()?).to_string()),
+        None => None,
+    };
+    let shards = files.shards.iter().map(|path| FileIdentity::of(path).ok());
+    Some((index, shards.collect::<Option<_>>()?))
 }
 
 /// A component: components of one identity have the same configuration and the same weights.
@@ -78,20 +99,18 @@ enum Identity {
 }
 
 impl ComponentIdentity {
-    /// The identity of the component in `dir` whose configuration is `config`. `None` if its files
-    /// cannot be found, which opening it says better. Reads no weights and no headers.
-    pub(super) fn of<C: ModelConfig>(dir: &Path, config: &C) -> Option<ComponentIdentity> {
-        let files = weight_files(dir, C::STEM).ok()?;
-        let index = match &files.index {
-            Some(path) => Some(Digest::of(&std::fs::read(path).ok()?).to_string()),
-            None => None,
+    /// The identity of the component in `place` whose configuration is `config`. `None` if its files
+    /// cannot be found, which opening it says better. Reads no headers, and no weights of files.
+    pub(super) fn of<C: ModelConfig>(place: &Place, config: &C) -> Option<ComponentIdentity> {
+        let (index, shards) = match place {
+            Place::Folder(dir) => in_folder(dir, C::STEM)?,
+            Place::Program { .. } => {
+                let file = place.built_in_file(&weights_name(C::STEM))?;
+                (None, [FileIdentity::built_in(&file)].into())
+            }
         };
-        let shards = files.shards.iter().map(|path| FileIdentity::of(path).ok());
-        Some(ComponentIdentity(Identity::Files {
-            config: serde_json::to_string(config).ok()?,
-            index,
-            shards: shards.collect::<Option<_>>()?,
-        }))
+        let config = serde_json::to_string(config).ok()?;
+        Some(ComponentIdentity(Identity::Files { config, index, shards }))
     }
 
     /// An identity that nothing else has.

@@ -2,9 +2,9 @@
 
 use super::component::{Component, ModelConfig};
 use super::published::differences;
-use super::{Checkpoint, CheckpointError, Library, Variant, open_scheduler, read_index};
+use super::{Checkpoint, CheckpointError, Library, Place, Variant, open_scheduler, read_index};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use vidfit_cogvideox::t5::T5Config;
 use vidfit_cogvideox::transformer::TransformerConfig;
@@ -13,8 +13,8 @@ use vidfit_cogvideox::vae::VaeConfig;
 /// Everything about a checkpoint that can be told without reading weights.
 #[derive(Debug)]
 pub struct Inspection {
-    /// The folder.
-    pub dir: PathBuf,
+    /// Where it is.
+    pub place: Place,
     /// Which model it is like, if the transformer could be read.
     pub variant: Option<Variant>,
     /// Each component, by the name of its folder.
@@ -62,23 +62,24 @@ impl Inspection {
     }
 }
 
-/// Looks at every component of the checkpoint in `dir`.
+/// Looks at every component of the checkpoint in `place`.
 ///
 /// # Errors
 /// [`CheckpointError::NotACheckpoint`] or [`CheckpointError::Config`] if there is no usable
 /// `model_index.json`; everything else is in the answer.
-pub fn inspect(dir: &Path) -> Result<Inspection, CheckpointError> {
-    let index = read_index(dir)?;
-    let transformer = Component::<TransformerConfig>::open(&dir.join("transformer"));
+pub fn inspect(place: impl Into<Place>) -> Result<Inspection, CheckpointError> {
+    let place = place.into();
+    let index = read_index(&place)?;
+    let transformer = Component::<TransformerConfig>::open(place.component("transformer"));
     let variant = transformer.as_ref().ok().map(|component| Variant::of(&component.config));
     let (transformer_state, transformer) = state(transformer, weights);
     let (text_encoder_state, text_encoder) =
-        state(Component::<T5Config>::open(&dir.join("text_encoder")), weights);
-    let (vae_state, vae) = state(Component::<VaeConfig>::open(&dir.join("vae")), weights);
-    let (scheduler_state, scheduler) = state(open_scheduler(dir, &index), |scheduler| {
+        state(Component::<T5Config>::open(place.component("text_encoder")), weights);
+    let (vae_state, vae) = state(Component::<VaeConfig>::open(place.component("vae")), weights);
+    let (scheduler_state, scheduler) = state(open_scheduler(&place, &index), |scheduler| {
         ComponentState::Present(format!("{:?}", scheduler.kind))
     });
-    let (tokenizer_state, tokenizer) = state(Library::default().tokenizer(dir), |tokenizer| {
+    let (tokenizer_state, tokenizer) = state(Library::default().tokenizer(&place), |tokenizer| {
         ComponentState::Present(format!("{} pieces", tokenizer.vocab_size()))
     });
     let states = [
@@ -93,10 +94,10 @@ pub fn inspect(dir: &Path) -> Result<Inspection, CheckpointError> {
     let whole = || {
         let (text_encoder, transformer) = (Arc::new(text_encoder?), Arc::new(transformer?));
         let vae = Arc::new(vae?);
-        Checkpoint::join(dir, text_encoder, transformer, vae, scheduler?, tokenizer?).ok()
+        Checkpoint::join(&place, text_encoder, transformer, vae, scheduler?, tokenizer?).ok()
     };
     let differences = whole().map(|checkpoint| differences(&checkpoint));
-    Ok(Inspection { dir: dir.to_owned(), variant, components, differences })
+    Ok(Inspection { place, variant, components, differences })
 }
 
 /// What was found, in words, and the component itself where it can be used.

@@ -3,10 +3,9 @@
 
 use super::component::{Component, ComponentFolder, ModelConfig};
 use super::identity::{ComponentIdentity, FileIdentity};
-use super::{CheckpointError, tokenizer_path};
+use super::{CheckpointError, Place, missing};
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use vidfit_cogvideox::t5::T5Config;
 use vidfit_cogvideox::tokenizer::Tokenizer;
@@ -77,11 +76,18 @@ impl Library {
         open(&self.vaes, folder)
     }
 
-    /// The tokenizer of the checkpoint in `dir`.
-    pub(super) fn tokenizer(&self, dir: &Path) -> Result<Arc<Tokenizer>, CheckpointError> {
-        let path = tokenizer_path(dir)?;
-        let identity = FileIdentity::of(&path).ok();
-        self.tokenizers.get(identity, || Ok(Tokenizer::open(&path)?))
+    /// The tokenizer of the checkpoint in `place`.
+    pub(super) fn tokenizer(&self, place: &Place) -> Result<Arc<Tokenizer>, CheckpointError> {
+        let (place, name) = (place.component("tokenizer"), "spiece.model");
+        let (path, is_there) = place.file(name);
+        if !is_there {
+            return Err(missing("the tokenizer", path));
+        }
+        let identity = match place.built_in_file(name) {
+            Some(file) => Some(FileIdentity::built_in(&file)),
+            None => FileIdentity::of(&path).ok(),
+        };
+        self.tokenizers.get(identity, || place.tokenizer(name))
     }
 }
 

@@ -4,10 +4,9 @@
 //! that follow from them against the published lists of tensors, and opening real files holds them
 //! against their headers.
 
-use super::{Checkpoint, Component, Variant};
+use super::{Checkpoint, Component, Place, Variant};
 use serde::Serialize;
 use serde_json::Value;
-use std::path::PathBuf;
 use std::sync::Arc;
 use vidfit_cogvideox::scheduler::{SchedulerConfig, SchedulerKind, TimestepRule, TimestepSpacing};
 use vidfit_cogvideox::t5::T5Config;
@@ -120,7 +119,7 @@ impl Checkpoint {
     pub fn published(variant: Variant) -> Checkpoint {
         let dtype = variant.published_dtype();
         Checkpoint {
-            dir: PathBuf::from(variant.id()),
+            place: Place::from(&variant.id()),
             variant,
             text_encoder: Arc::new(Component::without_weights(t5_xxl(), dtype)),
             transformer: Arc::new(Component::without_weights(variant.transformer_config(), dtype)),

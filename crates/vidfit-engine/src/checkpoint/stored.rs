@@ -1,7 +1,9 @@
 //! The weights of a component: in files, checked but not read; or nowhere, to plan without them;
 //! or random, to measure without them.
 
-use super::CheckpointError;
+use super::place::weights_name;
+use super::{CheckpointError, Place};
+use crate::digest::Digest;
 use crate::safetensors::{MappedBytes, SafetensorsFile, ShardedTensors, StoredBytes};
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
@@ -16,6 +18,8 @@ pub struct StoredWeights {
     /// Every weight.
     pub manifest: Manifest,
     store: Store,
+    /// Of the contents, where they are in the program.
+    digest: Option<Digest>,
 }
 
 enum Store {
@@ -28,26 +32,27 @@ enum Store {
 const EMBEDDING_NAMES: [&str; 2] = ["shared.weight", "encoder.embed_tokens.weight"];
 
 impl StoredWeights {
-    /// The weights in the files of `dir` whose names begin with `stem`.
+    /// The weights in the files of `place` whose names begin with `stem`.
     ///
     /// # Errors
     /// [`CheckpointError`] if a file is broken, or the weights are not those of `manifest`.
     pub(super) fn open(
-        dir: &Path,
+        place: &Place,
         stem: &str,
         manifest: Manifest,
     ) -> Result<StoredWeights, CheckpointError> {
-        let files = ShardedTensors::open(dir, stem)?;
-        check(&manifest, &files, dir)?;
-        Ok(StoredWeights { manifest, store: Store::Files(files) })
+        let files = place.weights(stem)?;
+        check(&manifest, &files, &place.path())?;
+        let digest = place.built_in_file(&weights_name(stem)).map(|file| file.digest);
+        Ok(StoredWeights { manifest, store: Store::Files(files), digest })
     }
 
     pub(super) fn nowhere(manifest: Manifest, dtype: DType) -> StoredWeights {
-        StoredWeights { manifest, store: Store::Nowhere(dtype) }
+        StoredWeights { manifest, store: Store::Nowhere(dtype), digest: None }
     }
 
     pub(super) fn random(manifest: Manifest, dtype: DType) -> StoredWeights {
-        StoredWeights { manifest, store: Store::Random(dtype) }
+        StoredWeights { manifest, store: Store::Random(dtype), digest: None }
     }
 
     /// The files, if there are any.
@@ -63,9 +68,12 @@ impl StoredWeights {
         matches!(self.store, Store::Nowhere(_))
     }
 
-    /// Names, lengths and times of the files, or their digests where the hub's cache has them, in
-    /// one line: what changes when they do.
+    /// Names, lengths and times of the files, or their digests where the hub's cache or the program
+    /// has them, in one line: what changes when they do.
     pub fn identity(&self) -> String {
+        if let Some(digest) = self.digest {
+            return digest.to_string();
+        }
         let files = self.files().map_or(&[][..], |files| files.files());
         let of = |file: &SafetensorsFile| {
             // Whichever of several caches it was opened in.
@@ -137,7 +145,7 @@ impl StoredWeights {
             Store::Files(files) => {
                 let bytes = files.mapped(stored_name(files, &spec.key));
                 let width = self.dtype(spec).bytes() as usize;
-                bytes.is_ok_and(|bytes| bytes.start().is_multiple_of(width))
+                bytes.is_ok_and(|bytes| bytes.as_slice().as_ptr().addr().is_multiple_of(width))
             }
             Store::Nowhere(_) => true,
             Store::Random(_) => false,

@@ -3,14 +3,13 @@
 use super::choose::{Decided, PlannedJob, choose};
 use super::kept::Key;
 use super::{Shared, Task};
-use crate::checkpoint::{Checkpoint, CheckpointFolder, Variant};
+use crate::checkpoint::{Checkpoint, CheckpointFolder, Place, Variant};
 use crate::error::EngineError;
 use crate::generate::{self, Generated, Keep, Prepared, RunOptions};
 use crate::placement::{Warm, WarmWeights};
 use crate::planner::{Ask, Offload, PlanReport, Planned, Refused, Target};
 use crate::request::Request;
 use crate::state::RunState;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -107,11 +106,11 @@ impl Pipeline {
         }
     }
 
-    /// The model's folder.
-    pub fn dir(&self) -> &Path {
+    /// Where the model's files are.
+    pub fn place(&self) -> &Place {
         match &self.model {
-            Model::Folder(folder, _) => &folder.dir,
-            Model::Open(checkpoint) => &checkpoint.dir,
+            Model::Folder(folder, _) => &folder.place,
+            Model::Open(checkpoint) => &checkpoint.place,
         }
     }
 

@@ -168,7 +168,7 @@ fn differences(ask: Ask<'_>, other: &Alternative, models: &[&Checkpoint]) -> Str
     let mut words = Vec::new();
     let job = &other.planned.job;
     if other.model > 0 {
-        words.push(models[other.model].variant.name().to_owned());
+        words.push(models[other.model].name().to_owned());
     }
     if let Ok((asked, _)) = Job::new(ask.checkpoint, ask.request) {
         if asked.frames != job.frames {
@@ -244,7 +244,7 @@ fn changes(
                 let other = Ask { checkpoint, ..ask };
                 let request = fitted(ask, checkpoint);
                 if let Some(planned) = other.instead(&request)? {
-                    let what = checkpoint.variant.name().to_owned();
+                    let what = checkpoint.name().to_owned();
                     return Ok(Some(Alternative { what, request, model, planned }));
                 }
             }
@@ -279,7 +279,7 @@ fn shrunk(ask: Ask<'_>, (num, den): (usize, usize)) -> Option<Request> {
 /// of no more frames than it was made for.
 fn fitted(ask: Ask<'_>, other: &Checkpoint) -> Request {
     let mut request = ask.request.clone();
-    let most = other.variant.most_frames().max(other.transformer.config.sample_frames);
+    let most = other.most_frames();
     let counts = FrameCounts::of(other, request.start);
     request.frames = request.frames.map(|frames| counts.at_most(frames.min(most)));
     // bf16 is what all but the 2b were made for, and f16 what the 2b was.

@@ -166,7 +166,7 @@ impl PlanReport {
         };
         PlanReport {
             version: SCHEMA_VERSION,
-            model: checkpoint.variant.name().to_owned(),
+            model: checkpoint.name().to_owned(),
             device: target.name.clone(),
             video: Video {
                 frames: job.frames,

@@ -60,6 +60,7 @@ pub(super) fn size(
     warnings: &mut Warnings,
 ) -> Result<(usize, usize, usize), EngineError> {
     let (variant, config) = (checkpoint.variant, &checkpoint.transformer.config);
+    let name = checkpoint.name();
     let ratio = checkpoint.vae.config.spatial_ratio();
     let own = (config.sample_width * ratio, config.sample_height * ratio);
     let own = match variant.published_size() {
@@ -82,7 +83,7 @@ pub(super) fn size(
         let why = match first {
             1 => String::new(),
             _ => format!(
-                ", an even number of latent frames, to start {variant} from a video (text alone is \
+                ", an even number of latent frames, to start {name} from a video (text alone is \
                  filled up)"
             ),
         };
@@ -110,17 +111,17 @@ pub(super) fn size(
         }
     }
 
-    if frames > variant.most_frames().max(config.sample_frames) {
+    if frames > checkpoint.most_frames() {
         warnings.push(format!(
-            "{frames} frames are more than {variant} was made for ({}); expect a worse video",
-            variant.most_frames()
+            "{frames} frames are more than {name} was made for ({}); expect a worse video",
+            checkpoint.most_frames()
         ));
     } else if variant.is_one_five() && counts.first == 1 && !(frames - 1).is_multiple_of(16) {
-        warnings.push(format!("{variant} was made for 16·N + 1 frames, not {frames}"));
+        warnings.push(format!("{name} was made for 16·N + 1 frames, not {frames}"));
     }
     if (width, height) != own {
         warnings.push(format!(
-            "{variant} was made for {}×{} pixels, not {width}×{height}; expect a worse video",
+            "{name} was made for {}×{} pixels, not {width}×{height}; expect a worse video",
             own.0, own.1
         ));
     }

@@ -1,7 +1,7 @@
 //! What a video starts from, and which checkpoint can start from it.
 
 use super::refuse;
-use crate::checkpoint::Variant;
+use crate::checkpoint::{Checkpoint, Variant};
 use crate::error::EngineError;
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +29,8 @@ impl Start {
     }
 
     /// Refuses what a model cannot start from, and names the one that can.
-    pub(super) fn check(self, variant: Variant) -> Result<(), EngineError> {
+    pub(super) fn check(self, checkpoint: &Checkpoint) -> Result<(), EngineError> {
+        let (variant, name) = (checkpoint.variant, checkpoint.name());
         let other = match self {
             Start::Image => variant.from_image(),
             Start::Text | Start::Video { .. } => variant.from_text(),
@@ -38,14 +39,14 @@ impl Start {
         match self {
             _ if other == variant => Ok(()),
             Start::Image => refuse(format!(
-                "{variant} does not start from an image; {other} does. Take it with --model {id}"
+                "{name} does not start from an image; {other} does. Take it with --model {id}"
             )),
             Start::Text => refuse(format!(
-                "{variant} starts from an image, and none was given. Give one with --image, or \
+                "{name} starts from an image, and none was given. Give one with --image, or \
                  start from text alone with --model {id}"
             )),
             Start::Video { .. } => refuse(format!(
-                "{variant} starts from an image, not from a video; {other} does. Take it with \
+                "{name} starts from an image, not from a video; {other} does. Take it with \
                  --model {id}"
             )),
         }
@@ -68,7 +69,7 @@ mod tests {
             (video, Variant::FiveBI2v, "zai-org/CogVideoX-5b"),
             (video, Variant::OneFiveI2v, "zai-org/CogVideoX1.5-5B"),
         ] {
-            let error = start.check(variant).unwrap_err().to_string();
+            let error = start.check(&Checkpoint::published(variant)).unwrap_err().to_string();
             assert!(error.ends_with(&format!("--model {right}")), "{error}");
             assert!(error.starts_with(variant.name()), "{error}");
         }
@@ -78,7 +79,7 @@ mod tests {
             (video, Variant::OneFive),
             (Start::Image, Variant::FiveBI2v),
         ] {
-            assert!(start.check(variant).is_ok());
+            assert!(start.check(&Checkpoint::published(variant)).is_ok());
         }
     }
 

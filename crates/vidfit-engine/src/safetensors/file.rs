@@ -6,11 +6,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use memmap2::Mmap;
-
 use super::error::HeaderFault;
 use super::header::read_header;
-use super::map::{MappedBytes, map_file};
+use super::map::{Contents, MappedBytes, map_file};
 use super::{SafetensorsError, StoredDtype};
 use crate::hub::id_of_cached_path;
 
@@ -39,11 +37,11 @@ impl TensorInfo {
     }
 }
 
-/// A memory-mapped safetensors file with a checked header.
+/// A memory-mapped safetensors file with a checked header, or one that is built into the program.
 pub struct SafetensorsFile {
     path: Arc<Path>,
-    file: Arc<File>,
-    map: Arc<Mmap>,
+    read_from: ReadFrom,
+    contents: Contents,
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
     metadata: Vec<(String, String)>,
@@ -72,14 +70,25 @@ impl SafetensorsFile {
         if about.len() < super::header::LENGTH_BYTES {
             return Err(invalid(HeaderFault::TooShort { file_bytes: about.len() }));
         }
-        let map = map_file(&file).map_err(io_error("map"))?;
-        let header = read_header(&map).map_err(invalid)?;
+        let contents = map_file(&file).map_err(io_error("map"))?;
+        Self::of(path, ReadFrom::File(Arc::new(file)), contents).map_err(invalid)
+    }
+
+    /// Checks the header of a file that is built into the program; `path` is for messages.
+    pub fn built_in(path: &Path, bytes: &'static [u8]) -> Result<Self, SafetensorsError> {
+        let invalid =
+            |fault| SafetensorsError::Invalid { path: path.to_owned(), fault, pull_id: None };
+        Self::of(path, ReadFrom::Program(bytes), Contents::BuiltIn(bytes)).map_err(invalid)
+    }
+
+    fn of(path: &Path, read_from: ReadFrom, contents: Contents) -> Result<Self, HeaderFault> {
+        let header = read_header(&contents)?;
         let by_name =
             header.tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), i)).collect();
         Ok(Self {
             path: Arc::from(path),
-            file: Arc::new(file),
-            map,
+            read_from,
+            contents,
             tensors: header.tensors,
             by_name,
             metadata: header.metadata,
@@ -109,18 +118,18 @@ impl SafetensorsFile {
 
     /// The bytes of a tensor. They need not be aligned for its element type.
     pub fn bytes(&self, name: &str) -> Result<&[u8], SafetensorsError> {
-        Ok(&self.map[place_in_map(self.info(name)?)])
+        Ok(&self.contents[place_in_file(self.info(name)?)])
     }
 
     /// The bytes of a tensor as a handle that outlives this value.
     pub fn mapped(&self, name: &str) -> Result<MappedBytes, SafetensorsError> {
-        Ok(MappedBytes::new(self.map.clone(), place_in_map(self.info(name)?)))
+        Ok(MappedBytes::new(self.contents.clone(), place_in_file(self.info(name)?)))
     }
 
     /// The bytes of a tensor, to be read from the file piece by piece.
     pub fn stored(&self, name: &str) -> Result<StoredBytes, SafetensorsError> {
         let range = self.info(name)?.range.clone();
-        Ok(StoredBytes { file: self.file.clone(), path: self.path.clone(), range })
+        Ok(StoredBytes { read_from: self.read_from.clone(), path: self.path.clone(), range })
     }
 
     /// The strings under `__metadata__`.
@@ -135,15 +144,22 @@ impl SafetensorsFile {
 
     /// The size of the whole file.
     pub fn file_bytes(&self) -> u64 {
-        self.map.len() as u64
+        self.contents.len() as u64
     }
+}
+
+/// Where bytes are read piece by piece.
+#[derive(Clone)]
+enum ReadFrom {
+    File(Arc<File>),
+    Program(&'static [u8]),
 }
 
 /// Bytes of a tensor in a file. They are read, not mapped: a file that has shrunk or a disk that has
 /// gone is an error then, where a map would end the program.
 #[derive(Clone)]
 pub struct StoredBytes {
-    file: Arc<File>,
+    read_from: ReadFrom,
     path: Arc<Path>,
     range: Range<u64>,
 }
@@ -163,8 +179,15 @@ impl StoredBytes {
         if end > self.range.end - self.range.start {
             return Err(format!("bytes up to {end} of a tensor in {}", self.path.display()));
         }
-        read_at(&self.file, self.range.start + first, out)
-            .map_err(|error| format!("cannot read {}: {error}", self.path.display()))
+        let first = self.range.start + first;
+        match &self.read_from {
+            ReadFrom::File(file) => read_at(file, first, out)
+                .map_err(|error| format!("cannot read {}: {error}", self.path.display())),
+            ReadFrom::Program(bytes) => {
+                out.copy_from_slice(&bytes[first as usize..][..out.len()]);
+                Ok(())
+            }
+        }
     }
 }
 
@@ -193,8 +216,8 @@ fn read_at(file: &File, first: u64, out: &mut [u8]) -> std::io::Result<()> {
     }
 }
 
-/// The header check has made sure that the range lies in the map, whose length is a `usize`.
-fn place_in_map(tensor: &TensorInfo) -> Range<usize> {
+/// The header check has made sure that the range lies in the file, whose length is a `usize`.
+fn place_in_file(tensor: &TensorInfo) -> Range<usize> {
     tensor.range.start as usize..tensor.range.end as usize
 }
 

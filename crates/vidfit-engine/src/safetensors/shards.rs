@@ -51,9 +51,14 @@ impl ShardedTensors {
     }
 
     fn open_single(dir: &Path, path: &Path) -> Result<Self, SafetensorsError> {
-        let file = SafetensorsFile::open(path)?;
+        Ok(Self::of_one(dir, SafetensorsFile::open(path)?))
+    }
+
+    /// The weights of a component that are one file, which the program has in it; `dir` is for
+    /// messages.
+    pub(crate) fn of_one(dir: &Path, file: SafetensorsFile) -> Self {
         let file_of = file.tensors().map(|tensor| (tensor.name.clone(), 0)).collect();
-        Ok(Self { dir: dir.to_owned(), files: vec![file], file_of, extra: Vec::new() })
+        Self { dir: dir.to_owned(), files: vec![file], file_of, extra: Vec::new() }
     }
 
     fn open_indexed(dir: &Path, index: &Path) -> Result<Self, SafetensorsError> {

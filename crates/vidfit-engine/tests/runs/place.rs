@@ -51,7 +51,7 @@ impl Place {
             vidfit: "0".into(),
             began_unix_ms: 1,
             model: "tiny".into(),
-            model_folder: checkpoint.dir.clone(),
+            model_folder: checkpoint.place.path(),
             model_identity: job.model.clone(),
             request: settled(&request, &job),
             steps: STEPS,

@@ -13,6 +13,7 @@ use std::path::PathBuf;
     args_override_self = true,
     after_help = "\
 Examples:
+  vidfit generate \"a red ball moving right\" -o ball.mp4      with the demo model, in seconds
   vidfit generate \"A panda plays the guitar in a bamboo forest\" \\
       --model zai-org/CogVideoX-2b --frames 49 --steps 50 -o panda.mp4
   vidfit generate \"A panda\" --model zai-org/CogVideoX-5b --vram-budget 8GB --fit \\
@@ -20,7 +21,8 @@ Examples:
   vidfit generate \"A panda\" --plan plan.json     runs exactly what vidfit plan --save has written
 
 Sizes, frames and rates that are not given are the model's own: 49 frames of 720×480 at 8 per
-second, or 81 frames of 1360×768 at 16 per second for CogVideoX1.5. A job that does not fit is
+second, or 81 frames of 1360×768 at 16 per second for CogVideoX1.5, or 17 frames of 64×64 at 8 per
+second for the demo model, which is taken where none is named. A job that does not fit is
 refused before anything is loaded, with exit code 3 and the nearest that would fit.
 
 Every run has a name, which is printed first, and a directory where its state is kept after every

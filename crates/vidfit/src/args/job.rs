@@ -21,7 +21,8 @@ pub struct JobArgs {
     pub negative_prompt: String,
     /// The model: a folder in the diffusers layout, or an id such as zai-org/CogVideoX-2b that
     /// `vidfit models pull` has downloaded. Plans can be made of the published models without
-    /// downloading them, and know them by short names, such as 5b.
+    /// downloading them, and know them by short names, such as 5b [default: demo, which is built in;
+    /// a folder of that name is ./demo].
     #[arg(short, long, alias = "model_path", value_name = "DIR_OR_ID")]
     pub model: Option<String>,
 

@@ -1,9 +1,10 @@
 //! The beginning of a run: its directory, and what it is asked for.
 
 use super::Chosen;
-use super::output::{Output, absolute, tensor_bytes};
+use super::output::{Output, tensor_bytes};
 use crate::args::GenerateArgs;
 use crate::exit::Failure;
+use crate::model::folder;
 use crate::progress::Shown;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -48,8 +49,8 @@ pub fn begin(
         vidfit: env!("CARGO_PKG_VERSION").into(),
         began_unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
         model: chosen.model.spelled.clone(),
-        model_folder: absolute(&checkpoint.dir),
-        model_identity: job.model.clone(),
+        model_folder: folder(checkpoint),
+        model_identity: checkpoint.identity(),
         request: settled(&chosen.request, job),
         steps: job.steps.len(),
         frames: job.frames,

@@ -42,6 +42,7 @@ pub fn announce(shown: Shown, prepared: &Prepared, report: &PlanReport, output: 
     shown.say(&format!("weights: {}", placement(&report.placement)));
     shown.event(json!({
         "event": "planned",
+        "model": report.model,
         "device": report.device,
         "frames": job.frames,
         "width": job.width,

@@ -10,7 +10,7 @@ mod support;
 use jobs::*;
 use std::path::PathBuf;
 use std::process::Command;
-use support::{command, files, json, says, stderr, stdout, vidfit};
+use support::{checkpoint, command, files, json, says, stderr, stdout, vidfit};
 
 /// Ctrl-C and SIGTERM: exit code 130, the command that goes on, and the same bytes from there.
 #[cfg(unix)]
@@ -110,6 +110,50 @@ fn a_full_disk_stops_a_run_that_can_go_on() {
     let whole = tempfile::tempdir().unwrap();
     succeeds(&generate(whole.path(), &["-o", "v.gif"]));
     assert!(made(folder.path()).frames == made(whole.path()).frames);
+}
+
+/// A run of the model that is built in is killed, and goes on, wherever the program is by then; with
+/// another model of that name it does not.
+#[test]
+fn a_run_of_the_model_that_is_built_in_goes_on() {
+    let (folder, whole) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let job = ["--model", "demo", "-o", "v.gif"];
+    kill(spawn(begin(folder.path(), &job)), folder.path(), &Moment::InSave(3));
+    let run = only_run(folder.path()).unwrap();
+    let request = run.join("request.json");
+    let text = std::fs::read_to_string(&request).unwrap();
+    says(&text, &["\"model\": \"demo\"", "\"model_identity\": \"built-in:demo "]);
+    // The last digit of a digest.
+    let end = text.find("\"model_identity\"").unwrap();
+    let end = end + text[end..].find("\",\n").unwrap();
+    let last = if &text[end - 1..end] == "0" { "1" } else { "0" };
+    std::fs::write(&request, [&text[..end - 1], last, &text[end..]].concat()).unwrap();
+    let output = resume(folder.path(), &[]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    says(&stderr(&output), &["another demo model", "built into this vidfit", "vidfit generate"]);
+
+    std::fs::write(&request, text).unwrap();
+    let program = folder.path().join("moved");
+    std::fs::copy(env!("CARGO_BIN_EXE_vidfit"), &program).unwrap();
+    let usual = command(folder.path(), &[]);
+    let mut moved = Command::new(program);
+    moved.args(["resume", "last", "--runs", "runs"]).current_dir(folder.path());
+    moved.envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    succeeds(&moved.output().unwrap());
+    succeeds(&generate(whole.path(), &job));
+    assert!(made(folder.path()) == made(whole.path()), "another video");
+}
+
+/// A run with LoRAs goes on, too.
+#[test]
+fn a_run_with_a_lora_goes_on() {
+    let (folder, whole) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let lora = checkpoint("").join("../loras/5b-peft.safetensors");
+    let job = ["--lora", lora.to_str().unwrap(), "-o", "v.gif"];
+    kill(spawn(begin(folder.path(), &job)), folder.path(), &Moment::InSave(3));
+    succeeds(&resume(folder.path(), &[]));
+    succeeds(&generate(whole.path(), &job));
+    assert!(made(folder.path()) == made(whole.path()), "another video");
 }
 
 /// Runs that cannot go on: one clear error each, and the run stays.

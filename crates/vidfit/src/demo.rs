@@ -1,0 +1,45 @@
+//! The model that is built into the program, which is used where none is named.
+
+use crate::exit::Failure;
+use crate::progress::Shown;
+use serde_json::json;
+use vidfit_engine::checkpoint::{BuiltIn, CheckpointFolder};
+use vidfit_engine::presets::Preset;
+
+/// What it is called on a command line.
+pub const NAME: &str = vidfit_demo::NAME;
+
+/// The model.
+pub static MODEL: BuiltIn = BuiltIn::new(NAME, vidfit_demo::FILES);
+
+/// How it is sampled where nobody says otherwise: what is `None` is as for every other model. Settings,
+/// presets and the command line go before it.
+pub fn sampling() -> Preset {
+    Preset { steps: None, guidance: None, ..Preset::default() }
+}
+
+/// What to say where no model was named.
+///
+/// # Errors
+/// If the program was built with a broken one.
+pub fn notice() -> Result<String, Failure> {
+    let CheckpointFolder { transformer, vae, .. } = CheckpointFolder::read(&MODEL)?;
+    let (config, ratio) = (&transformer.config, vae.config.spatial_ratio());
+    Ok(format!(
+        "no --model given: using the built-in {NAME} model ({}×{}, {} frames; it knows coloured \
+         shapes that move). For real videos: --model 5b; see `vidfit models list`",
+        config.sample_width * ratio,
+        config.sample_height * ratio,
+        config.sample_frames
+    ))
+}
+
+/// Says it to who waits for a video.
+///
+/// # Errors
+/// As [`notice`].
+pub fn announce(shown: Shown) -> Result<(), Failure> {
+    shown.say(&notice()?);
+    shown.event(json!({ "event": "built_in_model", "model": NAME }));
+    Ok(())
+}
