@@ -1,4 +1,4 @@
-"""Encodes the scenes that the transformer is trained on: posteriors of the VAE, many at a time."""
+"""Encodes the scenes that the transformer is trained on: means of the VAE's posterior, many at a time."""
 
 import argparse
 import random
@@ -10,7 +10,7 @@ from diffusers import AutoencoderKLCogVideoX
 import training
 import world
 
-SCENES, PART = 24_000, 1_500  # in all, and in one file
+SCENES, PART = 15_000, 1_500  # in all, and in one file
 BATCH = 12
 
 
@@ -22,24 +22,22 @@ def scenes_of(part: int) -> list[world.Scene]:
     return [world.draw_scene(dice, combinations[n % len(combinations)]) for n in numbers]
 
 
-def encode(vae: AutoencoderKLCogVideoX, scenes: list[world.Scene]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation, each `[scenes, frames, 16, 8, 8]`."""
-    means, deviations = [], []
+def encode(vae: AutoencoderKLCogVideoX, scenes: list[world.Scene]) -> torch.Tensor:
+    """The means, `[scenes, frames, 16, 8, 8]`."""
+    means = []
     for first in range(0, len(scenes), BATCH):
         pixels = torch.stack([world.render(scene)[0] for scene in scenes[first : first + BATCH]])
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            posterior = vae.encode(pixels).latent_dist
-        means.append(posterior.mean.half().transpose(1, 2))
-        deviations.append(posterior.std.half().transpose(1, 2))
-    return torch.cat(means), torch.cat(deviations)
+            means.append(vae.encode(pixels).latent_dist.mean.half().transpose(1, 2))
+    return torch.cat(means)
 
 
-def load(folder: Path) -> tuple[torch.Tensor, torch.Tensor, list[world.Scene]]:
+def load(folder: Path) -> tuple[torch.Tensor, list[world.Scene]]:
     """All that is encoded, with its scenes."""
     parts = sorted(folder.glob("*.latents"))
     tensors = [torch.load(path, weights_only=True) for path in parts]
     scenes = [scene for path in parts for scene in scenes_of(int(path.stem))]
-    return torch.cat([t["mean"] for t in tensors]), torch.cat([t["deviation"] for t in tensors]), scenes
+    return torch.cat([t["mean"] for t in tensors]), scenes
 
 
 def scaling_factor(mean: torch.Tensor) -> float:
@@ -56,9 +54,9 @@ def main() -> None:
     for part in range(given.parts):
         path = given.work / "latents" / f"{part:03}.latents"
         if not path.exists():
-            mean, deviation = encode(vae, scenes_of(part))
-            training.save(path, dict(mean=mean, deviation=deviation))
-            print(f"latents {part + 1}/{given.parts}: mean {mean.float().mean():.3f}, deviation {mean.float().std():.3f}, noise {deviation.float().mean():.3f}", flush=True)
+            mean = encode(vae, scenes_of(part))
+            training.save(path, dict(mean=mean))
+            print(f"latents {part + 1}/{given.parts}: mean {mean.float().mean():.3f}, deviation {mean.float().std():.3f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,10 @@ import text
 import training
 import world
 
-STEPS, BATCH = 12_000, 32
+STEPS, BATCH = 8_000, 32
 WITHOUT_PROMPT = 0.1  # of the samples, for classifier-free guidance
+# Below this step nearly everything is known from what is given.
+FINE, SHARE_OF_FINE = 150, 0.05
 LATENT_FRAMES, LATENT_SIDE, PATCH = (world.FRAMES - 1) // 4 + 1, world.SIDE // 8, 2
 
 CONFIG = dict(
@@ -73,6 +75,12 @@ def new_transformer() -> CogVideoXTransformer3DModel:
     return transformer
 
 
+def draw_steps() -> torch.Tensor:
+    """A training step for every sample, seldom a fine one."""
+    fine, coarse = torch.randint(0, FINE, (BATCH,)), torch.randint(FINE, 1000, (BATCH,))
+    return torch.where(torch.rand(BATCH) < SHARE_OF_FINE, fine, coarse)
+
+
 def rotary() -> tuple[torch.Tensor, torch.Tensor]:
     """The pipeline's tables at the model's own size."""
     grid = (LATENT_SIDE // PATCH, LATENT_SIDE // PATCH)
@@ -87,7 +95,9 @@ def main() -> None:
     work = given.work
     tokenizer = T5Tokenizer.from_pretrained(work / "tokenizer")
     encoder = T5EncoderModel.from_pretrained(work / "text_encoder").eval()
-    mean, deviation, scenes = latents.load(work / "latents")
+    mean, scenes = latents.load(work / "latents")
+    # The posterior's means, not samples: its noise is nothing that a transformer could learn, and the
+    # decoder, which was trained with it, forgives as much.
     scale = latents.scaling_factor(mean)
     transformer, tables = new_transformer(), rotary()
     forward = torch.compile(transformer) if given.compile else transformer
@@ -98,8 +108,8 @@ def main() -> None:
         sentences = [world.describe(dice, scenes[i])[0] if dice.random() >= WITHOUT_PROMPT else "" for i in chosen]
         with torch.no_grad():
             prompts = encoder(text.ids_of(tokenizer, sentences)).last_hidden_state
-        clean = (mean[chosen].float() + deviation[chosen].float() * torch.randn(mean[chosen].shape)) * scale
-        noise, steps = torch.randn_like(clean), torch.randint(0, 1000, (BATCH,))
+        clean = mean[chosen].float() * scale
+        noise, steps = torch.randn_like(clean), draw_steps()
         signal = kept[steps][:, None, None, None, None]
         noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
         velocity = signal.sqrt() * noise - (1 - signal).sqrt() * clean

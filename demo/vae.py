@@ -30,7 +30,7 @@ class Stage(NamedTuple):
     kl_weight: float  # of the divergence per value
 
 
-STAGES = (Stage("vae", 2600, 700, 2e-3, 3e-4), Stage("vae-smooth", 700, 400, 1.5e-3, 5e-3))
+STAGES = (Stage("vae", 2600, 700, 2e-3, 3e-4), Stage("vae-smooth", 700, 400, 1.5e-3, 2e-2))
 
 CONFIG = dict(
     in_channels=3,

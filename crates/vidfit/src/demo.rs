@@ -13,9 +13,9 @@ pub const NAME: &str = vidfit_demo::NAME;
 pub static MODEL: BuiltIn = BuiltIn::new(NAME, vidfit_demo::FILES);
 
 /// How it is sampled where nobody says otherwise: what is `None` is as for every other model. Settings,
-/// presets and the command line go before it.
+/// presets and the command line go before it. More guidance than this makes its shapes ragged.
 pub fn sampling() -> Preset {
-    Preset { steps: None, guidance: None, ..Preset::default() }
+    Preset { guidance: Some(2.5), ..Preset::default() }
 }
 
 /// What to say where no model was named.
