@@ -45,7 +45,7 @@ fn a_prompt_alone_makes_a_video_with_the_model_that_is_built_in() {
     assert!(report["measured_peak_bytes"].is_u64(), "{report}");
     assert_eq!(report["plan"]["peak_bytes"], report["measured_peak_bytes"]);
     let listed = asks(folder.path(), &["runs", "--runs", "runs", "--json"]);
-    assert_eq!(listed[0]["model"], "demo");
+    assert_eq!(listed[0]["request"]["model"], "demo");
     // Nothing was unpacked anywhere.
     assert_eq!(files(folder.path()), ["ball", "r.json", "runs"]);
 
@@ -67,8 +67,9 @@ fn it_is_what_it_was_built_from() {
     let disk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo/model");
     let make = |name: &str, model: &str, device: &[&str]| {
         let to = folder.path().join(name).to_str().unwrap().to_owned();
-        let job = ["generate", PROMPT, "--model", model, "--steps", "2", "--dtype", "f32"];
-        let out = ["--save-tensors", &to, "-o", "v.gif", "--threads", "2", "--no-keep"];
+        let job = ["generate", PROMPT, "--model", model, "--steps", "2", "--guidance-scale", "4"];
+        let out =
+            ["--save-tensors", &to, "-o", "v.gif", "--threads", "2", "--no-keep", "--dtype", "f32"];
         let (_, said) = succeeds(folder.path(), &[&job[..], &out, device].concat());
         assert!(!said.contains(NOTICE), "it was named: {said}");
         let file = SafetensorsFile::open(&to).unwrap();
