@@ -24,7 +24,10 @@ def write_json(path: Path, value) -> None:
 
 def forget_origin(config: Path) -> None:
     """Leaves out where the model was loaded from."""
-    write_json(config, {key: value for key, value in json.loads(config.read_text("utf-8")).items() if key != "_name_or_path"})
+    write_json(
+        config,
+        {key: value for key, value in json.loads(config.read_text("utf-8")).items() if key != "_name_or_path"},
+    )
 
 
 def trained_transformer(work: Path) -> CogVideoXTransformer3DModel:

@@ -56,7 +56,10 @@ def main() -> None:
         if not path.exists():
             mean = encode(vae, scenes_of(part))
             training.save(path, dict(mean=mean))
-            print(f"latents {part + 1}/{given.parts}: mean {mean.float().mean():.3f}, deviation {mean.float().std():.3f}", flush=True)
+            print(
+                f"latents {part + 1}/{given.parts}: mean {mean.float().mean():.3f}, deviation {mean.float().std():.3f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

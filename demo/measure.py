@@ -247,9 +247,7 @@ def blurred(pictures: np.ndarray, width: float) -> np.ndarray:
         around = [(0, 0)] * pictures.ndim
         around[axis] = (reach, reach)
         padded, length = np.pad(pictures, around, mode="edge"), pictures.shape[axis]
-        pictures = sum(
-            weight * np.take(padded, range(i, i + length), axis=axis) for i, weight in enumerate(bell)
-        )
+        pictures = sum(weight * np.take(padded, range(i, i + length), axis=axis) for i, weight in enumerate(bell))
     return pictures
 
 

@@ -53,7 +53,9 @@ def words_of_the_world() -> Counter[str]:
     combinations = world.combinations(held_out=False)
     scenes = (world.draw_scene(dice, dice.choice(combinations)) for _ in range(SENTENCES))
     sentences = (world.describe(dice, scene)[0].lower() for scene in scenes)
-    return Counter(word for sentence in sentences for word in sentence.replace(".", " .").replace(",", " ,").split())
+    return Counter(
+        word for sentence in sentences for word in sentence.replace(".", " .").replace(",", " ,").split()
+    )
 
 
 def make_tokenizer() -> bytes:
@@ -145,7 +147,14 @@ def with_strangers(dice: random.Random, sentence: str) -> str:
 
 
 BEFORE, AFTER = 1, 17  # buckets of relative positions
-ASKED = dict(colour=world.COLOURS, shape=world.SHAPES, motion=world.MOTIONS, size=world.SIZES, top=world.BACKGROUNDS, bottom=world.BACKGROUNDS)
+ASKED = dict(
+    colour=world.COLOURS,
+    shape=world.SHAPES,
+    motion=world.MOTIONS,
+    size=world.SIZES,
+    top=world.BACKGROUNDS,
+    bottom=world.BACKGROUNDS,
+)
 
 
 def answers(scene: world.Scene, tells_size: bool, tells_background: bool) -> list[int]:

@@ -61,10 +61,14 @@ def save(path: Path, value) -> None:
     os.replace(part, path)
 
 
-def train(name: str, model: torch.nn.Module, loss_of, folder: Path, steps: int, peak: float, decay=0.999, weight_decay=0.0):
+def train(
+    name: str, model: torch.nn.Module, loss_of, folder: Path, steps: int, peak: float, decay=0.999, weight_decay=0.0
+):
     """Minimises `loss_of(step, dice)`, a loss and a dict of numbers to print; the average goes into the model."""
     path = folder / f"{name}.state"
-    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True
+    )
     average, first, seconds = Average(model, decay), 0, 0.0
     if path.exists():
         state = torch.load(path, weights_only=True)
@@ -93,10 +97,16 @@ def train(name: str, model: torch.nn.Module, loss_of, folder: Path, steps: int, 
             print(f"{name} {done}/{steps} {line} {spent:.0f} s", flush=True)
             shown.clear()
         if done % SAVE_EVERY == 0 or done == steps:
-            save(path, dict(
-                model=model.state_dict(), optimizer=optimizer.state_dict(), average=average.values,
-                step=done, seconds=seconds + time.monotonic() - began,
-            ))
+            save(
+                path,
+                dict(
+                    model=model.state_dict(),
+                    optimizer=optimizer.state_dict(),
+                    average=average.values,
+                    step=done,
+                    seconds=seconds + time.monotonic() - began,
+                ),
+            )
     average.into(model)
     model.eval()
     return model

@@ -91,6 +91,8 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--work", type=Path, required=True, help="folder for states")
     options.add_argument("--compile", action="store_true", help="compile the model first")
+    options.add_argument("--start", type=Path, help="go on from the transformer in this folder")
+    options.add_argument("--steps", type=int, default=STEPS)
     given = options.parse_args()
     work = given.work
     tokenizer = T5Tokenizer.from_pretrained(work / "tokenizer")
@@ -100,6 +102,8 @@ def main() -> None:
     # decoder, which was trained with it, forgives as much.
     scale = latents.scaling_factor(mean)
     transformer, tables = new_transformer(), rotary()
+    if given.start and not (work / "transformer.state").exists():
+        transformer.load_state_dict(CogVideoXTransformer3DModel.from_pretrained(given.start).float().state_dict())
     forward = torch.compile(transformer) if given.compile else transformer
     kept = CogVideoXDPMScheduler(**SCHEDULER).alphas_cumprod.float()
 
@@ -115,14 +119,19 @@ def main() -> None:
         velocity = signal.sqrt() * noise - (1 - signal).sqrt() * clean
         with torch.autocast("cpu", torch.bfloat16):
             guess = forward(
-                hidden_states=noisy, encoder_hidden_states=prompts, timestep=steps,
-                image_rotary_emb=tables, return_dict=False,
+                hidden_states=noisy,
+                encoder_hidden_states=prompts,
+                timestep=steps,
+                image_rotary_emb=tables,
+                return_dict=False,
             )[0]
         errors = (guess.float() - velocity).square().mean((1, 2, 3, 4))
         early = errors[steps >= 700]
         return errors.mean(), dict(loss=errors.mean().detach(), early=early.detach().mean() if len(early) else 0.0)
 
-    training.train("transformer", transformer, loss_of, work, STEPS, peak=1e-3, decay=0.9995, weight_decay=0.01)
+    training.train(
+        "transformer", transformer, loss_of, work, given.steps, peak=1e-3, decay=0.9995, weight_decay=0.01
+    )
     transformer.save_pretrained(work / "transformer")
 
 

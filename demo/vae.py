@@ -80,7 +80,9 @@ def train_stage(vae: AutoencoderKLCogVideoX, stage: Stage, work: Path) -> None:
         picture = ((error + error * error) * weight).mean()
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         kl = 0.5 * (mean * mean + logvar.exp() - 1 - logvar).mean()
-        numbers = dict(error=error.mean(), near=(error * near).sum() / near.sum() / 3, kl=kl, noise=posterior.std.mean())
+        numbers = dict(
+            error=error.mean(), near=(error * near).sum() / near.sum() / 3, kl=kl, noise=posterior.std.mean()
+        )
         return picture + stage.kl_weight * kl, numbers
 
     training.train(stage.name, vae, loss_of, work, stage.crop_steps + stage.whole_steps, peak=stage.rate)

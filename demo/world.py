@@ -106,9 +106,7 @@ def draw_path(dice, shape: str, size: str, motion: str) -> tuple[tuple[float, fl
         x_step, y_step = DIRECTIONS[motion]
         travel = 2 * room * dice.uniform(0.75, 1.0)
         slack = room - travel / 2
-        middle = [
-            SIDE / 2 + dice.uniform(-1, 1) * (slack if step else room * 0.6) for step in (x_step, y_step)
-        ]
+        middle = [SIDE / 2 + dice.uniform(-1, 1) * (slack if step else room * 0.6) for step in (x_step, y_step)]
         return tuple(
             (middle[0] + x_step * travel * (t / last - 0.5), middle[1] + y_step * travel * (t / last - 0.5), radius)
             for t in range(FRAMES)
@@ -194,14 +192,39 @@ WHERE = {
     "up": ("up", "upward", "upwards", "to the top", "from bottom to top", "toward the top"),
     "down": ("down", "downward", "downwards", "to the bottom", "from top to bottom", "toward the bottom"),
 }
-CORNERS = ("{v} and to the {h}", "{v} and {h}", "diagonally {v} to the {h}", "to the {e} {h}", "toward the {e} {h} corner")
+CORNERS = (
+    "{v} and to the {h}",
+    "{v} and {h}",
+    "diagonally {v} to the {h}",
+    "to the {e} {h}",
+    "toward the {e} {h} corner",
+)
 OTHERWISE = {  # said without a direction
     "up": (("rising", "rises"), ("climbing", "climbs")),
     "down": (("falling", "falls"), ("sinking", "sinks"), ("dropping", "drops")),
-    "growing": (("growing", "grows"), ("getting bigger", "gets bigger"), ("getting larger", "gets larger"), ("expanding", "expands")),
-    "shrinking": (("shrinking", "shrinks"), ("getting smaller", "gets smaller"), ("becoming smaller", "becomes smaller")),
-    "bouncing": (("bouncing", "bounces"), ("bouncing up and down", "bounces up and down"), ("jumping up and down", "jumps up and down"), ("hopping", "hops")),
-    "still": (("standing still", "stands still"), ("staying in place", "stays in place"), ("not moving", "does not move"), ("resting", "rests")),
+    "growing": (
+        ("growing", "grows"),
+        ("getting bigger", "gets bigger"),
+        ("getting larger", "gets larger"),
+        ("expanding", "expands"),
+    ),
+    "shrinking": (
+        ("shrinking", "shrinks"),
+        ("getting smaller", "gets smaller"),
+        ("becoming smaller", "becomes smaller"),
+    ),
+    "bouncing": (
+        ("bouncing", "bounces"),
+        ("bouncing up and down", "bounces up and down"),
+        ("jumping up and down", "jumps up and down"),
+        ("hopping", "hops"),
+    ),
+    "still": (
+        ("standing still", "stands still"),
+        ("staying in place", "stays in place"),
+        ("not moving", "does not move"),
+        ("resting", "rests"),
+    ),
 }
 ON = ("on {}", "over {}", "against {}", "in front of {}")
 # Words that change nothing: people use them.
@@ -248,7 +271,11 @@ def describe(dice: random.Random, scene: Scene) -> tuple[str, bool, bool]:
         after = ""
     else:
         adjectives, after = size, f" in {scene.colour}"
-    article = dice.choice(("the", "one")) if dice.random() < 0.15 else ("an" if (adjectives + noun)[0] in "aeiou" else "a")
+    article = (
+        dice.choice(("the", "one"))
+        if dice.random() < 0.15
+        else ("an" if (adjectives + noun)[0] in "aeiou" else "a")
+    )
     subject = f"{article} {adjectives}{noun}{after}"
     where = dice.choice(ON).format(background_words(dice, scene.background)) if tells_background else ""
     form = dice.random()
