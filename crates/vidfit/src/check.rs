@@ -43,9 +43,7 @@ pub struct CheckArgs {
 /// Says in one sentence, or in JSON, whether there is enough memory.
 pub fn run(args: &CheckArgs) -> Result<(), Failure> {
     let target = planned_target(&args.machine, args.gpu)?;
-    if args.job.model.is_none() {
-        note!("{}", demo::notice()?);
-    }
+    demo::note_where_unnamed(&args.job)?;
     let wanted = Wanted::new(&args.job, &args.machine, None, target, false, known)?;
     let least = least(&wanted)?;
     let report = wanted.report_of(&least);

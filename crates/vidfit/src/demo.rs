@@ -1,7 +1,9 @@
 //! The model that is built into the program, which is used where none is named.
 
+use crate::args::JobArgs;
 use crate::exit::Failure;
 use crate::progress::Shown;
+use crate::say::note;
 use serde_json::json;
 use vidfit_engine::checkpoint::{BuiltIn, CheckpointFolder};
 use vidfit_engine::presets::Preset;
@@ -22,7 +24,7 @@ pub fn sampling() -> Preset {
 ///
 /// # Errors
 /// If the program was built with a broken one.
-pub fn notice() -> Result<String, Failure> {
+fn notice() -> Result<String, Failure> {
     let CheckpointFolder { transformer, vae, .. } = CheckpointFolder::read(&MODEL)?;
     let (config, ratio) = (&transformer.config, vae.config.spatial_ratio());
     Ok(format!(
@@ -34,10 +36,21 @@ pub fn notice() -> Result<String, Failure> {
     ))
 }
 
-/// Says it to who waits for a video.
+/// Notes that the job is this model's, if it names none.
 ///
 /// # Errors
-/// As [`notice`].
+/// As [`announce`].
+pub fn note_where_unnamed(job: &JobArgs) -> Result<(), Failure> {
+    if job.model.is_none() {
+        note!("{}", notice()?);
+    }
+    Ok(())
+}
+
+/// Says to who waits for a video that it is this model's.
+///
+/// # Errors
+/// If the program was built with a broken one.
 pub fn announce(shown: Shown) -> Result<(), Failure> {
     shown.say(&notice()?);
     shown.event(json!({ "event": "built_in_model", "model": NAME }));

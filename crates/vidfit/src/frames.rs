@@ -45,9 +45,7 @@ pub struct FramesArgs {
 /// Says the most frames that fit.
 pub fn run(args: &FramesArgs) -> Result<(), Failure> {
     let target = planned_target(&args.machine, args.gpu)?;
-    if args.job.model.is_none() {
-        note!("{}", demo::notice()?);
-    }
+    demo::note_where_unnamed(&args.job)?;
     let looked_for = Some(args.job.frames.unwrap_or(Frames::Fit));
     let job = JobArgs { frames: looked_for, ..args.job.clone() };
     let wanted = Wanted::new(&job, &args.machine, None, target, false, known)?;

@@ -71,9 +71,7 @@ pub struct PlanArgs {
 /// Plans a job and says what it takes.
 pub fn run(args: &PlanArgs) -> Result<(), Failure> {
     let target = planned_target(&args.machine, args.gpu)?;
-    if args.job.model.is_none() {
-        note!("{}", demo::notice()?);
-    }
+    demo::note_where_unnamed(&args.job)?;
     if args.all_gpus {
         return fleet::run(args);
     }
