@@ -198,10 +198,10 @@ fn the_demo_model_makes_what_the_prompt_says() {
     let prompts = [
         ("a red ball moving right", "1", "red", "right"),
         ("a blue square moving left", "2", "blue", "left"),
-        ("a large yellow triangle rising", "3", "yellow", "up"),
-        ("a green triangle falling", "4", "green", "down"),
+        ("a large yellow star rising", "3", "yellow", "up"),
+        ("a small green triangle falling", "4", "green", "down"),
         ("a white ball moving down and to the left", "5", "white", "down-left"),
-        ("a large purple square growing", "6", "purple", "growing"),
+        ("a purple square growing", "6", "purple", "growing"),
         ("a purple ball shrinking", "6", "purple", "shrinking"),
         ("a large cyan star moving up and to the right", "9", "cyan", "up-right"),
     ];
