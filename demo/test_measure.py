@@ -1,6 +1,6 @@
 """The measure sees what true videos show, also where they are damaged, and is not fooled.
 
-python demo/test_measure.py             # a sample of the scenes, in seconds
+python demo/test_measure.py             # a sample of the scenes, in half a minute
 python demo/test_measure.py --scenes N  # how often it is right of N true videos: prints a table
 """
 
