@@ -1,0 +1,2 @@
+// Every kernel.
+#include "elementwise.cu"
