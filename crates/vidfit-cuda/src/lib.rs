@@ -1,0 +1,18 @@
+//! The CUDA device: every operation of [`vidfit_tensor::Device`] on NVIDIA cards.
+//!
+//! - `kernels/`: the kernels, in CUDA C++.
+//! - `driver`: what the device asks of a card: memory, copies, launches.
+//! - `memory`: the reservations, and where a tensor's elements are in them.
+//! - `device`: [`CudaDevice`] as a device.
+//! - `ops`: for every operation, the kernels it launches.
+//!
+//! A kernel's source is compiled twice: by NVRTC, ahead of time, for cards; and by g++ for the
+//! tests, which run it on the CPU (`emulation/`).
+
+mod device;
+mod driver;
+mod memory;
+mod ops;
+
+pub use device::CudaDevice;
+pub use driver::{Driver, Launch};

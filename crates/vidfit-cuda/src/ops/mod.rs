@@ -1,0 +1,3 @@
+//! For every operation, the kernels that it launches.
+
+pub(crate) mod elementwise;
