@@ -25,6 +25,15 @@ pub(crate) struct State {
     pub failure: Option<String>,
 }
 
+impl State {
+    /// Remembers what failed, if it is the first.
+    pub fn note(&mut self, result: Result<(), String>) {
+        if let Err(what) = result {
+            self.failure.get_or_insert(what);
+        }
+    }
+}
+
 /// What an operation works with. There is one at a time.
 pub(crate) struct Session<'a> {
     driver: &'a dyn Driver,

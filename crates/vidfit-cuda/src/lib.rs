@@ -3,7 +3,7 @@
 //! - `kernels/`: the kernels, in CUDA C++.
 //! - `driver`: what the device asks of a card: memory, copies, launches.
 //! - `memory`: the reservations, and where a tensor's elements are in them.
-//! - `device`: [`CudaDevice`] as a device.
+//! - `device`, `operations`: [`CudaDevice`] as a device.
 //! - `ops`: for every operation, the kernels it launches.
 //!
 //! A kernel's source is compiled twice: by NVRTC, ahead of time, for cards; and by g++ for the
@@ -12,6 +12,7 @@
 mod device;
 mod driver;
 mod memory;
+mod operations;
 mod ops;
 
 pub use device::CudaDevice;

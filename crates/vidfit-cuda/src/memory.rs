@@ -33,7 +33,10 @@ impl Memory {
 
     /// The arena's addresses.
     pub fn arena(&self) -> Range<u64> {
-        self.regions.get(&Region::ARENA).expect("an operation before the arena was reserved").clone()
+        self.regions
+            .get(&Region::ARENA)
+            .expect("an operation before the arena was reserved")
+            .clone()
     }
 
     /// The addresses of a tensor's bytes.
@@ -46,7 +49,8 @@ impl Memory {
             Place::Host(_) => panic!("{tensor:?} lies in host memory, which no card can read"),
             Place::Nowhere => panic!("{tensor:?} has no elements in a real run"),
         };
-        let region = self.regions.get(&life.region()).expect("a tensor whose region was given back");
+        let region =
+            self.regions.get(&life.region()).expect("a tensor whose region was given back");
         let first = region.start + life.offset() + tensor.first_byte();
         let end = first + tensor.bytes();
         assert!(end <= region.end, "a tensor outside its region");

@@ -1,0 +1,2 @@
+// Attention.
+#include "element.cuh"

@@ -1,0 +1,2 @@
+// Convolution.
+#include "element.cuh"

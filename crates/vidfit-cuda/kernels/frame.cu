@@ -1,0 +1,2 @@
+// Frames: cut, joined, enlarged.
+#include "element.cuh"

@@ -1,0 +1,2 @@
+// Group normalisation of frames.
+#include "element.cuh"

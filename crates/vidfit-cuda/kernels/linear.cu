@@ -1,0 +1,2 @@
+// Matrix products.
+#include "element.cuh"

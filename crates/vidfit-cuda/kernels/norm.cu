@@ -1,0 +1,2 @@
+// Normalisation of rows.
+#include "element.cuh"

@@ -1,0 +1,2 @@
+// Latents to patches and back.
+#include "element.cuh"

@@ -1,0 +1,199 @@
+//! The emulated card: `emulation/main.cpp` in a process of its own, which shares the card's memory.
+
+use memmap2::MmapMut;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock};
+use vidfit_cuda::{Driver, Launch};
+
+/// Where the card's memory begins (`BASE` in `emulation/main.cpp`).
+const BASE: u64 = 0x2000_0000_0000;
+const MEMORY_BYTES: u64 = 64 << 20;
+
+/// A card on the CPU.
+pub struct Emulated {
+    orders: u64,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    process: Child,
+    memory: MmapMut,
+    /// First byte and length of what is allocated.
+    allocated: BTreeMap<u64, u64>,
+    _file: tempfile::NamedTempFile,
+}
+
+impl Emulated {
+    /// A card that runs every kernel in so many orders, and holds the results against each other.
+    pub fn new(orders: u64) -> Emulated {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(MEMORY_BYTES).unwrap();
+        // SAFETY: nobody else knows the file but the process below, which writes it only while
+        // this one waits for its answer.
+        let memory = unsafe { MmapMut::map_mut(file.as_file()) }.unwrap();
+        let process = Command::new(program())
+            .arg(file.path())
+            .arg(MEMORY_BYTES.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let inner = Inner { process, memory, allocated: BTreeMap::new(), _file: file };
+        Emulated { orders, inner: Mutex::new(inner) }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
+}
+
+impl Inner {
+    fn bytes(&mut self, address: u64, length: usize) -> &mut [u8] {
+        let first = (address - BASE) as usize;
+        &mut self.memory[first..first + length]
+    }
+
+    fn launch(&mut self, launch: &Launch<'_>, seed: u64) -> Result<(), String> {
+        let mut message = Vec::new();
+        let counted = |message: &mut Vec<u8>, bytes: &[u8]| {
+            message.extend((bytes.len() as u32).to_ne_bytes());
+            message.extend(bytes);
+        };
+        counted(&mut message, launch.kernel.as_bytes());
+        for number in launch.grid.into_iter().chain(launch.block).chain([launch.shared_bytes]) {
+            message.extend(number.to_ne_bytes());
+        }
+        message.extend(seed.to_ne_bytes());
+        counted(&mut message, launch.arguments);
+        message.extend((launch.touched.len() as u32).to_ne_bytes());
+        for range in launch.touched {
+            message.extend(range.start.to_ne_bytes());
+            message.extend((range.end - range.start).to_ne_bytes());
+        }
+        let sent = self.process.stdin.as_mut().unwrap().write_all(&message);
+        let mut done = [1];
+        let answered =
+            sent.and_then(|()| self.process.stdout.as_mut().unwrap().read_exact(&mut done));
+        match answered {
+            Ok(()) => Ok(()),
+            Err(_) => {
+                let mut said = String::new();
+                let _ = self.process.stderr.as_mut().unwrap().read_to_string(&mut said);
+                Err(format!("the emulation ended:\n{said}"))
+            }
+        }
+    }
+}
+
+impl Driver for Emulated {
+    fn name(&self) -> &str {
+        "emulated"
+    }
+
+    fn free_bytes(&self) -> u64 {
+        MEMORY_BYTES - self.inner.lock().unwrap().allocated.values().sum::<u64>()
+    }
+
+    fn allocate(&self, bytes: u64) -> Result<u64, String> {
+        let mut inner = self.inner.lock().unwrap();
+        let first =
+            inner.allocated.iter().map(|(first, length)| first + length).max().unwrap_or(BASE);
+        let first = first.next_multiple_of(256);
+        if first + bytes > BASE + MEMORY_BYTES {
+            return Err(format!("{bytes} bytes are more than the emulated card has"));
+        }
+        inner.allocated.insert(first, bytes);
+        Ok(first)
+    }
+
+    fn free(&self, address: u64) {
+        self.inner.lock().unwrap().allocated.remove(&address);
+    }
+
+    fn launch(&self, launch: Launch<'_>) -> Result<(), String> {
+        let mut inner = self.inner.lock().unwrap();
+        let read = |inner: &mut Inner| -> Vec<Vec<u8>> {
+            let ranges = launch.touched.iter();
+            ranges.map(|r| inner.bytes(r.start, (r.end - r.start) as usize).to_vec()).collect()
+        };
+        let before = read(&mut inner);
+        let mut first: Option<Vec<Vec<u8>>> = None;
+        for seed in 0..self.orders {
+            for (range, bytes) in launch.touched.iter().zip(&before) {
+                inner.bytes(range.start, bytes.len()).copy_from_slice(bytes);
+            }
+            inner.launch(&launch, seed)?;
+            let after = read(&mut inner);
+            match &first {
+                None => first = Some(after),
+                Some(first) if *first != after => {
+                    return Err(format!(
+                        "another order of threads (seed {seed}) has another result"
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), String> {
+        self.inner.lock().unwrap().bytes(address, bytes.len()).copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), String> {
+        bytes.copy_from_slice(self.inner.lock().unwrap().bytes(address, bytes.len()));
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// The emulation, compiled once a process; and once for all tests, as long as no source changes.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let crate_root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let program = folder.join("emulation");
+        // One test program compiles, the others wait.
+        let lock = File::create(folder.join("emulation.lock")).unwrap();
+        lock.lock().unwrap();
+        if newest(&[crate_root.join("kernels"), crate_root.join("emulation")])
+            > modified(&program).unwrap_or(std::time::UNIX_EPOCH)
+        {
+            let part = folder.join("emulation.part");
+            let done = Command::new("g++")
+                .args(["-std=c++17", "-O1", "-g1", "-Wall", "-Wextra", "-Werror"])
+                .args(["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"])
+                .args(["-DKERNELS=\"../kernels/all.cu\"", "-o"])
+                .arg(&part)
+                .arg(crate_root.join("emulation/main.cpp"))
+                .output()
+                .expect("g++, which also the build of the program needs");
+            assert!(done.status.success(), "g++: {}", String::from_utf8_lossy(&done.stderr));
+            std::fs::rename(part, &program).unwrap();
+        }
+        program
+    })
+}
+
+fn newest(folders: &[PathBuf]) -> std::time::SystemTime {
+    let files = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
+    files.map(|file| modified(&file.unwrap().path()).unwrap()).max().unwrap()
+}
+
+fn modified(path: &Path) -> Option<std::time::SystemTime> {
+    path.metadata().and_then(|meta| meta.modified()).ok()
+}
