@@ -190,6 +190,9 @@ inline float __shfl_sync(unsigned, float x, int lane) {
 inline float __uint_as_float(uint32_t bits) { return emulation::float_of(bits); }
 inline uint32_t __float_as_uint(float x) { return emulation::bits_of(x); }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+// Rounded by themselves, never a part of a fused operation.
+inline float __fmul_rn(float x, float y) { return x * y; }
+inline float __fadd_rn(float x, float y) { return x + y; }
 using std::fmaf;
 
 template <typename T>
