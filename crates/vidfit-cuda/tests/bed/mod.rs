@@ -62,9 +62,10 @@ pub fn compare(
             DType::BF16 => 2.0f32.powi(-7),
         };
         for (i, (&a, &b)) in card[n].iter().zip(&cpu[n]).enumerate() {
-            // What neither has written is poisoned in both.
-            let agree =
-                (a.is_nan() && b.is_nan()) || (a - b).abs() <= ulps * step * b.abs().max(scale);
+            // What neither has written is poisoned in both; infinities are the same.
+            let agree = (a.is_nan() && b.is_nan())
+                || a == b
+                || (a - b).abs() <= ulps * step * b.abs().max(scale);
             assert!(
                 agree,
                 "{what}: element {i} of tensor {n} is {a} on the card, {b} on the CPU ({:?})",
