@@ -89,8 +89,15 @@ KERNEL(upsample, FRAME_THREADS, PadArguments) {
         return;
     }
     uint64_t from = ((uint64_t(y) * given.width + (pixel - 1) / 2) * units + i % units) * unit;
-    copy_unit(unit, given.target, upper * pitch + along, given.frames[0], from);
-    copy_unit(unit, given.target, lower * pitch + along, given.frames[0], from);
+    if (unit == EIGHT) {
+        Fetched x = fetch(given.frames[0], from);
+        store(given.target, upper * pitch + along, x);
+        store(given.target, lower * pitch + along, x);
+    } else {
+        float x = given.frames[0].get(from);
+        given.target.put(upper * pitch + along, x);
+        given.target.put(lower * pitch + along, x);
+    }
 }
 
 // target = mean of one frame or two, with a border
