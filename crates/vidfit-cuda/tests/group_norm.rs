@@ -43,9 +43,10 @@ fn with_results(mut frames: Vec<Operand>, order: &[usize], groups: usize) -> Vec
 #[test]
 fn statistics_over_frames() {
     let mut random = Random::new(50);
-    for [h, w, c, groups] in SHAPES {
+    for (n, [h, w, c, groups]) in SHAPES.into_iter().enumerate() {
         // One frame, two of other types, and three of which the first counts twice.
-        for order in [vec![0], vec![0, 1], vec![0, 1, 0]] {
+        let orders = [vec![0], vec![0, 1], vec![0, 1, 0]];
+        for order in orders.into_iter().cycle().skip(n).take(if c < 100 { 3 } else { 1 }) {
             let frames = (0..=order[order.len() / 2])
                 .map(|n| random.tensor(&[h, w, c], 0.3 + n as f32, 1.0))
                 .collect();
