@@ -2,8 +2,10 @@
 //
 // Threads run one at a time until they meet at a barrier or a function of the whole warp. Who runs next is
 // drawn by chance, and so is the order of blocks: two threads that touch the same memory with no barrier
-// between give other results with other seeds. A warp-wide function that not all lanes reach, or where
-// lanes reach different ones, is an error, as is a barrier that a thread has left behind by ending.
+// between give other results with other seeds. In half of the blocks all threads are alike; in the others a
+// warp runs as far as it can before the next one has a turn, which no fair choice ever makes happen. A
+// warp-wide function that not all lanes reach, or where lanes reach different ones, is an error, as is a
+// barrier that a thread has left behind by ending.
 #pragma once
 #include "fiber.hpp"
 #include <cstring>
@@ -99,20 +101,16 @@ public:
 
     /// Runs all threads to their end.
     void run() {
-        ready_.clear();
+        shuffle_warps(dice_.below(2) == 0);
         for (auto& thread : threads_) {
             thread->state = Thread::READY;
             thread->fiber.start([](void* block) { static_cast<Block*>(block)->body_(); }, this);
-            ready_.push_back(thread.get());
+            make_ready(thread.get());
         }
         waiting_ = 0;
         size_t running = threads_.size();
         while (running) {
-            if (ready_.empty()) fail(stuck());
-            size_t chosen = dice_.below(ready_.size());
-            Thread* thread = ready_[chosen];
-            ready_[chosen] = ready_.back();
-            ready_.pop_back();
+            Thread* thread = choose();
             current = thread;
             thread->fiber.turn();
             current = nullptr;
@@ -161,9 +159,35 @@ public:
     bool is_late() { return dice_.below(2) == 0; }
 
 private:
+    /// Gives warps their places in the queue: all the same, or each its own.
+    void shuffle_warps(bool are_alike) {
+        size_t warps = (threads_.size() + WARP - 1) / WARP;
+        places_.assign(warps, 0);
+        ready_.assign(are_alike ? 1 : warps, {});
+        if (are_alike) return;
+        for (size_t i = 0; i < warps; ++i) {
+            size_t other = dice_.below(i + 1);
+            places_[i] = places_[other];
+            places_[other] = i;
+        }
+    }
+
+    /// One of those that are ready, of the first place that has any.
+    Thread* choose() {
+        for (auto& ready : ready_) {
+            if (ready.empty()) continue;
+            size_t chosen = dice_.below(ready.size());
+            Thread* thread = ready[chosen];
+            ready[chosen] = ready.back();
+            ready.pop_back();
+            return thread;
+        }
+        fail(stuck());
+    }
+
     void make_ready(Thread* thread) {
         thread->state = Thread::READY;
-        ready_.push_back(thread);
+        ready_[places_[thread->number / WARP]].push_back(thread);
     }
 
     std::string stuck() const {
@@ -180,7 +204,8 @@ private:
     Dice& dice_;
     const std::function<void()>& body_;
     std::vector<std::unique_ptr<Thread>> threads_;
-    std::vector<Thread*> ready_;
+    std::vector<std::vector<Thread*>> ready_;  // by their warps' places
+    std::vector<size_t> places_;               // of warps; the lowest runs first
     size_t waiting_ = 0;
 };
 
