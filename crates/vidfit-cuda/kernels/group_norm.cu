@@ -10,8 +10,8 @@
 #include "math.cuh"
 #include "piece.cuh"
 
-constexpr uint32_t FRAME_THREADS = 256;
-constexpr uint32_t PIXELS = 4;  // that a thread holds
+constexpr uint32_t GROUP_NORM_THREADS = 256;
+constexpr uint32_t GROUP_NORM_PIXELS = 4;  // that a thread holds
 
 // How threads share the pixels of a row: `pieces` threads have the channels of one, `abreast` pixels are
 // worked on at a time.
@@ -21,7 +21,7 @@ struct Abreast {
 
     DEVICE_MEMBER explicit Abreast(uint32_t channels)
         : pieces((channels + EIGHT - 1) / EIGHT),
-          abreast(FRAME_THREADS / pieces),
+          abreast(GROUP_NORM_THREADS / pieces),
           pixel(threadIdx.x / pieces),
           channel(threadIdx.x % pieces * EIGHT) {}
     // Pixels of a row of `width` that belong to the threads whose first one is `pixel`.
@@ -32,10 +32,10 @@ struct Abreast {
 
 // --- statistics --------------------------------------------------------------------------------
 
-constexpr uint32_t FRAMES = 16;  // of one launch
+constexpr uint32_t GROUP_NORM_FRAMES = 16;  // of one launch
 
 struct RowMomentsArguments {
-    View frames[FRAMES];
+    View frames[GROUP_NORM_FRAMES];
     View partials;       // [rows of all frames, groups, 2], f32
     uint64_t first_row;  // of the first frame, in `partials`
     uint32_t height, width, channels, groups;
@@ -44,7 +44,7 @@ struct RowMomentsArguments {
 // What each thread has found, by its channels. The rows are four banks more than a multiple of 32 long: the
 // threads of a warp read adjacent channels.
 struct RowMomentsShared {
-    float mean[EIGHT][FRAME_THREADS + 4], deviation[EIGHT][FRAME_THREADS + 4];
+    float mean[EIGHT][GROUP_NORM_THREADS + 4], deviation[EIGHT][GROUP_NORM_THREADS + 4];
 };
 
 struct ChannelMoments {
@@ -52,7 +52,7 @@ struct ChannelMoments {
 };
 
 // Takes in `count` more pixels, of which `before` were already.
-DEVICE void merge(ChannelMoments& found, uint32_t before, const Eight (&x)[PIXELS], uint32_t count) {
+DEVICE void merge(ChannelMoments& found, uint32_t before, const Eight (&x)[GROUP_NORM_PIXELS], uint32_t count) {
     float inverse = 1.0f / float(count), share = float(count) / float(before + count);
     float weight = float(before) * share;
 #pragma unroll
@@ -61,7 +61,7 @@ DEVICE void merge(ChannelMoments& found, uint32_t before, const Eight (&x)[PIXEL
         float mean = ((x[0].at[i] + x[1].at[i]) + (x[2].at[i] + x[3].at[i])) * inverse;
         float deviation = 0;
 #pragma unroll
-        for (uint32_t n = 0; n < PIXELS; ++n) {
+        for (uint32_t n = 0; n < GROUP_NORM_PIXELS; ++n) {
             float off = n < count ? x[n].at[i] - mean : 0.0f;
             deviation = fmaf(off, off, deviation);
         }
@@ -72,7 +72,7 @@ DEVICE void merge(ChannelMoments& found, uint32_t before, const Eight (&x)[PIXEL
 }
 
 // Each group's sum and squared deviation in a row of a frame.
-KERNEL(group_norm_rows, FRAME_THREADS, RowMomentsArguments) {
+KERNEL(group_norm_rows, GROUP_NORM_THREADS, RowMomentsArguments) {
     const uint32_t width = given.width, channels = given.channels, size = channels / given.groups;
     const View frame = given.frames[blockIdx.x / given.height];
     const uint64_t begin = uint64_t(blockIdx.x % given.height) * width * channels;
@@ -82,17 +82,18 @@ KERNEL(group_norm_rows, FRAME_THREADS, RowMomentsArguments) {
     auto& all = shared<RowMomentsShared>();
 
     ChannelMoments found{};
-    for (uint32_t done = 0; done < pixels; done += PIXELS) {
-        const uint32_t count = pixels - done < PIXELS ? pixels - done : PIXELS;
-        Fetched fetched[PIXELS];
+    for (uint32_t done = 0; done < pixels; done += GROUP_NORM_PIXELS) {
+        const uint32_t count = pixels - done < GROUP_NORM_PIXELS ? pixels - done : GROUP_NORM_PIXELS;
+        Fetched fetched[GROUP_NORM_PIXELS];
 #pragma unroll
-        for (uint32_t n = 0; n < PIXELS; ++n) {
+        for (uint32_t n = 0; n < GROUP_NORM_PIXELS; ++n) {
             uint64_t pixel = own.pixel + uint64_t(done + n) * own.abreast;
-            fetched[n] = fetch_piece(frame, begin + pixel * channels + own.channel, n < count ? piece : 0, wide);
+            uint64_t from = begin + pixel * channels + own.channel;
+            fetched[n] = fetch_piece(frame, from, n < count ? piece : 0, wide);
         }
-        Eight x[PIXELS];
+        Eight x[GROUP_NORM_PIXELS];
 #pragma unroll
-        for (uint32_t n = 0; n < PIXELS; ++n) x[n] = fetched[n].widened();
+        for (uint32_t n = 0; n < GROUP_NORM_PIXELS; ++n) x[n] = fetched[n].widened();
         merge(found, done, x, count);
     }
 #pragma unroll
@@ -103,7 +104,7 @@ KERNEL(group_norm_rows, FRAME_THREADS, RowMomentsArguments) {
     __syncthreads();
 
     // Threads to channels. The result takes the place of the first thread's, which nobody else reads.
-    for (uint32_t channel = threadIdx.x; channel < channels; channel += FRAME_THREADS) {
+    for (uint32_t channel = threadIdx.x; channel < channels; channel += GROUP_NORM_THREADS) {
         float *mean = all.mean[channel % EIGHT], *deviation = all.deviation[channel % EIGHT];
         const uint32_t first = channel / EIGHT;
         float sum = 0, squares = 0;
@@ -112,7 +113,8 @@ KERNEL(group_norm_rows, FRAME_THREADS, RowMomentsArguments) {
         const float middle = sum / float(width);
         for (uint32_t a = 0; a < own.abreast; ++a) {
             float off = mean[a * own.pieces + first] - middle;
-            squares += fmaf(__fmul_rn(off, off), float(own.pixels(a, width)), deviation[a * own.pieces + first]);
+            float square = __fmul_rn(off, off);
+            squares += fmaf(square, float(own.pixels(a, width)), deviation[a * own.pieces + first]);
         }
         mean[first] = middle;
         deviation[first] = squares;
@@ -121,7 +123,7 @@ KERNEL(group_norm_rows, FRAME_THREADS, RowMomentsArguments) {
 
     // Channels to groups.
     const uint64_t row = given.first_row + blockIdx.x;
-    for (uint32_t group = threadIdx.x; group < given.groups; group += FRAME_THREADS) {
+    for (uint32_t group = threadIdx.x; group < given.groups; group += GROUP_NORM_THREADS) {
         float sum = 0, squares = 0;
         for (uint32_t channel = group * size; channel < (group + 1) * size; ++channel)
             sum += all.mean[channel % EIGHT][channel / EIGHT];
@@ -146,13 +148,13 @@ struct GroupMomentsArguments {
 };
 
 struct GroupMomentsShared {
-    double sums[2][FRAME_THREADS];
+    double sums[2][GROUP_NORM_THREADS];
 };
 
 // The sum over the block, in a tree; `sums` is for this one alone.
-DEVICE double sum_over_block(double x, double (&sums)[FRAME_THREADS]) {
+DEVICE double sum_over_block(double x, double (&sums)[GROUP_NORM_THREADS]) {
     sums[threadIdx.x] = x;
-    for (uint32_t half = FRAME_THREADS / 2; half; half /= 2) {
+    for (uint32_t half = GROUP_NORM_THREADS / 2; half; half /= 2) {
         __syncthreads();
         if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
     }
@@ -163,16 +165,16 @@ DEVICE double sum_over_block(double x, double (&sums)[FRAME_THREADS]) {
 // Mean and reciprocal standard deviation of a group. All rows have the same number of values, so Chan's
 // formula for all of them at once is the mean of their means, and the sum of their deviations and of those
 // of their means.
-KERNEL(group_norm_groups, FRAME_THREADS, GroupMomentsArguments) {
+KERNEL(group_norm_groups, GROUP_NORM_THREADS, GroupMomentsArguments) {
     const uint32_t group = blockIdx.x;
     const auto* pairs = static_cast<const float*>(given.partials.data) + group * 2;
     const double row_values = given.row_values, inverse = 1.0 / row_values;
     auto& sums = shared<GroupMomentsShared>().sums;
     double sum = 0, squares = 0;
-    for (uint64_t row = threadIdx.x; row < given.rows; row += FRAME_THREADS)
+    for (uint64_t row = threadIdx.x; row < given.rows; row += GROUP_NORM_THREADS)
         sum += double(pairs[row * given.groups * 2]);
     const double mean = sum_over_block(sum, sums[0]) / (double(given.rows) * row_values);
-    for (uint64_t row = threadIdx.x; row < given.rows; row += FRAME_THREADS) {
+    for (uint64_t row = threadIdx.x; row < given.rows; row += GROUP_NORM_THREADS) {
         const float* pair = pairs + row * given.groups * 2;
         double off = fma(double(pair[0]), inverse, -mean);
         squares += fma(off * off, row_values, double(pair[1]));
@@ -188,7 +190,7 @@ KERNEL(group_norm_groups, FRAME_THREADS, GroupMomentsArguments) {
 
 // --- application -------------------------------------------------------------------------------
 
-constexpr uint32_t SWEEPS = 2;  // times `PIXELS` pixels that a thread makes
+constexpr uint32_t GROUP_NORM_SWEEPS = 2;  // times `GROUP_NORM_PIXELS` pixels that a thread makes
 
 struct GroupNormArguments {
     View frame, statistics, weight, bias;
@@ -226,7 +228,7 @@ DEVICE Affine affine_of(const GroupNormArguments& given, uint32_t channel, uint3
 
 // target = silu(((x - mean) * factor * weight + bias) * map + map), with a border of zero. Blocks along y
 // make a row of the target, those along x pieces of it.
-KERNEL(group_norm, FRAME_THREADS, GroupNormArguments) {
+KERNEL(group_norm, GROUP_NORM_THREADS, GroupNormArguments) {
     const uint32_t width = given.width, channels = given.channels;
     const Abreast own(channels);
     if (own.pixel >= own.abreast) return;
@@ -240,20 +242,21 @@ KERNEL(group_norm, FRAME_THREADS, GroupNormArguments) {
     Affine by{};
     if (!is_border) by = affine_of(given, own.channel, piece);
 
-    for (uint32_t sweep = 0; sweep < SWEEPS; ++sweep) {
+    for (uint32_t sweep = 0; sweep < GROUP_NORM_SWEEPS; ++sweep) {
         // Columns of the target; the frame's are one less.
-        uint32_t column[PIXELS];
-        bool is_inner[PIXELS];
-        Fetched fetched[PIXELS];
+        uint32_t column[GROUP_NORM_PIXELS];
+        bool is_inner[GROUP_NORM_PIXELS];
+        Fetched fetched[GROUP_NORM_PIXELS];
 #pragma unroll
-        for (uint32_t n = 0; n < PIXELS; ++n) {
-            column[n] = ((blockIdx.x * SWEEPS + sweep) * PIXELS + n) * own.abreast + own.pixel;
+        for (uint32_t n = 0; n < GROUP_NORM_PIXELS; ++n) {
+            uint32_t round = (blockIdx.x * GROUP_NORM_SWEEPS + sweep) * GROUP_NORM_PIXELS + n;
+            column[n] = round * own.abreast + own.pixel;
             is_inner[n] = !is_border && column[n] >= 1 && column[n] <= width;
             uint64_t from = is_inner[n] ? frame_row + uint64_t(column[n] - 1) * channels : 0;
             fetched[n] = fetch_piece(given.frame, from, is_inner[n] ? piece : 0, wide);
         }
 #pragma unroll
-        for (uint32_t n = 0; n < PIXELS; ++n) {
+        for (uint32_t n = 0; n < GROUP_NORM_PIXELS; ++n) {
             if (column[n] >= width + 2) break;
             Eight y{};
             if (is_inner[n]) {

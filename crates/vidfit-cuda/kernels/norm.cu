@@ -102,7 +102,8 @@ struct RowShared {
 };
 
 DEVICE RowShare share_of_row(const View& view, uint32_t columns) {
-    return {view, uint64_t(blockIdx.x) * columns, columns, threadIdx.x, ROW_THREADS, is_wide(view, columns), {}};
+    uint64_t begin = uint64_t(blockIdx.x) * columns;
+    return {view, begin, columns, threadIdx.x, ROW_THREADS, is_wide(view, columns), {}};
 }
 
 // The sum over the block; `sums` is for this one alone.

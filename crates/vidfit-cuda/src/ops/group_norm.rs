@@ -4,16 +4,16 @@ use crate::device::Session;
 use crate::memory::View;
 use vidfit_tensor::{DType, GroupNorm, Tensor};
 
-/// Threads of every block (`FRAME_THREADS` there).
+/// Threads of every block (`GROUP_NORM_THREADS` there).
 const THREADS: u32 = 256;
 
-/// Frames of one launch (`FRAMES`): more than a chunk of a video has.
+/// Frames of one launch (`GROUP_NORM_FRAMES`): more than a chunk of a video has.
 const FRAMES: usize = 16;
 
 /// Channels of a piece (`EIGHT`).
 const PIECE: usize = 8;
 
-/// Pixels that a thread makes of a row (`SWEEPS * PIXELS`).
+/// Pixels that a thread makes of a row (`GROUP_NORM_SWEEPS * GROUP_NORM_PIXELS`).
 const PIXELS: usize = 2 * 4;
 
 /// Bytes of `RowMomentsShared`.
