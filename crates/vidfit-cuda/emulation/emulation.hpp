@@ -205,3 +205,23 @@ template <typename T>
 DEVICE T& shared() {
     return *reinterpret_cast<T*>(emulation::shared_memory);
 }
+
+namespace emulation {
+
+struct Vote {
+    bool mine, any;
+};
+
+inline void vote_all(Lanes lanes) {
+    bool any = false;
+    for (void* lane : lanes) any |= static_cast<const Vote*>(lane)->mine;
+    for (void* lane : lanes) static_cast<Vote*>(lane)->any = any;
+}
+
+}  // namespace emulation
+
+inline int __any_sync(unsigned, int mine) {
+    emulation::Vote lane{mine != 0, false};
+    emulation::current->block->warp(emulation::vote_all, &lane);
+    return lane.any;
+}
