@@ -16,11 +16,14 @@ struct ConvChainTile {
     static_assert(CHANNELS_EACH % 4 == 0, "results are stored by fours");
     static constexpr uint32_t PIXEL_LOADS = PIXELS * DEPTH / THREADS;
     static constexpr uint32_t WEIGHT_LOADS = (CHANNELS * DEPTH + THREADS - 1) / THREADS;
+    static constexpr uint32_t ROUND = PIXELS_EACH < 4 ? PIXELS_EACH : 4;  // of a thread's pixels, to store
+    static constexpr uint32_t PITCH = CHANNELS + 4;
     // Four more, so that writing a column meets more than one bank.
     struct Shared {
         alignas(16) float pixels[2][DEPTH][PIXELS + 4];
-        alignas(16) float weight[2][DEPTH][CHANNELS + 4];
+        alignas(16) float weight[2][DEPTH][PITCH];
     };
+    static_assert(sizeof(Shared) >= DOWN * ROUND * PITCH * sizeof(float), "results lie where operands lay");
 };
 
 // The place of a thread's element among those of all: by fours, so that a warp reads without conflicts.
@@ -142,14 +145,31 @@ DEVICE void conv_chain_tile(const ConvArguments& given) {
         if (more) keep(stage);
         __syncthreads();
     }
+    // Through shared memory, some pixels of every thread at a time: what is stored at once lies side by side.
+    float* results = reinterpret_cast<float*>(&memory);
+    constexpr uint32_t QUADS = Tile::CHANNELS / 4;
 #pragma unroll
-    for (uint32_t i = 0; i < Tile::PIXELS_EACH; ++i) {
-        const uint64_t pixel = first_pixel + conv_place<Tile::DOWN, Tile::PIXELS_EACH>(down, i);
-        if (pixel >= pixels) continue;
+    for (uint32_t round = 0; round < Tile::PIXELS_EACH; round += Tile::ROUND) {
+        if (round > 0) __syncthreads();
 #pragma unroll
-        for (uint32_t j = 0; j < Tile::CHANNELS_EACH; j += 4) {
-            const uint32_t channel = first_channel + conv_place<Tile::ACROSS, Tile::CHANNELS_EACH>(across, j);
-            conv_finish(given, pixel, channel, {{sums[i][j], sums[i][j + 1], sums[i][j + 2], sums[i][j + 3]}});
+        for (uint32_t i = 0; i < Tile::ROUND; ++i) {
+            const uint32_t row = conv_place<Tile::DOWN, Tile::PIXELS_EACH>(down, i);
+#pragma unroll
+            for (uint32_t j = 0; j < Tile::CHANNELS_EACH; j += 4) {
+                const uint32_t column = conv_place<Tile::ACROSS, Tile::CHANNELS_EACH>(across, j);
+                const float(&sum)[Tile::CHANNELS_EACH] = sums[round + i];
+                *reinterpret_cast<ConvQuad*>(results + row * Tile::PITCH + column) = {
+                    {sum[j], sum[j + 1], sum[j + 2], sum[j + 3]}};
+            }
+        }
+        __syncthreads();
+#pragma unroll 1
+        for (uint32_t n = thread; n < Tile::DOWN * Tile::ROUND * QUADS; n += Tile::THREADS) {
+            const uint64_t pixel = first_pixel + round * Tile::DOWN + n / QUADS;
+            const uint32_t channel = n % QUADS * 4;
+            if (pixel < pixels)
+                conv_finish(given, pixel, first_channel + channel,
+                            *reinterpret_cast<const ConvQuad*>(results + n / QUADS * Tile::PITCH + channel));
         }
     }
 }

@@ -145,14 +145,29 @@ fn long_sums_stay_near() {
 #[test]
 fn a_frame_may_be_given_thrice() {
     let random = &mut Random::new(25);
-    for types in [[F16; 4], [F32; 4]] {
-        let case = case(3, (4, 5), (8, 3), types);
+    for dtype in DTYPES {
+        let case = case(3, (4, 5), (8, 3), [dtype; 4]);
         let operands = case.operands(random, Values::Eighths);
         compare("thrice", &operands, &[5], 0.0, 0.0, |device, t| {
             let frames = &[&t[0], &t[0], &t[0]];
             let op = Conv { frames, stride: 1, weight: &t[3], bias: &t[4], accumulate: false };
             device.conv(op, &mut t[5].clone());
         });
+    }
+}
+
+/// There copies are made at once, tensor cores take half as many channels, and have no bf16.
+#[test]
+fn the_oldest_cards_have_the_same_sums() {
+    let random = &mut Random::new(27);
+    let wide = case(1, (3, 5), (16, 12), [F16; 4]);
+    let narrow = case(3, (3, 5), (40, 3), [BF16; 4]);
+    let halving = Case { stride: 2, ..case(1, (3, 5), (8, 16), [F16; 4]) };
+    for case in [wide, narrow, halving] {
+        let operands = case.operands(random, Values::Eighths);
+        let (what, last) = (format!("{case:?}"), case.frames + 2);
+        let sm_75 = ARCHITECTURES[1];
+        compare_for(sm_75, &what, &operands, &[last], 0.0, 0.0, |d, t| case.run(d, t));
     }
 }
 
