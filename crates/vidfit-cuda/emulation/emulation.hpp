@@ -4,6 +4,11 @@
 #include <cmath>
 #include <map>
 
+/// The architecture whose source is compiled; sm_75's is compiled and run as well.
+#ifndef __CUDA_ARCH__
+#define __CUDA_ARCH__ 800
+#endif
+
 #define DEVICE static inline
 #define DEVICE_MEMBER inline
 #define __restrict__ __restrict
@@ -187,6 +192,7 @@ inline float __shfl_xor_sync(unsigned, float x, int mask) {
 inline float __shfl_sync(unsigned, float x, int lane) {
     return emulation::float_of(emulation::shuffle(emulation::bits_of(x), lane % 32));
 }
+inline uint32_t __shfl_sync(unsigned, uint32_t x, int lane) { return emulation::shuffle(x, lane % 32); }
 inline float __uint_as_float(uint32_t bits) { return emulation::float_of(bits); }
 inline uint32_t __float_as_uint(float x) { return emulation::bits_of(x); }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }

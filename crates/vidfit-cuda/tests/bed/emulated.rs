@@ -13,6 +13,9 @@ use vidfit_cuda::{Driver, Launch};
 const BASE: u64 = 0x2000_0000_0000;
 const MEMORY_BYTES: u64 = 64 << 20;
 
+/// Architectures, as `__CUDA_ARCH__`, whose sources differ: the common one, and the oldest.
+pub const ARCHITECTURES: [u32; 2] = [800, 750];
+
 /// A card on the CPU.
 pub struct Emulated {
     orders: u64,
@@ -30,12 +33,17 @@ struct Inner {
 impl Emulated {
     /// A card that runs every kernel in so many orders, and holds the results against each other.
     pub fn new(orders: u64) -> Emulated {
+        Emulated::of(ARCHITECTURES[0], orders)
+    }
+
+    /// The same for the source of another architecture.
+    pub fn of(architecture: u32, orders: u64) -> Emulated {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(MEMORY_BYTES).unwrap();
         // SAFETY: nobody else knows the file but the process below, which writes it only while
         // this one waits for its answer.
         let memory = unsafe { MmapMut::map_mut(file.as_file()) }.unwrap();
-        let process = Command::new(program())
+        let process = Command::new(program(architecture))
             .arg(file.path())
             .arg(MEMORY_BYTES.to_string())
             .stdin(Stdio::piped())
@@ -161,21 +169,23 @@ impl Driver for Emulated {
 }
 
 /// The emulation, compiled once a process; and once for all tests, as long as no source changes.
-fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
+fn program(architecture: u32) -> &'static Path {
+    static PROGRAMS: [OnceLock<PathBuf>; 2] = [OnceLock::new(), OnceLock::new()];
+    let number = ARCHITECTURES.iter().position(|&a| a == architecture).unwrap();
+    PROGRAMS[number].get_or_init(|| {
         let crate_root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let program = folder.join("emulation");
+        let program = folder.join(format!("emulation-{architecture}"));
         // One test program compiles, the others wait.
-        let lock = File::create(folder.join("emulation.lock")).unwrap();
+        let lock = File::create(folder.join(format!("emulation-{architecture}.lock"))).unwrap();
         lock.lock().unwrap();
         if newest(&[crate_root.join("kernels"), crate_root.join("emulation")])
             > modified(&program).unwrap_or(std::time::UNIX_EPOCH)
         {
-            let part = folder.join("emulation.part");
+            let part = folder.join(format!("emulation-{architecture}.part"));
             let done = Command::new("g++")
                 .args(["-std=c++17", "-O1", "-g1", "-Wall", "-Wextra", "-Werror"])
+                .args(["-Wno-unknown-pragmas", &format!("-D__CUDA_ARCH__={architecture}")])
                 .args(["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"])
                 .args(["-DKERNELS=\"../kernels/all.cu\"", "-o"])
                 .arg(&part)

@@ -10,7 +10,7 @@
 mod emulated;
 mod operands;
 
-pub use emulated::Emulated;
+pub use emulated::{ARCHITECTURES, Emulated};
 pub use operands::{DTYPES, Operand, Random};
 
 use std::sync::Arc;
@@ -28,7 +28,17 @@ pub fn run(
     written: &[usize],
     op: impl Fn(&dyn Device, &[Tensor]),
 ) -> Vec<Vec<f32>> {
-    let device = Arc::new(CudaDevice::new(Emulated::new(ORDERS)));
+    run_for(ARCHITECTURES[0], operands, written, op)
+}
+
+/// As [`run`], with the source of another architecture.
+pub fn run_for(
+    architecture: u32,
+    operands: &[Operand],
+    written: &[usize],
+    op: impl Fn(&dyn Device, &[Tensor]),
+) -> Vec<Vec<f32>> {
+    let device = Arc::new(CudaDevice::new(Emulated::of(architecture, ORDERS)));
     let results = run_on(device, operands, &op);
     for (n, operand) in operands.iter().enumerate() {
         if !written.contains(&n) && !operand.values.is_empty() {
@@ -53,7 +63,20 @@ pub fn compare(
     scale: f32,
     op: impl Fn(&dyn Device, &[Tensor]),
 ) {
-    let card = run(operands, written, &op);
+    compare_for(ARCHITECTURES[0], what, operands, written, ulps, scale, op);
+}
+
+/// As [`compare`], with the source of another architecture.
+pub fn compare_for(
+    architecture: u32,
+    what: &str,
+    operands: &[Operand],
+    written: &[usize],
+    ulps: f32,
+    scale: f32,
+    op: impl Fn(&dyn Device, &[Tensor]),
+) {
+    let card = run_for(architecture, operands, written, &op);
     let cpu = run_on_cpu(operands, &op);
     for &n in written {
         let step = match operands[n].dtype {
