@@ -153,7 +153,7 @@ pub(crate) fn low_rank_add(session: &Session<'_>, terms: &[LowRank<'_>], weight:
         terms: terms.len() as u32,
         term: bytemuck::Zeroable::zeroed(),
     };
-    let mut touched: Vec<&Tensor> = vec![weight];
+    let mut touched = vec![&*weight];
     for (argument, term) in arguments.term.iter_mut().zip(terms) {
         let rank = term.a.rows();
         assert_eq!(term.a.columns(), columns, "{:?} for {weight:?}", term.a);
