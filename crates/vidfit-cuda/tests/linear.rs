@@ -116,10 +116,10 @@ fn the_oldest_architecture() {
         let case = Case { rows, columns, depth, x: dtype, weight: dtype, target: dtype };
         exact(ARCHITECTURES[1], case, &mut random, Activation::Silu);
     };
-    for shape in SHAPES.into_iter().chain([[513, 66, 40]]) {
+    for shape in [[1, 1, 1], [17, 66, 33], [9, 10, 100], [513, 66, 40]] {
         check(DType::F16, shape);
     }
-    for shape in [[1, 1, 1], [3, 5, 7], [16, 64, 64], [17, 66, 33]] {
+    for shape in [[3, 5, 7], [17, 20, 33]] {
         check(DType::BF16, shape);
     }
 }

@@ -182,8 +182,8 @@ pub(crate) fn low_rank_add(session: &Session<'_>, terms: &[LowRank<'_>], weight:
 /// Whether so many elements at once are aligned to their bytes wherever in a row they begin at a
 /// multiple of that.
 fn aligned(view: View, tensor: &Tensor, elements: u64) -> u32 {
-    let in_rows = tensor.columns() as u64 % elements == 0;
-    u32::from(in_rows && view.address % (elements * tensor.dtype().bytes()) == 0)
+    let in_rows = (tensor.columns() as u64).is_multiple_of(elements);
+    u32::from(in_rows && view.address.is_multiple_of(elements * tensor.dtype().bytes()))
 }
 
 /// Square tiles that cover a result.
