@@ -169,7 +169,8 @@ struct Quarter {
                 *reinterpret_cast<Pair*>(place) = {{sums[i][j][2], sums[i][j][3]}};
             }
             __syncwarp();
-#pragma unroll
+            // One copy of the activations' code a time is enough.
+#pragma unroll 1
             for (uint32_t r = 0; r < 16; r += 32 / LANES) {
                 const uint32_t down = r + lane / LANES;
                 const Quad four = *reinterpret_cast<const Quad*>(&own[down][across]);
