@@ -41,13 +41,17 @@ pub(crate) struct Session<'a> {
 }
 
 impl Session<'_> {
+    /// The architecture whose kernels are run (see [`Driver::architecture`]).
+    pub fn architecture(&self) -> u32 {
+        self.driver.architecture()
+    }
+
     /// A tensor, as kernels see it.
     pub fn view(&self, tensor: &Tensor) -> View {
         View::new(self.state.borrow().memory.range_of(tensor).start, tensor.dtype())
     }
 
     /// The same of a tensor that may not be there.
-    #[allow(dead_code)]
     pub fn view_if(&self, tensor: Option<&Tensor>) -> View {
         tensor.map_or(View::NONE, |tensor| self.view(tensor))
     }

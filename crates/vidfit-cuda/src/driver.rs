@@ -24,6 +24,12 @@ pub trait Driver: Send + Sync {
     /// What it is called in messages, such as `cuda:0`.
     fn name(&self) -> &str;
 
+    /// The architecture whose kernels it runs, as `__CUDA_ARCH__` has it: some want less shared memory
+    /// before sm_80.
+    fn architecture(&self) -> u32 {
+        800
+    }
+
     /// Bytes that could be allocated now.
     fn free_bytes(&self) -> u64;
 

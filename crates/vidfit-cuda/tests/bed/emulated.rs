@@ -18,6 +18,7 @@ pub const ARCHITECTURES: [u32; 2] = [800, 750];
 
 /// A card on the CPU.
 pub struct Emulated {
+    architecture: u32,
     orders: u64,
     inner: Mutex<Inner>,
 }
@@ -52,7 +53,7 @@ impl Emulated {
             .spawn()
             .unwrap();
         let inner = Inner { process, memory, allocated: BTreeMap::new(), _file: file };
-        Emulated { orders, inner: Mutex::new(inner) }
+        Emulated { architecture, orders, inner: Mutex::new(inner) }
     }
 }
 
@@ -104,6 +105,10 @@ impl Inner {
 impl Driver for Emulated {
     fn name(&self) -> &str {
         "emulated"
+    }
+
+    fn architecture(&self) -> u32 {
+        self.architecture
     }
 
     fn free_bytes(&self) -> u64 {

@@ -11,6 +11,7 @@ mod emulated;
 mod operands;
 
 pub use emulated::{ARCHITECTURES, Emulated};
+#[allow(unused_imports, reason = "each test uses a part of it")]
 pub use operands::{DTYPES, Operand, Random};
 
 use std::sync::Arc;
