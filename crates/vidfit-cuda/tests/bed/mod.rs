@@ -4,13 +4,15 @@
 //! Every operation runs several times, with threads and blocks in different orders: a result that
 //! depends on them is a race. Memory that an operation did not name is poisoned while it runs.
 
-#![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each test uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "tests only")]
 
 mod emulated;
+mod late;
 mod operands;
 
-pub use emulated::Emulated;
+pub use emulated::{Emulated, compiled};
+pub use late::Late;
 pub use operands::{DTYPES, Operand, Random};
 
 use std::sync::Arc;
@@ -28,7 +30,7 @@ pub fn run(
     written: &[usize],
     op: impl Fn(&dyn Device, &[Tensor]),
 ) -> Vec<Vec<f32>> {
-    let device = Arc::new(CudaDevice::new(Emulated::new(ORDERS)));
+    let device = Arc::new(CudaDevice::new(Emulated::new(ORDERS)).unwrap());
     let results = run_on(device, operands, &op);
     for (n, operand) in operands.iter().enumerate() {
         if !written.contains(&n) && !operand.values.is_empty() {
