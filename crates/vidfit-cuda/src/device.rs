@@ -1,9 +1,10 @@
 //! The device itself: resolves tensors to addresses and hands the work to its modules.
 
+use crate::copies::{Copies, STAGING_BYTES};
 use crate::driver::{Driver, Launch};
 use crate::memory::{ALIGNMENT, Memory, View};
 use bytemuck::Pod;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vidfit_tensor::*;
 
 /// A card as a [`Device`].
@@ -11,7 +12,8 @@ use vidfit_tensor::*;
 /// Operations return before they are done. The first that fails is remembered, all after it are
 /// left out, and whoever waits next is told.
 pub struct CudaDevice<D: Driver> {
-    pub(crate) driver: D,
+    pub(crate) driver: Arc<D>,
+    pub(crate) copies: Copies,
     pub(crate) profile: Profile,
     pub(crate) state: Mutex<State>,
 }
@@ -80,15 +82,24 @@ impl Session<'_> {
 }
 
 impl<D: Driver> CudaDevice<D> {
+    /// Memory of the host that copies go through, in bytes.
+    pub const STAGING_BYTES: u64 = STAGING_BYTES;
+
     /// The card behind `driver`.
-    pub fn new(driver: D) -> CudaDevice<D> {
+    ///
+    /// # Errors
+    /// [`Error::Device`] if there is no memory for copies to go through, or no thread.
+    pub fn new(driver: D) -> Result<CudaDevice<D>, Error> {
+        let driver = Arc::new(driver);
+        let copies = Copies::new(driver.clone())
+            .map_err(|what| Error::Device { device: driver.name().to_owned(), what })?;
         let profile = Profile {
             name: driver.name().to_owned(),
             alignment: ALIGNMENT,
             scratch_bytes: 0,
             reads_host_memory: false,
         };
-        CudaDevice { driver, profile, state: Mutex::default() }
+        Ok(CudaDevice { driver, copies, profile, state: Mutex::default() })
     }
 
     /// The card.
@@ -97,7 +108,7 @@ impl<D: Driver> CudaDevice<D> {
     }
 
     pub(crate) fn session(&self) -> Session<'_> {
-        Session { driver: &self.driver, state: std::cell::RefCell::new(self.lock()) }
+        Session { driver: &*self.driver, state: std::cell::RefCell::new(self.lock()) }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {

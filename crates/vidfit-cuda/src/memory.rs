@@ -1,27 +1,53 @@
 //! The reservations of a device.
 
+use crate::driver::Driver;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use vidfit_tensor::{DType, Place, Region, Tensor};
 
 /// Offsets in the arena are multiples of this, in bytes: what the widest loads need, and more.
 pub(crate) const ALIGNMENT: u64 = 256;
 
-/// Where each region lies on the card, and how many bytes it has.
+/// Memory of the card, until the last who works on it is done.
+pub(crate) struct Held {
+    driver: Arc<dyn Driver>,
+    addresses: Range<u64>,
+}
+
+impl Held {
+    /// So many bytes of the card, or why they cannot be had. None need no memory.
+    pub fn new(driver: Arc<dyn Driver>, bytes: u64) -> Result<Held, String> {
+        let first = if bytes == 0 { 0 } else { driver.allocate(bytes)? };
+        Ok(Held { driver, addresses: first..first + bytes })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.addresses.is_empty() {
+            // What failed is told to whoever waits for it.
+            let _ = self.driver.finish();
+            self.driver.free(self.addresses.start);
+        }
+    }
+}
+
+/// Where each region lies on the card.
 #[derive(Default)]
 pub(crate) struct Memory {
-    regions: BTreeMap<Region, Range<u64>>,
+    regions: BTreeMap<Region, Arc<Held>>,
     /// Warm regions so far.
     last: Option<Region>,
 }
 
 impl Memory {
-    pub fn hold(&mut self, region: Region, range: Range<u64>) {
-        self.regions.insert(region, range);
+    pub fn hold(&mut self, region: Region, held: Held) {
+        self.regions.insert(region, Arc::new(held));
     }
 
-    /// Forgets a region, and says where it was.
-    pub fn let_go(&mut self, region: Region) -> Option<Range<u64>> {
+    /// Forgets a region.
+    pub fn let_go(&mut self, region: Region) -> Option<Arc<Held>> {
         self.regions.remove(&region)
     }
 
@@ -36,6 +62,7 @@ impl Memory {
         self.regions
             .get(&Region::ARENA)
             .expect("an operation before the arena was reserved")
+            .addresses
             .clone()
     }
 
@@ -44,17 +71,24 @@ impl Memory {
     /// # Panics
     /// If it is not on the card: that is a bug of who asks.
     pub fn range_of(&self, tensor: &Tensor) -> Range<u64> {
+        self.place_of(tensor).0
+    }
+
+    /// The addresses of a tensor's bytes, and the memory that they lie in.
+    ///
+    /// # Panics
+    /// As [`Memory::range_of`].
+    pub fn place_of(&self, tensor: &Tensor) -> (Range<u64>, &Arc<Held>) {
         let life = match tensor.place() {
             Place::Arena(life) => life,
             Place::Host(_) => panic!("{tensor:?} lies in host memory, which no card can read"),
             Place::Nowhere => panic!("{tensor:?} has no elements in a real run"),
         };
-        let region =
-            self.regions.get(&life.region()).expect("a tensor whose region was given back");
-        let first = region.start + life.offset() + tensor.first_byte();
+        let held = self.regions.get(&life.region()).expect("a tensor whose region was given back");
+        let first = held.addresses.start + life.offset() + tensor.first_byte();
         let end = first + tensor.bytes();
-        assert!(end <= region.end, "a tensor outside its region");
-        first..end
+        assert!(end <= held.addresses.end, "a tensor outside its region");
+        (first..end, held)
     }
 }
 

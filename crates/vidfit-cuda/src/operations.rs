@@ -1,8 +1,9 @@
 //! [`CudaDevice`] as a device: reservations, copies by hand, and the operations' checks.
 
+use crate::copies::{CardEnd, HostEnd, Waiting};
 use crate::device::CudaDevice;
 use crate::driver::Driver;
-use crate::memory::{assert_apart, assert_apart_or_same};
+use crate::memory::{Held, assert_apart, assert_apart_or_same};
 use crate::ops;
 use std::sync::Arc;
 use vidfit_tensor::*;
@@ -43,6 +44,9 @@ impl<D: Driver> Device for CudaDevice<D> {
     }
 
     fn finish(&self) -> Result<(), Error> {
+        // Not with the state locked: a copy may end the life of a host buffer, which takes the lock of
+        // the arena's books, and under that lock the arena asks this device to poison.
+        self.copies.settle();
         let mut state = self.lock();
         let finished = self.driver.finish();
         match state.failure.take().or(finished.err()) {
@@ -54,7 +58,7 @@ impl<D: Driver> Device for CudaDevice<D> {
     fn poison(&self, offset: u64, bytes: u64) {
         let mut state = self.lock();
         let first = state.memory.arena().start + offset;
-        let result = self.driver.write(first, &vec![0xff; bytes as usize]);
+        let result = self.driver.fill(first, bytes, 0xff);
         state.note(result);
     }
 
@@ -82,19 +86,38 @@ impl<D: Driver> Device for CudaDevice<D> {
     }
 
     fn fence(&self) -> Fence {
-        unimplemented!("on this branch")
+        self.copies.fence().unwrap_or_else(|what| {
+            self.lock().note(Err(what));
+            // Passed: `finish` tells of the failure.
+            Fence::new(0)
+        })
     }
 
-    fn wait(&self, _fence: Fence) -> Result<(), Error> {
-        unimplemented!("on this branch")
+    fn wait(&self, fence: Fence) -> Result<(), Error> {
+        self.copies.wait(fence).map_err(|waiting| match waiting {
+            Waiting::Copy(what) => Error::Transfer { device: self.profile.name.clone(), what },
+            Waiting::Card(what) => self.error(what),
+        })
     }
 
-    fn begin_upload(&self, _source: Arc<dyn HostSource>, _dst: &Tensor, _after: &[Fence]) -> Fence {
-        unimplemented!("on this branch")
+    fn begin_upload(&self, source: Arc<dyn HostSource>, dst: &Tensor, after: &[Fence]) -> Fence {
+        assert_eq!(source.len(), dst.bytes(), "an upload to {dst:?}");
+        let place = {
+            let mut state = self.lock();
+            state.copied.uploaded_bytes += dst.bytes();
+            CardEnd::of(dst, &state.memory)
+        };
+        self.copies.begin(place, HostEnd::Source(source), after)
     }
 
-    fn begin_download(&self, _src: &Tensor, _dst: &HostBuffer, _after: &[Fence]) -> Fence {
-        unimplemented!("on this branch")
+    fn begin_download(&self, src: &Tensor, dst: &HostBuffer, after: &[Fence]) -> Fence {
+        assert!(src.bytes() <= dst.len(), "a download of {src:?} to {} bytes", dst.len());
+        let place = {
+            let mut state = self.lock();
+            state.copied.downloaded_bytes += src.bytes();
+            CardEnd::of(src, &state.memory)
+        };
+        self.copies.begin(place, HostEnd::Buffer(dst.clone()), after)
     }
 
     fn cast(&self, src: &Tensor, dst: &mut Tensor) {
@@ -254,22 +277,19 @@ impl<D: Driver> Device for CudaDevice<D> {
 
 impl<D: Driver> CudaDevice<D> {
     fn take(&self, region: Region, bytes: u64) -> Result<(), Error> {
-        let address = match bytes {
-            0 => 0,
-            bytes => self.driver.allocate(bytes).map_err(|what| self.error(what))?,
-        };
-        self.lock().memory.hold(region, address..address + bytes);
+        let held = Held::new(self.driver.clone(), bytes).map_err(|what| self.error(what))?;
+        self.lock().memory.hold(region, held);
         Ok(())
     }
 
+    /// Gives a region back once nothing uses it any more.
     fn give_back(&self, region: Region) {
+        self.copies.settle();
         let mut state = self.lock();
-        let Some(range) = state.memory.let_go(region) else { return };
+        let Some(held) = state.memory.let_go(region) else { return };
         let result = self.driver.finish();
         state.note(result);
-        if !range.is_empty() {
-            self.driver.free(range.start);
-        }
+        drop(held);
     }
 }
 

@@ -6,8 +6,9 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::ptr::NonNull;
 use std::sync::{Mutex, OnceLock};
-use vidfit_cuda::{Driver, Launch};
+use vidfit_cuda::{Driver, Event, Launch, Queue};
 
 /// Where the card's memory begins (`BASE` in `emulation/main.cpp`).
 const BASE: u64 = 0x2000_0000_0000;
@@ -163,6 +164,11 @@ impl Driver for Emulated {
         Ok(())
     }
 
+    fn fill(&self, address: u64, bytes: u64, value: u8) -> Result<(), String> {
+        self.inner.lock().unwrap().bytes(address, bytes as usize).fill(value);
+        Ok(())
+    }
+
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), String> {
         bytes.copy_from_slice(self.inner.lock().unwrap().bytes(address, bytes.len()));
         Ok(())
@@ -171,37 +177,94 @@ impl Driver for Emulated {
     fn finish(&self) -> Result<(), String> {
         Ok(())
     }
+
+    fn pin(&self, bytes: usize) -> Result<NonNull<u8>, String> {
+        // SAFETY: the size is not zero.
+        NonNull::new(unsafe { std::alloc::alloc_zeroed(pinned(bytes)) }).ok_or("no memory".into())
+    }
+
+    unsafe fn unpin(&self, first: NonNull<u8>, bytes: usize) {
+        // SAFETY: from `pin`, with this layout.
+        unsafe { std::alloc::dealloc(first.as_ptr(), pinned(bytes)) }
+    }
+
+    // Every copy is done when it is begun, so that there is nothing that an event could be before.
+
+    unsafe fn begin_write(
+        &self,
+        address: u64,
+        from: NonNull<u8>,
+        bytes: usize,
+    ) -> Result<(), String> {
+        // SAFETY: as the caller says.
+        self.write(address, unsafe { std::slice::from_raw_parts(from.as_ptr(), bytes) })
+    }
+
+    unsafe fn begin_read(&self, address: u64, to: NonNull<u8>, bytes: usize) -> Result<(), String> {
+        // SAFETY: as the caller says.
+        self.read(address, unsafe { std::slice::from_raw_parts_mut(to.as_ptr(), bytes) })
+    }
+
+    fn record(&self, _: Queue) -> Result<Event, String> {
+        Ok(Event(0))
+    }
+
+    fn hold_back(&self, _: Queue, _: Event) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn is_passed(&self, _: Event) -> Result<bool, String> {
+        Ok(true)
+    }
+
+    fn wait_for(&self, _: Event) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn forget(&self, _: Event) {}
 }
 
-/// The emulation, compiled once a process; and once for all tests, as long as no source changes.
+fn pinned(bytes: usize) -> std::alloc::Layout {
+    std::alloc::Layout::from_size_align(bytes, 64).unwrap()
+}
+
+/// The emulation of an architecture.
 fn program(architecture: u32) -> &'static Path {
     static PROGRAMS: [OnceLock<PathBuf>; 2] = [OnceLock::new(), OnceLock::new()];
     let number = ARCHITECTURES.iter().position(|&a| a == architecture).unwrap();
     PROGRAMS[number].get_or_init(|| {
-        let crate_root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let program = folder.join(format!("emulation-{architecture}"));
-        // One test program compiles, the others wait.
-        let lock = File::create(folder.join(format!("emulation-{architecture}.lock"))).unwrap();
-        lock.lock().unwrap();
-        if newest(&[crate_root.join("kernels"), crate_root.join("emulation")])
-            > modified(&program).unwrap_or(std::time::UNIX_EPOCH)
-        {
-            let part = folder.join(format!("emulation-{architecture}.part"));
-            let done = Command::new("g++")
-                .args(["-std=c++17", "-O1", "-g1", "-Wall", "-Wextra", "-Werror"])
-                .args(["-Wno-unknown-pragmas", &format!("-D__CUDA_ARCH__={architecture}")])
-                .args(["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"])
-                .args(["-DKERNELS=\"../kernels/all.cu\"", "-o"])
-                .arg(&part)
-                .arg(crate_root.join("emulation/main.cpp"))
-                .output()
-                .expect("g++, which also the build of the program needs");
-            assert!(done.status.success(), "g++: {}", String::from_utf8_lossy(&done.stderr));
-            std::fs::rename(part, &program).unwrap();
-        }
-        program
+        let define = format!("-D__CUDA_ARCH__={architecture}");
+        let checks = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"];
+        let flags = [&checks[..], &[&define]].concat();
+        compiled("main.cpp", &format!("emulation-{architecture}"), &flags)
     })
+}
+
+/// A file of the emulation, compiled once for all tests, as long as no source changes.
+pub fn compiled(source: &str, name: &str, flags: &[&str]) -> PathBuf {
+    let crate_root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let program = folder.join(name);
+    std::fs::create_dir_all(program.parent().unwrap()).unwrap();
+    // One test program compiles, the others wait.
+    let lock = File::create(folder.join(format!("{}.lock", name.replace('/', "-")))).unwrap();
+    lock.lock().unwrap();
+    if newest(&[crate_root.join("kernels"), crate_root.join("emulation")])
+        > modified(&program).unwrap_or(std::time::UNIX_EPOCH)
+    {
+        let part = folder.join(format!("{}.part", name.replace('/', "-")));
+        let done = Command::new("g++")
+            .args(["-std=c++17", "-g1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"])
+            .args(flags)
+            .args(["-DKERNELS=\"../kernels/all.cu\"", "-o"])
+            .arg(&part)
+            .arg(crate_root.join("emulation").join(source))
+            .output()
+            .expect("g++, which also the build of the program needs");
+        assert!(done.status.success(), "g++: {}", String::from_utf8_lossy(&done.stderr));
+        std::fs::rename(part, &program).unwrap();
+    }
+    program
 }
 
 fn newest(folders: &[PathBuf]) -> std::time::SystemTime {

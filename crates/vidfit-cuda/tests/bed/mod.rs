@@ -4,13 +4,15 @@
 //! Every operation runs several times, with threads and blocks in different orders: a result that
 //! depends on them is a race. Memory that an operation did not name is poisoned while it runs.
 
-#![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each test uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "tests only")]
 
 mod emulated;
+mod late;
 mod operands;
 
-pub use emulated::{ARCHITECTURES, Emulated};
+pub use emulated::{ARCHITECTURES, Emulated, compiled};
+pub use late::Late;
 #[allow(unused_imports, reason = "each test uses a part of it")]
 pub use operands::{DTYPES, Operand, Random};
 
@@ -39,7 +41,7 @@ pub fn run_for(
     written: &[usize],
     op: impl Fn(&dyn Device, &[Tensor]),
 ) -> Vec<Vec<f32>> {
-    let device = Arc::new(CudaDevice::new(Emulated::of(architecture, ORDERS)));
+    let device = Arc::new(CudaDevice::new(Emulated::of(architecture, ORDERS)).unwrap());
     let results = run_on(device, operands, &op);
     for (n, operand) in operands.iter().enumerate() {
         if !written.contains(&n) && !operand.values.is_empty() {
