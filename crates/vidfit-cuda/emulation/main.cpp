@@ -11,6 +11,7 @@
 //
 // One byte, 0, is the answer once it is done. End of file ends the program.
 #include KERNELS
+#include "matrix_check.cu"
 #include <fcntl.h>
 #include <numeric>
 #include <unistd.h>

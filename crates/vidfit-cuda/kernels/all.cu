@@ -5,6 +5,5 @@
 #include "frame.cu"
 #include "group_norm.cu"
 #include "linear.cu"
-#include "matrix_check.cu"
 #include "norm.cu"
 #include "patch.cu"

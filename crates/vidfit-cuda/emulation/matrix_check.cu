@@ -1,5 +1,5 @@
 // The primitives of matrix.cuh by themselves.
-#include "matrix.cuh"
+#include "../kernels/matrix.cuh"
 
 struct MatrixCheckArguments {
     void* a;         // [16, K], 2 bytes an element
