@@ -22,8 +22,9 @@ import world
 
 STEPS, BATCH, RATE = 3_000, 4, 1e-3
 MADE, MADE_BATCH = 2_400, 32
-# The noise that is added: enough for mistakes, too little for another scene.
-LEAST_NOISE, MOST_NOISE = 100, 650
+# The noise that is added, as a training step: enough for mistakes, too little for another scene (at 450
+# a third of the power is still the scene's).
+LEAST_NOISE, MOST_NOISE = 100, 450
 CLEANING_STEPS, GUIDANCE = 8, 2.5
 NEAR = 9  # how much more the shape and its edge weigh than the background
 
@@ -38,25 +39,30 @@ class Cleaner:
         self.kept = CogVideoXDPMScheduler(**denoiser.SCHEDULER).alphas_cumprod.float()
         self.tables = denoiser.rotary()
 
-    def clean(self, noisy: torch.Tensor, first: float, sentences: list[str]) -> torch.Tensor:
-        """Deterministic steps (DDIM) with guidance from training step `first` down to nothing."""
+    def signal(self, steps: torch.Tensor) -> torch.Tensor:
+        """The scene's share of the power at each step, for latents."""
+        return self.kept[steps][:, None, None, None, None]
+
+    def clean(self, noisy: torch.Tensor, first: torch.Tensor, sentences: list[str]) -> torch.Tensor:
+        """Deterministic steps (DDIM) with guidance, from the training step `first` of each down to nothing."""
         prompts = ["" for _ in sentences] + sentences
         prompts = self.encoder(text.ids_of(self.tokenizer, prompts)).last_hidden_state
-        steps = torch.linspace(first, 0, CLEANING_STEPS + 1).long().tolist()
-        for step, after in zip(steps, steps[1:]):
+        shares = torch.linspace(1, 0, CLEANING_STEPS + 1)
+        for share, after in zip(shares, shares[1:]):
+            steps = (first * share).long()
             velocity = self.transformer(
                 hidden_states=torch.cat([noisy, noisy]),
                 encoder_hidden_states=prompts,
-                timestep=torch.full((len(prompts),), step),
+                timestep=torch.cat([steps, steps]),
                 image_rotary_emb=self.tables,
                 return_dict=False,
             )[0].float()
             without, with_prompt = velocity.chunk(2)
             velocity = without + GUIDANCE * (with_prompt - without)
-            signal = self.kept[step]
+            signal = self.signal(steps)
             clean = signal.sqrt() * noisy - (1 - signal).sqrt() * velocity
             noise = signal.sqrt() * velocity + (1 - signal).sqrt() * noisy
-            signal = self.kept[after] if after else torch.ones(())
+            signal = self.signal((first * after).long()) if after else torch.ones(())
             noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
         return noisy
 
@@ -68,11 +74,11 @@ def make(work: Path, mean: torch.Tensor, scenes: list[world.Scene]) -> torch.Ten
         dice = training.dice_of("made", first)
         sentences = [world.describe(dice, scene)[0] for scene in scenes[first : first + MADE_BATCH]]
         clean = mean[first : first + MADE_BATCH].float() * scale
-        step = dice.randint(LEAST_NOISE, MOST_NOISE)
-        signal = cleaner.kept[step]
+        steps = torch.randint(LEAST_NOISE, MOST_NOISE + 1, (len(clean),))
+        signal = cleaner.signal(steps)
         noisy = signal.sqrt() * clean + (1 - signal).sqrt() * torch.randn_like(clean)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            made.append((cleaner.clean(noisy, step, sentences) / scale).half())
+            made.append((cleaner.clean(noisy, steps, sentences) / scale).half())
     return torch.cat(made)
 
 
@@ -83,11 +89,11 @@ def main() -> None:
     given = options.parse_args()
     work = given.work
     mean, scenes = latents.load(work / "latents")
-    path = work / "made.latents"
-    if not path.exists():
-        training.save(path, make(work, mean, scenes))
+    path, of = work / "made.latents", training.digest(work / "transformer")
+    if not path.exists() or torch.load(path, weights_only=True)["of"] != of:
+        training.save(path, dict(of=of, made=make(work, mean, scenes)))
         print(f"decoder: {MADE} scenes made", flush=True)
-    made = torch.load(path, weights_only=True)
+    made = torch.load(path, weights_only=True)["made"]
     vae = AutoencoderKLCogVideoX.from_pretrained(work / "vae")
     vae.encoder.requires_grad_(False)
 
@@ -103,8 +109,8 @@ def main() -> None:
         by_kind = (error * near).sum((1, 2, 3, 4)) / near.sum((1, 2, 3, 4)) / 3
         return loss, dict(error=error.mean(), own=by_kind[: len(own)].mean(), made=by_kind[len(own) :].mean())
 
-    training.train("decoder", vae.decoder, loss_of, work, given.steps, peak=RATE)
-    vae.save_pretrained(work / "vae")
+    training.train("decoder", vae.decoder, loss_of, work, given.steps, peak=RATE, of=of)
+    vae.save_pretrained(work / "vae-tuned")
 
 
 if __name__ == "__main__":

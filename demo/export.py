@@ -11,7 +11,6 @@ from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
 from transformers import T5EncoderModel
 
 import latents
-import training
 import transformer
 
 MOST_BYTES = 12_000_000  # of weights
@@ -30,26 +29,19 @@ def forget_origin(config: Path) -> None:
     )
 
 
-def trained_transformer(work: Path) -> CogVideoXTransformer3DModel:
-    """The averaged weights: those of the newest state, which need not be the last."""
-    model = transformer.new_transformer()
-    average = training.Average(model, 0.0)
-    average.values = torch.load(work / "transformer.state", weights_only=True)["average"]
-    average.into(model)
-    return model
-
-
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--work", type=Path, required=True, help="folder of the trained states")
     options.add_argument("--output", type=Path, default=Path(__file__).parent / "model")
     given = options.parse_args()
-    work, output = given.work, given.output
+    work, finished = given.work, given.output
+    output = finished.with_name(finished.name + ".part")
+    shutil.rmtree(output, ignore_errors=True)
 
-    vae = AutoencoderKLCogVideoX.from_pretrained(work / "vae")
+    vae = AutoencoderKLCogVideoX.from_pretrained(work / "vae-tuned")
     vae.register_to_config(scaling_factor=latents.scaling_factor(latents.load(work / "latents")[0]))
     vae.half().save_pretrained(output / "vae")
-    trained_transformer(work).half().save_pretrained(output / "transformer")
+    CogVideoXTransformer3DModel.from_pretrained(work / "transformer").half().save_pretrained(output / "transformer")
     T5EncoderModel.from_pretrained(work / "text_encoder").half().save_pretrained(output / "text_encoder")
     for part in ("vae", "transformer", "text_encoder"):
         forget_origin(output / part / "config.json")
@@ -71,8 +63,13 @@ def main() -> None:
         ),
     )
     weights = sum(path.stat().st_size for path in output.rglob("*.safetensors"))
-    print(f"{output}: {weights:,} bytes of weights")
-    assert weights <= MOST_BYTES, weights
+    if weights > MOST_BYTES:
+        raise SystemExit(f"{output} has {weights:,} bytes of weights, more than {MOST_BYTES:,}")
+    for card in finished.glob("*.md"):
+        shutil.copy2(card, output)
+    shutil.rmtree(finished, ignore_errors=True)
+    output.rename(finished)
+    print(f"{finished}: {weights:,} bytes of weights")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ nothing that has a name. What counts:
 - **Shape**: the patches overlap with this shape, drawn upright at their centre with their area, better than
   with the others (`LEAD`) and well (`OVERLAP`); and it is the best in the first half of the video as in the second.
 - **Motion**: how centre and radius go in time. A *direction*: the centre goes far enough and evenly, on a line
-  nearest to one of the eight, and the size stays. *Growing, shrinking*: the radius changes evenly to at least
+  nearest to one of the eight, never back, and the size stays. *Growing, shrinking*: the radius changes evenly to at least
   1.5 times or two thirds, and the centre stays. *Still*: centre and size stay. *Bouncing*: up, down, up and
   down again, at least, and not aside. What jumps, turns back, wanders or does two of these at once has no name.
 - **Size**: the radius of the named shape is nearest to this size's and not far outside of all. Of what grows
@@ -33,7 +33,7 @@ BORDER = 4  # columns at either side that show the background, mostly
 STANDS_OUT = 45.0  # distance in RGB from the background; the palette is at least 104 from all backgrounds
 SPECK = 12  # pixels
 MOST = 0.45  # of the picture
-BESIDE = 0.25  # of the patch: what may stand out elsewhere
+BESIDE = 0.05  # of the patch, or a speck: what may stand out elsewhere
 LACKING = 0.1  # of the frames
 MIXED = 0.75  # at least so much of a colour, the rest background
 NEAR = 55.0  # distance in RGB from a colour, mixed or not
@@ -122,7 +122,7 @@ def find(frames: np.ndarray, behind: np.ndarray) -> Patch:
     largest = largest_part(out)
     pixels = largest.sum(axis=(1, 2))
     beside = (out & ~grown(largest, 1)).sum(axis=(1, 2))
-    there = (pixels >= SPECK) & (pixels <= MOST * out[0].size) & (beside <= BESIDE * pixels)
+    there = (pixels >= SPECK) & (pixels <= MOST * out[0].size) & (beside <= np.maximum(BESIDE * pixels, SPECK))
 
     inside, cover = np.zeros_like(out), np.zeros(out.shape)
     for t in np.flatnonzero(there):
@@ -277,17 +277,21 @@ def motion_of(patch: Patch) -> str | None:
     middle = radius.mean()
     ratio = (middle + change[0] / 2) / max(middle - change[0] / 2, 1e-6)
     stays, keeps_size = wandered.max() <= STAYS, 1 / GROWN_A_LITTLE <= ratio <= GROWN_A_LITTLE
-    if stays and keeps_size and radius.max() <= GROWN_A_LITTLE * radius.min():
+    changes = radius.max() / radius.min()
+    if stays and keeps_size and changes <= GROWN_A_LITTLE:
         return "still"
     if stays and max(ratio, 1 / ratio) >= GROWN:
         evenly = changed_unevenly <= UNEVEN * abs(change[0])
         return ("growing" if ratio > 1 else "shrinking") if evenly else None
-    if not keeps_size:
+    if not keeps_size or changes > GROWN:
         return None
     if wandered[0] <= STAYS and wandered[1] >= FAR and legs(centre[:, 1]) >= 4:
         return "bouncing"
     length = np.hypot(*way)
     if length < FAR or uneven > UNEVEN * length:
+        return None
+    along = centre @ (way / length)
+    if (np.maximum.accumulate(along) - along).max() > STAYS:
         return None
     return min(world.DIRECTIONS, key=lambda name: -cosine(way, world.DIRECTIONS[name]))
 

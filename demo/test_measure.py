@@ -171,6 +171,9 @@ class WrongVideos(unittest.TestCase):
         for colour, shape, radius in (("red", "ball", 7.0), ("blue", "star", 5.0)):
             other = pixels(scene(colour, shape, path=line((14, 48), (50, 48), radius)))
             self.assert_nothing(np.where(np.arange(64)[:, None, None] < 32, one, other), colour)
+        large = pixels(scene(path=line((20, 16), (44, 16), 13.0)))
+        small = pixels(scene("blue", path=line((20, 52), (44, 52), 5.0)))
+        self.assert_nothing(np.where(np.arange(64)[:, None, None] < 36, large, small), "a small one beside a large one")
 
     def test_another_colour_is_not_taken_for_the_wanted(self):
         path = line((20, 32), (44, 32))
@@ -216,6 +219,10 @@ class WrongVideos(unittest.TestCase):
         there_and_back = line((16, 32), (80, 32))[:9] + line((80, 32), (16, 32))[9:]
         there_and_back = [(min(x, 48.0), y, r) for x, y, r in there_and_back]
         self.assertIsNone(self.motion(there_and_back), "turns back")
+        back_a_little = [(18 + 28 * min(t, 26 - t) / 13, 32.0, 9.0) for t in range(17)]
+        self.assertIsNone(self.motion(back_a_little), "goes back a little")
+        breathes = [(18 + 28 * t / 16, 32.0, 6 + min(t, 16 - t)) for t in range(17)]
+        self.assertIsNone(self.motion(breathes), "grows and shrinks on its way")
         round_and_round = [
             (32 + 12 * math.cos(math.tau * t / 16), 32 + 12 * math.sin(math.tau * t / 16), 9.0) for t in range(17)
         ]

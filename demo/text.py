@@ -9,6 +9,7 @@ import io
 import json
 import math
 import random
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -188,8 +189,10 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--work", type=Path, required=True, help="folder for states")
     work = options.parse_args().work
-    if not (work / "tokenizer/tokenizer_config.json").exists():
-        write_tokenizer(work / "tokenizer")
+    if not (work / "tokenizer").exists():
+        shutil.rmtree(work / "tokenizer.part", ignore_errors=True)
+        write_tokenizer(work / "tokenizer.part")
+        (work / "tokenizer.part").rename(work / "tokenizer")
     tokenizer = T5Tokenizer.from_pretrained(work / "tokenizer")
     combinations = world.combinations(held_out=False)
     torch.manual_seed(training.SEED)

@@ -4,6 +4,7 @@ Every step draws its data from a generator seeded by the step's number, so a run
 sees what it would have seen. The state is replaced atomically.
 """
 
+import hashlib
 import math
 import os
 import random
@@ -61,10 +62,27 @@ def save(path: Path, value) -> None:
     os.replace(part, path)
 
 
+def digest(folder: Path) -> str:
+    """Of all files of a folder, by name and contents."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return hashlib.sha256(b"".join(hashlib.sha256(f.name.encode() + f.read_bytes()).digest() for f in files)).hexdigest()
+
+
 def train(
-    name: str, model: torch.nn.Module, loss_of, folder: Path, steps: int, peak: float, decay=0.999, weight_decay=0.0
+    name: str,
+    model: torch.nn.Module,
+    loss_of,
+    folder: Path,
+    steps: int,
+    peak: float,
+    decay=0.999,
+    weight_decay=0.0,
+    of="",
 ):
-    """Minimises `loss_of(step, dice)`, a loss and a dict of numbers to print; the average goes into the model."""
+    """Minimises `loss_of(step, dice)`, a loss and a dict of numbers to print; the average goes into the model.
+
+    `of` says what is trained on: a state that was trained on something else is not gone on with.
+    """
     path = folder / f"{name}.state"
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True
@@ -72,6 +90,8 @@ def train(
     average, first, seconds = Average(model, decay), 0, 0.0
     if path.exists():
         state = torch.load(path, weights_only=True)
+        if state.get("of", "") != of:
+            raise SystemExit(f"{path} was trained on other inputs than there are now: move it away to train anew")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         average.values, first, seconds = state["average"], state["step"], state["seconds"]
@@ -105,6 +125,7 @@ def train(
                     average=average.values,
                     step=done,
                     seconds=seconds + time.monotonic() - began,
+                    of=of,
                 ),
             )
     average.into(model)

@@ -13,7 +13,7 @@ import text
 import training
 import world
 
-STEPS, BATCH = 8_000, 32
+STEPS, BATCH = 20_000, 32
 WITHOUT_PROMPT = 0.1  # of the samples, for classifier-free guidance
 # Below this step nearly everything is known from what is given.
 FINE, SHARE_OF_FINE = 150, 0.05

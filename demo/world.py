@@ -2,7 +2,8 @@
 
 A scene is drawn from signed distances, so every frame is exact and anti-aliased, and described by
 one of many English sentences. Combinations of colour, shape and motion are divided by a digest of
-their names: those that are held out are never seen in training (see `is_held_out`).
+their names: those that are held out are never shown to what reads prompts, the text encoder and the
+transformer (see `is_held_out`); the VAE, which reads none, is trained on all.
 """
 
 import hashlib
@@ -67,7 +68,7 @@ class Scene:
 
 
 def is_held_out(colour: str, shape: str, motion: str) -> bool:
-    """Whether the combination is kept from training."""
+    """Whether the combination is kept from the training of the text encoder and the transformer."""
     digest = hashlib.sha256(f"{colour} {shape} {motion}".encode()).digest()
     return int.from_bytes(digest[:4], "big") % 100 < HELD_OUT_PERCENT
 

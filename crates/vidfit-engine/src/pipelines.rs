@@ -76,8 +76,8 @@ impl Pipelines {
         Pipelines { shared: Arc::new(shared) }
     }
 
-    /// Loads the model in `model`, a folder or the program, for a task. Only configurations are read: that weights
-    /// are missing or broken is noticed when they are first used.
+    /// Loads the model in `model`, a folder or the program, for a task. Only configurations are
+    /// read: that weights are missing or broken is noticed when they are first used.
     ///
     /// # Errors
     /// [`EngineError::Checkpoint`] if a configuration is missing or wrong; [`EngineError::Request`]

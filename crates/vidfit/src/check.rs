@@ -7,7 +7,7 @@ use crate::device::{card, planned_target};
 use crate::exit::Failure;
 use crate::human::{frames, grouped, size};
 use crate::model::known;
-use crate::say::{answer, note};
+use crate::say::answer;
 use serde_json::{Value, json};
 use vidfit_engine::catalogue::Gpu;
 use vidfit_engine::planner::{PlanReport, Planned};

@@ -32,6 +32,8 @@ pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
         let choice = preset.iter().flatten().find(|(chosen, _)| *chosen == key);
         choice.filter(|_| !settings.goes_before(key, "preset")).map(|(_, value)| value.clone())
     };
+    let model = settings.get("model").map_or(demo::NAME, |setting| &setting.value);
+    let suits = if model == demo::NAME { choices(&demo::sampling()) } else { Vec::new() };
     let rows = KEYS.map(|(key, meaning)| match (by_preset(key), settings.get(key)) {
         (Some(value), _) => {
             let source = format!("preset {}", chosen.as_deref().unwrap_or_default());
@@ -40,7 +42,7 @@ pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
         (None, Some(setting)) => {
             (key, Some(setting.value.clone()), setting.source.to_string(), meaning)
         }
-        (None, None) => (key, standard(key), "built in".to_owned(), meaning),
+        (None, None) => (key, standard(key, &suits), "built in".to_owned(), meaning),
     });
     if args.json {
         let values: serde_json::Map<String, serde_json::Value> = rows
@@ -70,8 +72,11 @@ pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
     answer(&text)
 }
 
-/// The default of a key where nobody says anything.
-fn standard(key: &str) -> Option<String> {
+/// The default of a key where nobody says anything, for a model that `suits` suit.
+fn standard(key: &str, suits: &[(&str, String)]) -> Option<String> {
+    if let Some((_, value)) = suits.iter().find(|(suited, _)| *suited == key) {
+        return Some(value.clone());
+    }
     match key {
         "keep" => Some("true".into()),
         "runs" => Some(Folders::from_env().runs.display().to_string()),

@@ -8,7 +8,7 @@ use crate::exit::Failure;
 use crate::human::{frames, seconds, size};
 use crate::model::known;
 use crate::plan::placement;
-use crate::say::{answer, note};
+use crate::say::answer;
 use serde_json::json;
 use vidfit_engine::catalogue::Gpu;
 use vidfit_engine::planner::{PlanReport, Planned};

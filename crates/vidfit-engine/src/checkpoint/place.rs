@@ -119,9 +119,19 @@ impl Place {
 
     /// The file called `name`, if that is in the program.
     pub(super) fn built_in_file(&self, name: &str) -> Option<BuiltInFile> {
-        let Place::Program { model, within } = self else { return None };
-        let index = model.find(&format!("{within}{name}"))?;
+        let (model, index) = self.built_in_index(name)?;
         Some(BuiltInFile { contents: model.files[index].1, digest: model.digests()[index] })
+    }
+
+    /// Its contents alone, for which nothing is digested.
+    fn built_in_contents(&self, name: &str) -> Option<&'static [u8]> {
+        let (model, index) = self.built_in_index(name)?;
+        Some(model.files[index].1)
+    }
+
+    fn built_in_index(&self, name: &str) -> Option<(&'static BuiltIn, usize)> {
+        let Place::Program { model, within } = self else { return None };
+        Some((model, model.find(&format!("{within}{name}"))?))
     }
 
     /// What the file called `name` is called in messages, and whether it is there.
@@ -140,10 +150,12 @@ impl Place {
         match self {
             Place::Folder(_) => read_text(&path),
             Place::Program { .. } => {
-                let text = self
-                    .built_in_file(name)
-                    .and_then(|file| std::str::from_utf8(file.contents).ok().map(str::to_owned));
-                text.ok_or_else(|| no_text(path))
+                let wrong = |what: &str| CheckpointError::Config { path, what: what.into() };
+                match self.built_in_contents(name).map(std::str::from_utf8) {
+                    Some(Ok(text)) => Ok(text.to_owned()),
+                    Some(Err(_)) => Err(wrong("it is no text")),
+                    None => Err(wrong("the program does not have it")),
+                }
             }
         }
     }
@@ -168,18 +180,18 @@ impl Place {
         let Place::Program { .. } = self else { return Ok(ShardedTensors::open(dir, stem)?) };
         let name = weights_name(stem);
         let path = dir.join(&name);
-        let Some(file) = self.built_in_file(&name) else {
+        let Some(contents) = self.built_in_contents(&name) else {
             return Err(super::missing("weights", path));
         };
-        let file = SafetensorsFile::built_in(&path, file.contents)?;
+        let file = SafetensorsFile::built_in(&path, contents)?;
         Ok(ShardedTensors::of_one(&dir, file))
     }
 
     /// The tokenizer in the file called `name`.
     pub(super) fn tokenizer(&self, name: &str) -> Result<Tokenizer, CheckpointError> {
         let path = self.path().join(name);
-        Ok(match self.built_in_file(name) {
-            Some(file) => Tokenizer::from_bytes(file.contents, &path)?,
+        Ok(match self.built_in_contents(name) {
+            Some(contents) => Tokenizer::from_bytes(contents, &path)?,
             None => Tokenizer::open(&path)?,
         })
     }
@@ -203,10 +215,6 @@ fn read_text(path: &Path) -> Result<String, CheckpointError> {
     std::fs::read_to_string(path).map_err(io)
 }
 
-fn no_text(path: PathBuf) -> CheckpointError {
-    CheckpointError::Config { path, what: "it is no text".into() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,6 +234,7 @@ mod tests {
         assert!(error.starts_with("built-in:bare/model_index.json cannot be used"), "{error}");
         let bare = Place::from(&BARE);
         assert!(bare.text("x").unwrap_err().to_string().contains("it is no text"));
+        assert!(bare.text("y").unwrap_err().to_string().contains("the program does not have it"));
         let error = bare.component("vae").weights("model").map(drop).unwrap_err().to_string();
         assert!(error.contains("built-in:bare/vae/model.safetensors is missing"), "{error}");
     }

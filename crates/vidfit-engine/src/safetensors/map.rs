@@ -70,11 +70,6 @@ impl MappedBytes {
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
-
-    /// Where in the file the bytes begin.
-    pub fn start(&self) -> usize {
-        self.start
-    }
 }
 
 impl AsRef<[u8]> for MappedBytes {

@@ -54,8 +54,7 @@ impl ShardedTensors {
         Ok(Self::of_one(dir, SafetensorsFile::open(path)?))
     }
 
-    /// The weights of a component that are one file, which the program has in it; `dir` is for
-    /// messages.
+    /// The weights of a component that are one file; `dir` is for messages.
     pub(crate) fn of_one(dir: &Path, file: SafetensorsFile) -> Self {
         let file_of = file.tensors().map(|tensor| (tensor.name.clone(), 0)).collect();
         Self { dir: dir.to_owned(), files: vec![file], file_of, extra: Vec::new() }
