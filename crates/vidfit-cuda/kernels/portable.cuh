@@ -1,0 +1,29 @@
+// One source for two compilers: NVRTC makes PTX of it, g++ makes what the tests run without a card.
+#pragma once
+
+#ifdef __CUDACC_RTC__
+
+typedef unsigned char uint8_t;
+typedef unsigned short uint16_t;
+typedef unsigned int uint32_t;
+typedef unsigned long long uint64_t;
+typedef long long int64_t;
+
+// A kernel that takes one structure of arguments, and blocks of at most so many threads.
+#define KERNEL(name, threads, Arguments) \
+    extern "C" __global__ void __launch_bounds__(threads) name(const Arguments given)
+#define DEVICE static __device__ __forceinline__
+#define DEVICE_MEMBER __device__ __forceinline__
+
+// The block's shared memory: all of it belongs to one structure, of the size the launch gives.
+template <typename T>
+DEVICE T& shared() {
+    extern __shared__ __align__(128) unsigned char memory[];
+    return *reinterpret_cast<T*>(memory);
+}
+
+#else
+
+#include "../emulation/emulation.hpp"
+
+#endif

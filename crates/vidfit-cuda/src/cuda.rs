@@ -1,0 +1,265 @@
+//! [`Cuda`]: an NVIDIA card behind its driver, which is loaded when the program runs.
+//!
+//! - `library`: the driver's library, and the cards that it has. `checkup`: the same for people.
+//! - `context`: the context, the queues, the events. `module`: the kernels.
+//! - `words`: what errors mean, and what to do.
+
+mod checkup;
+mod context;
+mod library;
+mod module;
+mod nvml;
+mod words;
+
+pub use checkup::{Checkup, check_up};
+pub use library::Card;
+pub use module::Kernel;
+
+use crate::driver::{Driver, Event, Launch, Queue};
+use context::{Context, Queues};
+use cudarc::driver::sys;
+use module::Module;
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::ptr::{NonNull, null_mut};
+use vidfit_tensor::Error;
+use words::check;
+
+/// A card, with all kernels loaded. Nothing is allocated on it any more but what the device asks for.
+pub struct Cuda {
+    name: String,
+    card: Card,
+    overhead_bytes: u64,
+    // Dropped in this order: the context is what the others are in.
+    queues: Queues,
+    module: Module,
+    context: Context,
+}
+
+impl Cuda {
+    /// Card `index` of this machine.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if there is no driver, no such card, or it cannot be used; it says what to do.
+    pub fn open(index: u32) -> Result<Cuda, Error> {
+        let name = format!("cuda:{index}");
+        Cuda::try_open(index, name.clone()).map_err(|what| Error::Device { device: name, what })
+    }
+
+    fn try_open(index: u32, name: String) -> Result<Cuda, String> {
+        library::load()?;
+        if let Some(problem) = library::problem_of(library::version()?) {
+            return Err(problem);
+        }
+        let count = library::count()?;
+        if index >= count {
+            return Err(match count {
+                0 => "the driver sees no card".into(),
+                1 => "there is only one card, cuda:0".into(),
+                n => format!("there are only {n} cards, cuda:0 to cuda:{}", n - 1),
+            });
+        }
+        let (device, card) = library::card(index)?;
+        if let Some(problem) = card.problem() {
+            return Err(problem);
+        }
+        let before = nvml::free_bytes(device);
+        let context = Context::new(device)?;
+        let (free_with_context, _) = context.memory()?;
+        // From here on the context is entered.
+        let queues = Queues::new()?;
+        let module = Module::new(device, card.capability)?;
+        let mut cuda = Cuda { name, card, overhead_bytes: 0, queues, module, context };
+        cuda.warm_up()?;
+        let (free, _) = cuda.context.memory()?;
+        let after = before.and_then(|_| nvml::free_bytes(device));
+        // NVML knows what was free before there was a context; without it the context is not counted.
+        cuda.overhead_bytes = match (before, after) {
+            (Some(before), Some(after)) => before.saturating_sub(after),
+            _ => free_with_context.saturating_sub(free),
+        };
+        Ok(cuda)
+    }
+
+    /// Uses each queue once, so that what the driver sets up at the first use is there.
+    fn warm_up(&self) -> Result<(), String> {
+        const BYTES: usize = 256;
+        let address = self.allocate(BYTES as u64)?;
+        let pinned = self.pin(BYTES)?;
+        // SAFETY: pinned as long as is said, and all three queues are waited for before it goes.
+        let copied = unsafe {
+            self.begin_write(address, pinned, BYTES)
+                .and_then(|()| self.finish())
+                .and_then(|()| self.begin_read(address, pinned, BYTES))
+        };
+        let filled = copied.and_then(|()| self.fill(address, BYTES as u64, 0));
+        let finished = self.finish();
+        // SAFETY: from `pin`, and no longer used.
+        unsafe { self.unpin(pinned, BYTES) };
+        self.free(address);
+        filled.and(finished)
+    }
+
+    /// What the driver says of the card.
+    pub fn card(&self) -> &Card {
+        &self.card
+    }
+
+    /// Memory of the card that is taken by its context, the kernels and the driver itself for this
+    /// process, in bytes, as the driver's own figures of free memory before and after tell. Without NVML
+    /// the context is not in it. What others took or gave back meanwhile is.
+    pub fn overhead_bytes(&self) -> u64 {
+        self.overhead_bytes
+    }
+
+    /// The kernels by name, and what each needs.
+    pub fn kernels(&self) -> &HashMap<String, Kernel> {
+        self.module.kernels()
+    }
+}
+
+impl Drop for Cuda {
+    fn drop(&mut self) {
+        // Enters the context, too. If the card has failed, everything in it has.
+        let _ = self.finish();
+    }
+}
+
+impl Driver for Cuda {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn architecture(&self) -> u32 {
+        self.module.architecture()
+    }
+
+    fn free_bytes(&self) -> u64 {
+        self.context.memory().map_or(0, |(free, _)| free)
+    }
+
+    fn allocate(&self, bytes: u64) -> Result<u64, String> {
+        self.context.enter()?;
+        let mut address = 0;
+        let size = usize::try_from(bytes).map_err(|_| "more than can be addressed")?;
+        // SAFETY: writes the address.
+        let allocated = unsafe { sys::cuMemAlloc_v2(&mut address, size) };
+        check(&format!("reserving {bytes} bytes of its memory"), allocated)?;
+        Ok(address)
+    }
+
+    fn free(&self, address: u64) {
+        // That the card has failed is said elsewhere.
+        let _ = self.context.enter();
+        // SAFETY: the driver refuses what is not an allocation.
+        let _ = unsafe { sys::cuMemFree_v2(address) };
+    }
+
+    fn launch(&self, launch: Launch<'_>) -> Result<(), String> {
+        self.context.enter()?;
+        self.module.launch(launch, self.queues.stream(Queue::Computing))
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), String> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.context.enter()?;
+        let (from, stream) = (bytes.as_ptr().cast(), self.queues.stream(Queue::Computing));
+        // SAFETY: so many bytes; of memory that is not pinned the driver makes a copy before it returns.
+        let copied = unsafe { sys::cuMemcpyHtoDAsync_v2(address, from, bytes.len(), stream) };
+        check("copying to the card", copied)
+    }
+
+    fn fill(&self, address: u64, bytes: u64, value: u8) -> Result<(), String> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.context.enter()?;
+        let stream = self.queues.stream(Queue::Computing);
+        // SAFETY: the device's own memory.
+        let filled = unsafe { sys::cuMemsetD8Async(address, value, bytes as usize, stream) };
+        check("filling memory of the card", filled)
+    }
+
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), String> {
+        if bytes.is_empty() {
+            return self.finish();
+        }
+        self.context.enter()?;
+        let (to, stream) = (bytes.as_mut_ptr().cast(), self.queues.stream(Queue::Computing));
+        // SAFETY: so many bytes, which nobody else uses until the queue has been waited for.
+        let copied = unsafe { sys::cuMemcpyDtoHAsync_v2(to, address, bytes.len(), stream) };
+        let waited = self.queues.finish(Queue::Computing);
+        check("copying from the card", copied).and(waited)
+    }
+
+    fn finish(&self) -> Result<(), String> {
+        self.context.enter()?;
+        let queues = [Queue::Uploading, Queue::Downloading, Queue::Computing];
+        queues.map(|queue| self.queues.finish(queue)).into_iter().collect()
+    }
+
+    fn pin(&self, bytes: usize) -> Result<NonNull<u8>, String> {
+        self.context.enter()?;
+        let mut first: *mut c_void = null_mut();
+        // SAFETY: writes the pointer.
+        let pinned = unsafe { sys::cuMemHostAlloc(&mut first, bytes, 0) };
+        check(&format!("pinning {bytes} bytes of the machine's memory"), pinned)?;
+        let first = NonNull::new(first.cast()).ok_or("the driver pinned nothing")?;
+        // SAFETY: that many bytes.
+        unsafe { first.write_bytes(0, bytes) };
+        Ok(first)
+    }
+
+    unsafe fn unpin(&self, first: NonNull<u8>, _: usize) {
+        let _ = self.context.enter();
+        // SAFETY: from `pin`, as the caller says.
+        let _ = unsafe { sys::cuMemFreeHost(first.as_ptr().cast()) };
+    }
+
+    unsafe fn begin_write(
+        &self,
+        address: u64,
+        from: NonNull<u8>,
+        bytes: usize,
+    ) -> Result<(), String> {
+        self.context.enter()?;
+        let (from, stream) = (from.as_ptr().cast(), self.queues.stream(Queue::Uploading));
+        // SAFETY: as the caller says.
+        let copied = unsafe { sys::cuMemcpyHtoDAsync_v2(address, from, bytes, stream) };
+        check("copying to the card", copied)
+    }
+
+    unsafe fn begin_read(&self, address: u64, to: NonNull<u8>, bytes: usize) -> Result<(), String> {
+        self.context.enter()?;
+        let (to, stream) = (to.as_ptr().cast(), self.queues.stream(Queue::Downloading));
+        // SAFETY: as the caller says.
+        let copied = unsafe { sys::cuMemcpyDtoHAsync_v2(to, address, bytes, stream) };
+        check("copying from the card", copied)
+    }
+
+    fn record(&self, queue: Queue) -> Result<Event, String> {
+        self.context.enter()?;
+        self.queues.record(queue)
+    }
+
+    fn hold_back(&self, queue: Queue, event: Event) -> Result<(), String> {
+        self.context.enter()?;
+        self.queues.hold_back(queue, event)
+    }
+
+    fn is_passed(&self, event: Event) -> Result<bool, String> {
+        self.context.enter()?;
+        self.queues.is_passed(event)
+    }
+
+    fn wait_for(&self, event: Event) -> Result<(), String> {
+        self.context.enter()?;
+        self.queues.wait_for(event)
+    }
+
+    fn forget(&self, event: Event) {
+        self.queues.forget(event);
+    }
+}

@@ -1,0 +1,192 @@
+//! The kernels: compiled ahead to PTX, and by the driver for the card that is there.
+
+use super::library::attribute;
+use super::words::check;
+use cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute, CUjit_option};
+use std::collections::HashMap;
+use std::ffi::{CString, c_int, c_void};
+use std::ptr::null_mut;
+
+/// PTX by the least compute capability that it is for, newest first. A newer card's driver compiles
+/// it, too. Made by `kernels/make_ptx.py`.
+const PTX: [((u32, u32), &str); 2] =
+    [((8, 0), include_str!("../../ptx/sm_80.ptx")), ((7, 5), include_str!("../../ptx/sm_75.ptx"))];
+
+/// How much the driver's compiler may say.
+const LOG_BYTES: usize = 16 << 10;
+
+/// A kernel of the module.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel {
+    function: sys::CUfunction,
+    /// Registers of a thread.
+    pub registers: u32,
+    /// What a thread has in memory that has no room in registers, in bytes.
+    pub local_bytes: u32,
+    /// The most shared memory that a launch may ask for, in bytes.
+    pub most_shared_bytes: u32,
+}
+
+/// All kernels, loaded.
+pub(super) struct Module {
+    handle: sys::CUmodule,
+    kernels: HashMap<String, Kernel>,
+    architecture: u32,
+}
+
+// SAFETY: the driver's handles may be used by all threads.
+unsafe impl Send for Module {}
+// SAFETY: as above.
+unsafe impl Sync for Module {}
+
+impl Module {
+    /// Loads the kernels into the context that this thread has entered, as it must have when this is
+    /// dropped.
+    pub fn new(device: sys::CUdevice, capability: (u32, u32)) -> Result<Module, String> {
+        let ((major, minor), ptx) = PTX
+            .into_iter()
+            .find(|(least, _)| *least <= capability)
+            .ok_or("there are no kernels for a card this old")?;
+        let architecture = major * 100 + minor * 10;
+        let mut module = Module { handle: load(ptx)?, kernels: HashMap::new(), architecture };
+        let optin = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let most_shared_bytes = attribute(device, optin)?;
+        for name in entries(ptx) {
+            let kernel = kernel(module.handle, name, most_shared_bytes)
+                .map_err(|what| format!("the kernel {name}: {what}"))?;
+            module.kernels.insert(name.to_owned(), kernel);
+        }
+        Ok(module)
+    }
+
+    pub fn kernels(&self) -> &HashMap<String, Kernel> {
+        &self.kernels
+    }
+
+    /// What the kernels were compiled for, as `__CUDA_ARCH__` had it.
+    pub fn architecture(&self) -> u32 {
+        self.architecture
+    }
+
+    /// Asks for a run of a kernel.
+    pub fn launch(&self, launch: crate::Launch<'_>, stream: sys::CUstream) -> Result<(), String> {
+        let kernel = self.kernels.get(launch.kernel).ok_or("there is no such kernel")?;
+        if launch.shared_bytes > kernel.most_shared_bytes {
+            return Err(format!(
+                "it needs {} bytes of shared memory, and the card has {}",
+                launch.shared_bytes, kernel.most_shared_bytes
+            ));
+        }
+        let ([gx, gy, gz], [bx, by, bz]) = (launch.grid, launch.block);
+        let mut bytes = launch.arguments.len();
+        let mut extra = [
+            sys::CU_LAUNCH_PARAM_BUFFER_POINTER_AS_INT as usize as *mut c_void,
+            launch.arguments.as_ptr().cast_mut().cast(),
+            sys::CU_LAUNCH_PARAM_BUFFER_SIZE_AS_INT as usize as *mut c_void,
+            (&raw mut bytes).cast(),
+            // CU_LAUNCH_PARAM_END
+            null_mut(),
+        ];
+        // SAFETY: the driver reads the list and the arguments before it returns, and holds their size
+        // against the kernel's. What the kernel itself does is the device's affair.
+        let launched = unsafe {
+            sys::cuLaunchKernel(
+                kernel.function,
+                gx,
+                gy,
+                gz,
+                bx,
+                by,
+                bz,
+                launch.shared_bytes,
+                stream,
+                null_mut(),
+                extra.as_mut_ptr(),
+            )
+        };
+        check("launching it", launched)
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        // SAFETY: loaded once, and none of its kernels is used again.
+        let _ = unsafe { sys::cuModuleUnload(self.handle) };
+    }
+}
+
+/// The names of the kernels in PTX.
+fn entries(ptx: &str) -> impl Iterator<Item = &str> {
+    let after = ptx.split(".visible .entry ").skip(1);
+    after.filter_map(|text| text.split('(').next())
+}
+
+/// Has the driver compile PTX. What its compiler says goes into the error.
+fn load(ptx: &str) -> Result<sys::CUmodule, String> {
+    let image = CString::new(ptx).map_err(|_| "the PTX has a zero in its midst")?;
+    let mut log = vec![0u8; LOG_BYTES];
+    let mut options =
+        [CUjit_option::CU_JIT_ERROR_LOG_BUFFER, CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
+    // The second is the number itself in the place of a pointer.
+    let mut values = [log.as_mut_ptr().cast::<c_void>(), LOG_BYTES as *mut c_void];
+    let mut handle = null_mut();
+    // SAFETY: two options with a value each; the log is as long as is said; the image ends with a zero.
+    let loaded = unsafe {
+        sys::cuModuleLoadDataEx(
+            &mut handle,
+            image.as_ptr().cast(),
+            options.len() as u32,
+            options.as_mut_ptr(),
+            values.as_mut_ptr(),
+        )
+    };
+    check("compiling the kernels for the card", loaded).map_err(|what| {
+        let said = String::from_utf8_lossy(&log);
+        match said.trim_matches('\0').trim() {
+            "" => what,
+            said => format!("{what}: {said}"),
+        }
+    })?;
+    Ok(handle)
+}
+
+/// Looks a kernel up, which loads it where modules are loaded lazily, and lets it use all of the shared
+/// memory that there is.
+fn kernel(module: sys::CUmodule, name: &str, most_shared_bytes: u32) -> Result<Kernel, String> {
+    use CUfunction_attribute as Attribute;
+    let mut function = null_mut();
+    let symbol = CString::new(name).map_err(|_| "a name with a zero")?;
+    // SAFETY: writes the handle; the name ends with a zero.
+    let found = unsafe { sys::cuModuleGetFunction(&mut function, module, symbol.as_ptr()) };
+    check("looking it up", found)?;
+    let ask = |attribute| {
+        let mut value: c_int = 0;
+        // SAFETY: writes one number.
+        let asked = unsafe { sys::cuFuncGetAttribute(&mut value, attribute, function) };
+        check("asking what it needs", asked).map(|()| value.unsigned_abs())
+    };
+    let own = ask(Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?;
+    let most_shared_bytes = most_shared_bytes.saturating_sub(own);
+    let most = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    // SAFETY: the function is there.
+    let set = unsafe { sys::cuFuncSetAttribute(function, most, most_shared_bytes as c_int) };
+    check("letting it use shared memory", set)?;
+    Ok(Kernel {
+        function,
+        registers: ask(Attribute::CU_FUNC_ATTRIBUTE_NUM_REGS)?,
+        local_bytes: ask(Attribute::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)?,
+        most_shared_bytes,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_version_has_the_same_kernels() {
+        let names: Vec<Vec<&str>> = PTX.iter().map(|(_, ptx)| entries(ptx).collect()).collect();
+        assert!(names[0].contains(&"cast"), "{names:?}");
+        assert_eq!(names[0], names[1]);
+    }
+}

@@ -1,0 +1,121 @@
+//! The device itself: resolves tensors to addresses and hands the work to its modules.
+
+use crate::copies::{Copies, STAGING_BYTES};
+use crate::driver::{Driver, Launch};
+use crate::memory::{ALIGNMENT, Memory, View};
+use bytemuck::Pod;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use vidfit_tensor::*;
+
+/// A card as a [`Device`].
+///
+/// Operations return before they are done. The first that fails is remembered, all after it are
+/// left out, and whoever waits next is told.
+pub struct CudaDevice<D: Driver> {
+    pub(crate) driver: Arc<D>,
+    pub(crate) copies: Copies,
+    pub(crate) profile: Profile,
+    pub(crate) state: Mutex<State>,
+}
+
+/// What changes.
+#[derive(Default)]
+pub(crate) struct State {
+    pub memory: Memory,
+    pub copied: Copied,
+    /// What failed first, until somebody is told.
+    pub failure: Option<String>,
+}
+
+impl State {
+    /// Remembers what failed, if it is the first.
+    pub fn note(&mut self, result: Result<(), String>) {
+        if let Err(what) = result {
+            self.failure.get_or_insert(what);
+        }
+    }
+}
+
+/// What an operation works with. There is one at a time.
+pub(crate) struct Session<'a> {
+    driver: &'a dyn Driver,
+    state: std::cell::RefCell<MutexGuard<'a, State>>,
+}
+
+impl Session<'_> {
+    /// The architecture whose kernels are run (see [`Driver::architecture`]).
+    pub fn architecture(&self) -> u32 {
+        self.driver.architecture()
+    }
+
+    /// A tensor, as kernels see it.
+    pub fn view(&self, tensor: &Tensor) -> View {
+        View::new(self.state.borrow().memory.range_of(tensor).start, tensor.dtype())
+    }
+
+    /// The same of a tensor that may not be there.
+    pub fn view_if(&self, tensor: Option<&Tensor>) -> View {
+        tensor.map_or(View::NONE, |tensor| self.view(tensor))
+    }
+
+    /// Runs a kernel that touches these tensors and nothing else. A grid without blocks is nothing.
+    pub fn launch<A: Pod>(
+        &self,
+        kernel: &'static str,
+        grid: [u32; 3],
+        block: [u32; 3],
+        shared_bytes: u32,
+        arguments: &A,
+        touched: &[&Tensor],
+    ) {
+        let mut state = self.state.borrow_mut();
+        if grid.contains(&0) || state.failure.is_some() {
+            return;
+        }
+        let touched: Vec<_> = touched.iter().map(|tensor| state.memory.range_of(tensor)).collect();
+        let arguments = bytemuck::bytes_of(arguments);
+        let launch = Launch { kernel, grid, block, shared_bytes, arguments, touched: &touched };
+        if let Err(what) = self.driver.launch(launch) {
+            state.failure = Some(format!("{kernel}: {what}"));
+        }
+    }
+}
+
+impl<D: Driver> CudaDevice<D> {
+    /// Memory of the host that copies go through, in bytes.
+    pub const STAGING_BYTES: u64 = STAGING_BYTES;
+
+    /// The card behind `driver`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if there is no memory for copies to go through, or no thread.
+    pub fn new(driver: D) -> Result<CudaDevice<D>, Error> {
+        let driver = Arc::new(driver);
+        let copies = Copies::new(driver.clone())
+            .map_err(|what| Error::Device { device: driver.name().to_owned(), what })?;
+        let profile = Profile {
+            name: driver.name().to_owned(),
+            alignment: ALIGNMENT,
+            scratch_bytes: 0,
+            reads_host_memory: false,
+        };
+        Ok(CudaDevice { driver, copies, profile, state: Mutex::default() })
+    }
+
+    /// The card.
+    pub fn driver(&self) -> &D {
+        &self.driver
+    }
+
+    pub(crate) fn session(&self) -> Session<'_> {
+        Session { driver: &*self.driver, state: std::cell::RefCell::new(self.lock()) }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn error(&self, what: String) -> Error {
+        Error::Device { device: self.profile.name.clone(), what }
+    }
+}

@@ -1,0 +1,100 @@
+//! Attention: `kernels/attention.cu`.
+
+use crate::device::Session;
+use crate::memory::View;
+use std::f32::consts::LOG2_E;
+use vidfit_tensor::{Attention, DType, Tensor};
+
+/// Queries of a block (`ATTENTION_QUERIES`).
+const QUERIES: usize = 128;
+/// What the longest loads take, in bytes.
+const CHUNK_BYTES: u64 = 16;
+/// The largest head there is a kernel for.
+const MAX_HEAD_DIM: usize = 128;
+
+/// `ExactShared<64, 64>`: queries, keys or values, weights.
+const EXACT_64_BYTES: u32 = 4 * ((64 + 32) * (64 + 4) + 64 * (32 + 4));
+/// `ExactShared<128, 32>`.
+const EXACT_128_BYTES: u32 = 4 * ((32 + 32) * (128 + 4) + 32 * (32 + 4));
+/// `AttentionShared<false>`: four tiles of 64 rows.
+const MATRIX_BYTES: u32 = 4 * 64 * 64 * 2;
+/// `AttentionShared<true>`: two strips of biases with them.
+const BIASED_BYTES: u32 = MATRIX_BYTES + 2 * 192 * 4;
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct AttentionArguments {
+    queries: View,
+    keys: View,
+    values: View,
+    bias: View,
+    target: View,
+    columns: u64,
+    target_columns: u64,
+    first_column: u64,
+    rows: u32,
+    head_dim: u32,
+    aligned: u32,
+    scale: f32,
+}
+
+/// See [`vidfit_tensor::Device::attention`].
+pub(crate) fn attention(session: &Session<'_>, op: Attention<'_>, dst: &mut Tensor) {
+    let (rows, columns) = (op.q.rows(), op.q.columns());
+    for other in [op.k, op.v] {
+        assert_eq!((other.rows(), other.columns()), (rows, columns), "attention to {other:?}");
+    }
+    let end = op.first_column + columns;
+    assert!(dst.rows() == rows && end <= dst.columns(), "{columns} columns to {end} of {dst:?}");
+    let head_dim = columns / op.heads;
+    assert!(head_dim * op.heads == columns && head_dim <= MAX_HEAD_DIM, "heads of {head_dim}");
+    if let Some(bias) = op.bias {
+        assert_eq!((bias.rows(), bias.columns()), (op.heads, 2 * rows - 1), "{bias:?}");
+    }
+
+    let [queries, keys, values] = [op.q, op.k, op.v].map(|tensor| session.view(tensor));
+    let aligned = [queries, keys, values].iter().all(|view| view.address % CHUNK_BYTES == 0);
+    let arguments = AttentionArguments {
+        queries,
+        keys,
+        values,
+        bias: session.view_if(op.bias),
+        target: session.view(dst),
+        columns: columns as u64,
+        target_columns: dst.columns() as u64,
+        first_column: op.first_column as u64,
+        rows: u32::try_from(rows).expect("fewer than 2^32 rows"),
+        head_dim: head_dim as u32,
+        aligned: u32::from(aligned),
+        scale: op.scale * LOG2_E,
+    };
+    let (kernel, threads, shared_bytes) = kernel(&op, head_dim);
+    let grid = [rows.div_ceil(QUERIES) as u32, op.heads as u32, 1];
+    let touched: Vec<&Tensor> = [op.q, op.k, op.v, &*dst].into_iter().chain(op.bias).collect();
+    session.launch(kernel, grid, [threads, 1, 1], shared_bytes, &arguments, &touched);
+}
+
+/// The kernel for these operands, its threads, its shared memory.
+fn kernel(op: &Attention<'_>, head_dim: usize) -> (&'static str, u32, u32) {
+    // On tensor cores the scale is applied to the largest score, which it must leave the largest.
+    let one_type = op.k.dtype() == op.q.dtype() && op.v.dtype() == op.q.dtype();
+    if one_type && head_dim == 64 && op.scale > 0.0 {
+        // On sm_75 the bf16 kernels are the exact one under another name.
+        let of_bf16 = BIASED_BYTES.max(EXACT_64_BYTES);
+        let matrix = match (op.q.dtype(), op.bias.is_some()) {
+            (DType::F32, _) => None,
+            (DType::F16, false) => Some(("attention_f16", MATRIX_BYTES)),
+            (DType::F16, true) => Some(("attention_f16_biased", BIASED_BYTES)),
+            (DType::BF16, false) => Some(("attention_bf16", of_bf16)),
+            (DType::BF16, true) => Some(("attention_bf16_biased", of_bf16)),
+        };
+        if let Some((name, shared_bytes)) = matrix {
+            return (name, 128, shared_bytes);
+        }
+    }
+    if head_dim <= 64 {
+        ("attention_exact_64", 128, EXACT_64_BYTES)
+    } else {
+        ("attention_exact_128", 64, EXACT_128_BYTES)
+    }
+}

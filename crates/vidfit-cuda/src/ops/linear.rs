@@ -1,0 +1,197 @@
+//! Matrix products: `kernels/linear.cu`.
+//!
+//! Every sum takes the inner dimension in one order, whatever kernel makes it of those that its types
+//! allow. So the number of rows chooses the kernel, and changes no bit.
+
+use crate::device::Session;
+use crate::memory::View;
+use vidfit_tensor::{Activation, DType, Linear, LowRank, Tensor};
+
+/// From so many rows on, large tiles of the result keep every card busy.
+const MANY_ROWS: usize = 513;
+/// From so many columns on, the larger tiles are more than half full.
+const MANY_COLUMNS: usize = 65;
+/// The most products that are added to a weight at once.
+const TERMS: usize = 64;
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct LinearArguments {
+    x: View,
+    weight: View,
+    bias: View,
+    target: View,
+    rows: u32,
+    columns: u32,
+    depth: u32,
+    activation: u32,
+    x_aligned: u32,
+    weight_aligned: u32,
+    target_aligned: u32,
+    unused: u32,
+}
+
+/// How a kernel is launched, and what it loads at once.
+struct Kernel {
+    name: &'static str,
+    /// Rows and columns of a block's tile.
+    side: usize,
+    threads: u32,
+    shared_bytes: u32,
+    /// Elements of an operand.
+    loaded: u64,
+}
+
+impl Kernel {
+    fn of(session: &Session<'_>, x: DType, weight: DType, rows: usize, columns: usize) -> Kernel {
+        let many = rows >= MANY_ROWS && columns >= MANY_COLUMNS;
+        let side = if many { 128 } else { 64 };
+        let tensor = |large, small| Kernel {
+            name: if many { large } else { small },
+            side,
+            threads: 128,
+            shared_bytes: match (session.architecture() >= 800, many) {
+                (true, _) => 48 << 10,
+                (false, true) => 32 << 10,
+                (false, false) => 16 << 10,
+            },
+            loaded: 8,
+        };
+        match (x, weight) {
+            (DType::F16, DType::F16) => tensor("linear_f16", "linear_f16_small"),
+            (DType::BF16, DType::BF16) => tensor("linear_bf16", "linear_bf16_small"),
+            _ => Kernel {
+                name: if many { "linear_f32" } else { "linear_f32_small" },
+                side,
+                threads: CHAIN_THREADS,
+                shared_bytes: chain_shared_bytes(side),
+                loaded: 4,
+            },
+        }
+    }
+}
+
+const CHAIN_THREADS: u32 = 256;
+
+/// `ChainShared` of a tile.
+const fn chain_shared_bytes(side: usize) -> u32 {
+    2 * 2 * 16 * (side as u32 + 4) * 4
+}
+
+pub(crate) fn linear(session: &Session<'_>, op: Linear<'_>, dst: &mut Tensor) {
+    let (rows, depth, columns) = (op.x.rows(), op.x.columns(), op.weight.rows());
+    assert_eq!(op.weight.columns(), depth, "{:?} times {:?}", op.x, op.weight);
+    assert_eq!((dst.rows(), dst.columns()), (rows, columns), "{:?} times {:?}", op.x, op.weight);
+    if let Some(bias) = op.bias {
+        assert_eq!(bias.shape().elements(), columns, "{bias:?} for {:?}", op.weight);
+    }
+    if rows * columns == 0 {
+        return;
+    }
+    let kernel = Kernel::of(session, op.x.dtype(), op.weight.dtype(), rows, columns);
+    let (x, weight, target) = (session.view(op.x), session.view(op.weight), session.view(dst));
+    let arguments = LinearArguments {
+        x,
+        weight,
+        bias: session.view_if(op.bias),
+        target,
+        rows: size(rows),
+        columns: size(columns),
+        depth: size(depth),
+        activation: match op.activation {
+            Activation::None => 0,
+            Activation::Silu => 1,
+            Activation::GeluTanh => 2,
+        },
+        x_aligned: aligned(x, op.x, kernel.loaded),
+        weight_aligned: aligned(weight, op.weight, kernel.loaded),
+        target_aligned: aligned(target, dst, 4),
+        unused: 0,
+    };
+    let touched: Vec<&Tensor> = [op.x, op.weight, &*dst].into_iter().chain(op.bias).collect();
+    session.launch(
+        kernel.name,
+        [tiles(rows, columns, kernel.side), 1, 1],
+        [kernel.threads, 1, 1],
+        kernel.shared_bytes,
+        &arguments,
+        &touched,
+    );
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct LowRankTerm {
+    a: View,
+    b: View,
+    rank: u32,
+    factor: f32,
+    a_aligned: u32,
+    b_aligned: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct LowRankArguments {
+    weight: View,
+    rows: u32,
+    columns: u32,
+    aligned: u32,
+    terms: u32,
+    term: [LowRankTerm; TERMS],
+}
+
+pub(crate) fn low_rank_add(session: &Session<'_>, terms: &[LowRank<'_>], weight: &mut Tensor) {
+    const SIDE: usize = 64;
+    let (rows, columns) = (weight.rows(), weight.columns());
+    assert!(terms.len() <= TERMS, "{} products for {weight:?}, of {TERMS} at most", terms.len());
+    let mut arguments = LowRankArguments {
+        weight: session.view(weight),
+        rows: size(rows),
+        columns: size(columns),
+        aligned: aligned(session.view(weight), weight, 4),
+        terms: terms.len() as u32,
+        term: bytemuck::Zeroable::zeroed(),
+    };
+    let mut touched = vec![&*weight];
+    for (argument, term) in arguments.term.iter_mut().zip(terms) {
+        let rank = term.a.rows();
+        assert_eq!(term.a.columns(), columns, "{:?} for {weight:?}", term.a);
+        assert_eq!((term.b.rows(), term.b.columns()), (rows, rank), "{:?} for {weight:?}", term.b);
+        let (a, b) = (session.view(term.a), session.view(term.b));
+        *argument = LowRankTerm {
+            a,
+            b,
+            rank: size(rank),
+            factor: term.factor,
+            a_aligned: aligned(a, term.a, 4),
+            b_aligned: aligned(b, term.b, 4),
+        };
+        touched.extend([term.a, term.b]);
+    }
+    session.launch(
+        "low_rank_add",
+        [tiles(rows, columns, SIDE), 1, 1],
+        [CHAIN_THREADS, 1, 1],
+        chain_shared_bytes(SIDE),
+        &arguments,
+        &touched,
+    );
+}
+
+/// Whether so many elements at once are aligned to their bytes wherever in a row they begin at a
+/// multiple of that.
+fn aligned(view: View, tensor: &Tensor, elements: u64) -> u32 {
+    let in_rows = (tensor.columns() as u64).is_multiple_of(elements);
+    u32::from(in_rows && view.address.is_multiple_of(elements * tensor.dtype().bytes()))
+}
+
+/// Square tiles that cover a result.
+fn tiles(rows: usize, columns: usize, side: usize) -> u32 {
+    let tiles = rows.div_ceil(side) as u64 * columns.div_ceil(side) as u64;
+    u32::try_from(tiles).ok().filter(|&tiles| tiles < 1 << 31).expect("fewer tiles than a grid has")
+}
+
+fn size(elements: usize) -> u32 {
+    u32::try_from(elements).ok().filter(|&size| size < 1 << 31).expect("a dimension below 2^31")
+}
