@@ -1,7 +1,7 @@
 """Trains the VAE's decoder on, alone, on latents as the transformer makes them.
 
 What a transformer makes is a little off from what the encoder would say, and a decoder that never saw
-such latents rounds corners. Scenes of the training side are made noisy and cleaned again by the
+such latents draws some of its shapes worse than need be. Scenes of the training side are made noisy and cleaned again by the
 transformer, so that they show what they showed before with its mistakes in them. The decoder learns
 to draw the exact picture of these and of the encoder's own, one half each.
 """
