@@ -1,7 +1,7 @@
 //! The device itself: resolves tensors to memory and hands the work to its modules.
 
 use crate::element::{Sink, Source};
-use crate::memory::{ALIGNMENT, Memory, Reservation, assert_apart, assert_apart_or_same};
+use crate::memory::{ALIGNMENT, Memory, Reservation};
 use crate::workers::{Scratch, Workers, scratch_bytes};
 use crate::{ops, product};
 use std::collections::HashMap;
@@ -390,9 +390,4 @@ impl Device for CpuDevice {
         assert_apart_or_same(dst, [src]);
         ops::frame::to_unit_range(&self.session(), src, dst);
     }
-}
-
-/// The tensors of a pair that may be there.
-pub(crate) fn both<'a>(pair: Option<(&'a Tensor, &'a Tensor)>) -> impl Iterator<Item = &'a Tensor> {
-    pair.into_iter().flat_map(|(a, b)| [a, b])
 }

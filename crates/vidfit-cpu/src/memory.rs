@@ -5,7 +5,6 @@ use crate::sim::GuardedPages;
 use crate::workers::{Scratch, scratch_bytes};
 use memmap2::{MmapMut, MmapOptions};
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 use vidfit_tensor::{Life, Place, Region, Tensor};
 
@@ -185,39 +184,6 @@ fn life_of(tensor: &Tensor) -> &Life {
 
 fn assert_aligned(first: *const u8, tensor: &Tensor) {
     assert!(first.addr().is_multiple_of(tensor.dtype().bytes() as usize), "misaligned tensor");
-}
-
-/// Asserts that an operation which writes `written` does not read any byte of it.
-pub(crate) fn assert_apart<'a>(written: &Tensor, read: impl IntoIterator<Item = &'a Tensor>) {
-    for read in read {
-        assert!(!overlap(written, read), "{written:?} overlaps what it is made of, {read:?}");
-    }
-}
-
-/// As [`assert_apart`], but `written` may also be the very elements that are read.
-pub(crate) fn assert_apart_or_same<'a>(
-    written: &Tensor,
-    read: impl IntoIterator<Item = &'a Tensor>,
-) {
-    for read in read {
-        let same = device_bytes(written) == device_bytes(read) && written.dtype() == read.dtype();
-        assert!(same || !overlap(written, read), "{written:?} overlaps {read:?} in part");
-    }
-}
-
-fn overlap(a: &Tensor, b: &Tensor) -> bool {
-    match (device_bytes(a), device_bytes(b)) {
-        (Some(a), Some(b)) => a.start < b.end && b.start < a.end,
-        _ => false,
-    }
-}
-
-/// The bytes of the device that a tensor is, as [`Region::address`] counts them. `None` if there are
-/// none.
-pub(crate) fn device_bytes(tensor: &Tensor) -> Option<Range<u64>> {
-    let Place::Arena(life) = tensor.place() else { return None };
-    let start = life.region().address(life.offset() + tensor.first_byte());
-    (tensor.bytes() > 0).then(|| start..start + tensor.bytes())
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub use config::{Direction, Faults, SimConfig};
 pub(crate) use pages::GuardedPages;
 
 use crate::CpuDevice;
-use crate::memory::{Reservation, device_bytes};
+use crate::memory::Reservation;
 use books::Card;
 use copies::{Copies, Failure, Host, Job};
 use order::Order;
@@ -383,7 +383,7 @@ impl SimDevice {
 /// The addresses that `what` uses as `tensor`.
 fn range_of(what: &str, tensor: &Tensor) -> Range<u64> {
     match tensor.place() {
-        Place::Arena(_) => device_bytes(tensor).unwrap_or(0..0),
+        Place::Arena(_) => tensor.device_bytes().unwrap_or(0..0),
         Place::Host(_) => panic!("{what}: {tensor:?} lies in host memory, which no card can read"),
         Place::Nowhere => panic!("{what}: {tensor:?} has no elements in a real run"),
     }

@@ -114,34 +114,3 @@ impl View {
         View { address, dtype, unused: 0 }
     }
 }
-
-/// Asserts that an operation which writes `written` does not read any byte of it.
-pub(crate) fn assert_apart<'a>(written: &Tensor, read: impl IntoIterator<Item = &'a Tensor>) {
-    for read in read {
-        assert!(!overlap(written, read), "{written:?} overlaps what it is made of, {read:?}");
-    }
-}
-
-/// As [`assert_apart`], but `written` may also be the very elements that are read.
-pub(crate) fn assert_apart_or_same<'a>(
-    written: &Tensor,
-    read: impl IntoIterator<Item = &'a Tensor>,
-) {
-    for read in read {
-        let same = device_bytes(written) == device_bytes(read) && written.dtype() == read.dtype();
-        assert!(same || !overlap(written, read), "{written:?} overlaps {read:?} in part");
-    }
-}
-
-fn overlap(a: &Tensor, b: &Tensor) -> bool {
-    match (device_bytes(a), device_bytes(b)) {
-        (Some(a), Some(b)) => a.start < b.end && b.start < a.end,
-        _ => false,
-    }
-}
-
-fn device_bytes(tensor: &Tensor) -> Option<Range<u64>> {
-    let Place::Arena(life) = tensor.place() else { return None };
-    let start = life.region().address(life.offset() + tensor.first_byte());
-    (tensor.bytes() > 0).then(|| start..start + tensor.bytes())
-}

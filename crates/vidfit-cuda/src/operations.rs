@@ -3,7 +3,7 @@
 use crate::copies::{CardEnd, HostEnd, Waiting};
 use crate::device::CudaDevice;
 use crate::driver::Driver;
-use crate::memory::{Held, assert_apart, assert_apart_or_same};
+use crate::memory::Held;
 use crate::ops;
 use std::sync::Arc;
 use vidfit_tensor::*;
@@ -291,10 +291,6 @@ impl<D: Driver> CudaDevice<D> {
         state.note(result);
         drop(held);
     }
-}
-
-fn both<'a>(pair: Option<(&'a Tensor, &'a Tensor)>) -> impl Iterator<Item = &'a Tensor> {
-    pair.into_iter().flat_map(|(a, b)| [a, b])
 }
 
 /// Values as the bytes of their type, each rounded once.

@@ -3,7 +3,6 @@
 use super::SimDevice;
 use super::config::Direction;
 use super::copies::{Failure, Host};
-use crate::device::both;
 use std::sync::Arc;
 use vidfit_tensor::*;
 
