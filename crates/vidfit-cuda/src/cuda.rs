@@ -11,7 +11,7 @@ mod module;
 mod nvml;
 mod words;
 
-pub use checkup::{Checkup, check_up};
+pub use checkup::{Checkup, check_up, free_bytes};
 pub use library::Card;
 pub use module::Kernel;
 

@@ -18,6 +18,6 @@ mod memory;
 mod operations;
 mod ops;
 
-pub use cuda::{Card, Checkup, Cuda, Kernel, check_up};
+pub use cuda::{Card, Checkup, Cuda, Kernel, check_up, free_bytes};
 pub use device::CudaDevice;
 pub use driver::{Driver, Event, Launch, Queue};

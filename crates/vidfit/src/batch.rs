@@ -40,6 +40,7 @@ pub fn run(path: &Path, batch: &GenerateArgs) -> Result<(), Failure> {
     let lines = read(path)?;
     let stop = interrupt::watch()?;
     let opened = open(&batch.machine)?;
+    opened.announce(shown);
     let words: Vec<OsString> = std::env::args_os().collect();
     let last = lines.last().map_or(1, |line| line.number);
     let mut asked: Vec<_> = lines.iter().map(|line| asked(line, &words, batch, last)).collect();
@@ -148,7 +149,7 @@ impl AllTexts {
         let mut models: BTreeMap<(PathBuf, String), (Checkpoint, Target, Vec<Job>)> =
             BTreeMap::new();
         for args in asked.iter().flatten() {
-            let Ok((checkpoint, target, job)) = job_of(args) else { continue };
+            let Ok((checkpoint, target, job)) = job_of(args, opened) else { continue };
             let key = (folder(&checkpoint), job.dtype.to_string());
             let (_, least, jobs) =
                 models.entry(key).or_insert_with(|| (checkpoint, target.clone(), Vec::new()));

@@ -2,7 +2,7 @@
 
 use crate::args::DecodeArgs;
 use crate::decide::needs;
-use crate::device::{beside_results, open, target};
+use crate::device::{beside_results, open};
 use crate::exit::Failure;
 use crate::generate::output::{Output, free_name};
 use crate::generate::{Making, announce, written_in_words};
@@ -60,10 +60,11 @@ fn decode(args: &DecodeArgs, shown: Shown) -> Result<(), Failure> {
 
     let machine = args.machine.instead_of(&record.machine).map_err(Failure::input)?;
     let opened = open(&machine)?;
+    opened.announce(shown);
     let checkpoint = &model_of(record)?.checkpoint;
     let job = record.job(checkpoint)?;
     let state = latents(&run, checkpoint, &job)?;
-    let target = beside_results(target(&machine)?, checkpoint, &job, false);
+    let target = beside_results(opened.target(&machine)?, checkpoint, &job, false);
     let ways = ways(args, checkpoint, &job, &record.request)?;
     let (prepared, report) = plan(checkpoint, ways, machine.offload, &target, &state)?;
     announce(shown, &prepared, &report, &output);

@@ -13,7 +13,7 @@ use crate::args::GenerateArgs;
 use crate::batch;
 use crate::decide::{NoRoom, Wanted, budget};
 use crate::demo;
-use crate::device::{Opened, beside_results, open, target};
+use crate::device::{Opened, beside_results, open};
 use crate::exit::Failure;
 use crate::human::size;
 use crate::input::Input;
@@ -71,6 +71,7 @@ fn make_alone(
         check_file(path, REPORT_BYTES).map_err(Failure::input)?;
     }
     let opened = open(&args.machine)?;
+    opened.announce(shown);
     if takes_demo(args) {
         demo::announce(shown)?;
     }
@@ -155,7 +156,7 @@ pub fn make(
     check_names(args)?;
     // Sizes, memory and paths are checked before any work.
     let chosen = match &args.plan {
-        None => choose(args, plan)?,
+        None => choose(args, opened, plan)?,
         Some(path) => chosen_before(args, SavedPlan::load(path)?, opened, plan)?,
     };
     let checkpoint = &chosen.model.checkpoint;
@@ -206,8 +207,8 @@ pub fn make(
 ///
 /// # Errors
 /// Bad input if the model is not there, or cannot make that.
-pub fn job_of(args: &GenerateArgs) -> Result<(Checkpoint, Target, Job), Failure> {
-    let (mut wanted, ..) = wanted(args)?;
+pub fn job_of(args: &GenerateArgs, opened: &Opened) -> Result<(Checkpoint, Target, Job), Failure> {
+    let (mut wanted, ..) = wanted(args, opened)?;
     let (job, _) = Job::new(wanted.checkpoint(), &wanted.request)?;
     Ok((wanted.models.swap_remove(0).checkpoint, wanted.target, job))
 }
@@ -246,11 +247,14 @@ impl Chosen {
 }
 
 /// What the arguments ask for, what it starts from, and whether that is shorter than it should be.
-fn wanted(args: &GenerateArgs) -> Result<(Wanted, Option<Input>, Option<String>), Failure> {
+fn wanted(
+    args: &GenerateArgs,
+    opened: &Opened,
+) -> Result<(Wanted, Option<Input>, Option<String>), Failure> {
     if args.job.prompt().is_none() {
         return Err(Failure::input(NO_PROMPT));
     }
-    let (target, change) = (target(&args.machine)?, Some(&args.fit));
+    let (target, change) = (opened.target(&args.machine)?, Some(&args.fit));
     let keeps_tensors = args.output.save_tensors.is_some();
     let mut wanted =
         Wanted::new(&args.job, &args.machine, change, target, keeps_tensors, downloaded)?;
@@ -274,8 +278,12 @@ fn wanted(args: &GenerateArgs) -> Result<(Wanted, Option<Input>, Option<String>)
 
 /// The job that the arguments ask for, changed as far as they allow if it has to be. If it does not
 /// fit, the least plan is left in `plan`.
-fn choose(args: &GenerateArgs, plan: &mut Option<PlanReport>) -> Result<Chosen, Failure> {
-    let (mut wanted, input, shorter) = wanted(args)?;
+fn choose(
+    args: &GenerateArgs,
+    opened: &Opened,
+    plan: &mut Option<PlanReport>,
+) -> Result<Chosen, Failure> {
+    let (mut wanted, input, shorter) = wanted(args, opened)?;
     let (job, _) = Job::new(wanted.checkpoint(), &wanted.request)?;
     job.check_runnable(wanted.checkpoint())?;
     let decided = match wanted.decide()? {
@@ -337,7 +345,8 @@ fn chosen_before(
     let prepared = saved.prepare(checkpoint, opened.device.profile())?;
     prepared.job.check_runnable(checkpoint)?;
     let keeps_tensors = args.output.save_tensors.is_some();
-    let target = beside_results(target(&args.machine)?, checkpoint, &prepared.job, keeps_tensors);
+    let target = opened.target(&args.machine)?;
+    let target = beside_results(target, checkpoint, &prepared.job, keeps_tensors);
     let report = report_now(&saved, checkpoint, &prepared, &target);
     *plan = Some(report.clone());
     check_room(&report)?;

@@ -3,7 +3,7 @@
 use crate::args::ResumeArgs;
 use crate::decide::needs;
 use crate::demo;
-use crate::device::{beside_results, open, target};
+use crate::device::{beside_results, open};
 use crate::exit::Failure;
 use crate::generate::output::{Output, are_one_file};
 use crate::generate::{Making, Unmade, announce, check_all_room, name, settle, written_in_words};
@@ -63,6 +63,7 @@ fn go_on(args: &ResumeArgs, shown: Shown) -> Result<(), Failure> {
         None => {
             let machine = args.machine.instead_of(&record.machine).map_err(Failure::input)?;
             let opened = open(&machine)?;
+            opened.announce(shown);
             let Model { checkpoint, .. } = &model_of(&record)?;
             let job = record.job(checkpoint)?;
             let state = run.state(&job, embeds(checkpoint, &job))?;
@@ -71,7 +72,7 @@ fn go_on(args: &ResumeArgs, shown: Shown) -> Result<(), Failure> {
                 _ => given_again(&run, &job)?,
             };
             let keeps_tensors = record.save_tensors.is_some();
-            let target = beside_results(target(&machine)?, checkpoint, &job, keeps_tensors);
+            let target = beside_results(opened.target(&machine)?, checkpoint, &job, keeps_tensors);
             let tensors = record.save_tensors.as_deref();
             check_all_room(&runs, checkpoint, &job, &output, tensors, record.keeps)?;
             let planned = plan(&run, checkpoint, &job, machine.offload, &target, state.as_ref())?;

@@ -1,6 +1,7 @@
 //! What there is of NVIDIA's on this machine, and what is missing.
 
 use super::library::{self, Card};
+use super::nvml;
 use std::path::PathBuf;
 
 /// What was found.
@@ -45,4 +46,11 @@ fn look(found: &mut Checkup) -> Result<(), String> {
         found.cards.push((card, problem));
     }
     Ok(())
+}
+
+/// Bytes that are free on a card which nothing of this process is on yet, if NVML tells.
+pub fn free_bytes(card: &Card) -> Option<u64> {
+    library::load().ok()?;
+    let (device, _) = library::card(card.index).ok()?;
+    nvml::free_bytes(device)
 }

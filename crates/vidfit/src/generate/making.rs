@@ -121,7 +121,7 @@ impl Making<'_> {
         keep: &mut Keep<'_>,
     ) -> Result<(Generated, PlanReport), EngineError> {
         let Making { shown, report, prepared, .. } = *self;
-        let Opened { device, memory_bytes } = self.opened;
+        let Opened { device, memory_bytes, .. } = self.opened;
         let (device, began) = (device.clone(), self.began);
         let memory = MemoryLog { shown, device, memory_bytes: *memory_bytes, began };
         memory.tell("before loading", None);

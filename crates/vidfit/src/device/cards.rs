@@ -1,0 +1,101 @@
+//! The NVIDIA cards of this machine.
+
+use crate::exit::Failure;
+use vidfit_engine::catalogue::{self, Gpu};
+use vidfit_engine::planner::{Certainty, Target};
+
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(feature = "cuda")]
+use cuda as source;
+#[cfg(not(feature = "cuda"))]
+mod nvml;
+#[cfg(not(feature = "cuda"))]
+use nvml as source;
+
+pub use source::open;
+
+/// A card of this machine that can be used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Installed {
+    /// What `cuda:N` calls it.
+    pub number: u32,
+    /// Its driver's name of it.
+    pub name: String,
+    /// All of its memory.
+    pub memory_bytes: u64,
+    /// What of that is free, as nothing of this program is on it yet.
+    pub free_bytes: u64,
+}
+
+/// The card of this number, or the one with the most room.
+///
+/// # Errors
+/// Why there is none, in words.
+pub fn find(number: Option<u32>) -> Result<Installed, String> {
+    let cards = source::usable(number)?;
+    let wanted = |card: &Installed| number.is_none_or(|number| card.number == number);
+    let found = cards.into_iter().filter(wanted).max_by_key(|card| card.free_bytes);
+    found.ok_or_else(|| match number {
+        Some(number) => format!("there is no card {number}; `vidfit doctor` lists those there are"),
+        None => "no card of this machine can be used".into(),
+    })
+}
+
+/// The card of this number, or the one with the most room, to plan for.
+///
+/// # Errors
+/// Bad input if there is none.
+pub fn target(number: Option<u32>) -> Result<Target, Failure> {
+    find(number).map(|card| target_of(&card)).map_err(Failure::input)
+}
+
+/// A card as its driver describes it, with the rates of its entry in the catalogue. One that is not
+/// in there is taken for the slowest of its size, and its times for a guess.
+fn target_of(card: &Installed) -> Target {
+    let (gpu, certainty) = entry(card);
+    Target {
+        name: card.name.clone(),
+        certainty,
+        free_bytes: card.free_bytes,
+        ..Target::of_card(gpu)
+    }
+}
+
+/// What the catalogue has of a card, and how sure that is.
+fn entry(card: &Installed) -> (&'static Gpu, Certainty) {
+    let distance = |gpu: &&&Gpu| gpu.memory_bytes.abs_diff(card.memory_bytes);
+    if let Some(gpu) = catalogue::matching(&card.name).iter().min_by_key(distance) {
+        return (*gpu, Certainty::Catalogue);
+    }
+    let slower = |a: &&'static Gpu, b: &&'static Gpu| {
+        distance(&a).cmp(&distance(&b)).then(a.tensor_flops.total_cmp(&b.tensor_flops))
+    };
+    let nearest = catalogue::all().iter().min_by(slower);
+    (nearest.expect("the catalogue has cards"), Certainty::Guess)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_of_the_driver_is_found_by_its_name_and_its_size() {
+        let mut card = Installed {
+            number: 0,
+            name: "NVIDIA GeForce RTX 3060".into(),
+            memory_bytes: 0,
+            free_bytes: 7 << 30,
+        };
+        for gigabytes in [8, 12] {
+            card.memory_bytes = (gigabytes << 30) - (250 << 20);
+            let target = target_of(&card);
+            let gpu = catalogue::find(&format!("RTX 3060 {gigabytes}GB")).unwrap();
+            assert_eq!(target.rates, Target::of_card(gpu).rates);
+            assert_eq!(target.certainty, Certainty::Catalogue);
+            assert_eq!(target.budget_bytes(), (7 << 30) - gpu.overhead_bytes);
+        }
+        card.name = "NVIDIA Model Unknown".into();
+        assert_eq!(target_of(&card).certainty, Certainty::Guess);
+    }
+}

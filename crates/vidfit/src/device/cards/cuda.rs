@@ -1,0 +1,55 @@
+//! Cards behind the CUDA driver, to plan for and to run on.
+
+use super::{Installed, find, target_of};
+use crate::device::{Kind, Opened};
+use crate::exit::Failure;
+use std::sync::Arc;
+use vidfit_cuda::{Cuda, CudaDevice, check_up, free_bytes};
+use vidfit_engine::planner::Target;
+use vidfit_tensor::Device;
+
+/// The cards that can be used. If none can, or the one that is wanted cannot, why.
+pub fn usable(wanted: Option<u32>) -> Result<Vec<Installed>, String> {
+    let found = check_up();
+    if let Some(missing) = found.missing.first() {
+        return Err(missing.clone());
+    }
+    let mut cards = Vec::new();
+    let mut why = None;
+    for (card, problem) in found.cards {
+        match problem {
+            Some(problem) if wanted.is_none_or(|number| number == card.index) => {
+                why = Some(problem)
+            }
+            Some(_) => {}
+            None => cards.push(Installed {
+                number: card.index,
+                free_bytes: free_bytes(&card).unwrap_or(card.memory_bytes),
+                memory_bytes: card.memory_bytes,
+                name: card.name,
+            }),
+        }
+    }
+    match why {
+        Some(why) if wanted.is_some() || cards.is_empty() => Err(why),
+        _ => Ok(cards),
+    }
+}
+
+/// Opens the card of this number, or the one with the most room.
+///
+/// # Errors
+/// Bad input if there is none, else whatever keeps it from being used.
+pub fn open(number: Option<u32>) -> Result<Opened, Failure> {
+    let card = find(number).map_err(Failure::input)?;
+    let driver = Cuda::open(card.number)?;
+    let overhead_bytes = driver.overhead_bytes();
+    let device = CudaDevice::new(driver)?;
+    let target = Target { profile: device.profile().clone(), overhead_bytes, ..target_of(&card) };
+    Ok(Opened {
+        device: Arc::new(device),
+        memory_bytes: Some(card.memory_bytes),
+        kind: Kind::Card(Box::new(target)),
+        why: None,
+    })
+}

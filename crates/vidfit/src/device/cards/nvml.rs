@@ -1,0 +1,29 @@
+//! Cards to plan for, in a program that cannot compute on them: as NVML lists them.
+
+use super::Installed;
+use crate::device::Opened;
+use crate::exit::Failure;
+use vidfit_engine::gpus::Gpus;
+
+/// The cards that answer.
+pub fn usable(_wanted: Option<u32>) -> Result<Vec<Installed>, String> {
+    let survey = Gpus::open().map_err(|error| error.to_string())?.survey();
+    let installed = survey.gpus.into_iter().map(|gpu| Installed {
+        number: gpu.index,
+        name: gpu.name,
+        memory_bytes: gpu.total_bytes,
+        free_bytes: gpu.available_bytes,
+    });
+    Ok(installed.collect())
+}
+
+/// There is nothing to open.
+///
+/// # Errors
+/// Always.
+pub fn open(_number: Option<u32>) -> Result<Opened, Failure> {
+    Err(Failure::input(
+        "this build computes on the CPU and on simulated cards only: it was made without its feature \
+         `cuda`. Leave --device away, or plan for the card with `vidfit plan`",
+    ))
+}
