@@ -59,5 +59,7 @@ DEVICE void check_matrices(const MatrixCheckArguments& given) {
 // target = a bT, or a b, by one warp
 KERNEL(matrix_check, 32, MatrixCheckArguments) {
     if (given.type == F16) check_matrices<f16>(given);
+#if __CUDA_ARCH__ >= 800
     else check_matrices<bf16>(given);
+#endif
 }

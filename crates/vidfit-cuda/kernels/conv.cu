@@ -24,10 +24,13 @@ static_assert(sizeof(ConvChainNarrow::Shared) == 34816 && ConvChainNarrow::THREA
 
 // target = frames * weight + bias (+ target)
 KERNEL(conv_f16, 256, ConvArguments) { conv_matrix<f16, ConvWide>(given); }
-KERNEL(conv_bf16, 256, ConvArguments) { conv_matrix<bf16, ConvWide>(given); }
 KERNEL(conv_narrow_f16, 256, ConvArguments) { conv_matrix<f16, ConvNarrow>(given); }
-KERNEL(conv_narrow_bf16, 256, ConvArguments) { conv_matrix<bf16, ConvNarrow>(given); }
 KERNEL(conv_halving_f16, 128, ConvArguments) { conv_matrix<f16, ConvHalving>(given); }
+// Tensor cores multiply bf16 from sm_80 on.
+#if __CUDA_ARCH__ >= 800
+KERNEL(conv_bf16, 256, ConvArguments) { conv_matrix<bf16, ConvWide>(given); }
+KERNEL(conv_narrow_bf16, 256, ConvArguments) { conv_matrix<bf16, ConvNarrow>(given); }
 KERNEL(conv_halving_bf16, 128, ConvArguments) { conv_matrix<bf16, ConvHalving>(given); }
+#endif
 KERNEL(conv_chain, 256, ConvArguments) { conv_chain_tile<ConvChainWide>(given); }
 KERNEL(conv_chain_narrow, 256, ConvArguments) { conv_chain_tile<ConvChainNarrow>(given); }

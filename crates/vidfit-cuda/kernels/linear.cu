@@ -7,17 +7,20 @@
 KERNEL(linear_f16, linear::TENSOR_THREADS, LinearArguments) {
     linear::tensor_tile<f16, 128>(given);
 }
-KERNEL(linear_bf16, linear::TENSOR_THREADS, LinearArguments) {
-    linear::tensor_tile<bf16, 128>(given);
-}
 // The same for few rows or columns.
 KERNEL(linear_f16_small, linear::TENSOR_THREADS, LinearArguments) {
     linear::tensor_tile<f16, 64>(given);
 }
+// Tensor cores multiply bf16 from sm_80 on.
+#if __CUDA_ARCH__ >= 800
+KERNEL(linear_bf16, linear::TENSOR_THREADS, LinearArguments) {
+    linear::tensor_tile<bf16, 128>(given);
+}
 KERNEL(linear_bf16_small, linear::TENSOR_THREADS, LinearArguments) {
     linear::tensor_tile<bf16, 64>(given);
 }
-// For all other types.
+#endif
+// For all other types, and for those that a card's tensor cores do not multiply: bf16 before sm_80.
 KERNEL(linear_f32, linear::CHAIN_THREADS, LinearArguments) {
     linear::chain_tile<2>(given);
 }

@@ -127,34 +127,10 @@ DEVICE void wait_copies() { emulation::wait_copies(LEFT); }
 
 #if __CUDA_ARCH__ < 800
 
-// Tensor cores of sm_75 take 8 columns at once, and no bf16: f32 arithmetic takes its place, a chain in the
-// order of the columns. A lane needs both its rows of A and both its columns of B whole, of which the lanes
-// beside it hold the parts. It works, at a third of what the f32 units could do.
+// Tensor cores of sm_75 take 8 columns at once, and no bf16.
 DEVICE void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, f16) {
     multiply_half(d, a[0], a[1], b0, f16{});
     multiply_half(d, a[2], a[3], b1, f16{});
-}
-DEVICE void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, bf16) {
-    const int lane = threadIdx.x % 32, group = lane / 4 * 4, column = lane % 4 * 8;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        const uint32_t b = half ? b1 : b0;
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const uint32_t top = __shfl_sync(~0u, a[2 * half], group + i);
-            const uint32_t bottom = __shfl_sync(~0u, a[2 * half + 1], group + i);
-            const uint32_t left = __shfl_sync(~0u, b, column + i);
-            const uint32_t right = __shfl_sync(~0u, b, column + 4 + i);
-#pragma unroll
-            for (int odd = 0; odd < 2; ++odd) {
-                const uint32_t drop = odd ? 0 : 16, keep = 0xffff0000;
-                const float a0 = __uint_as_float(top << drop & keep), a1 = __uint_as_float(bottom << drop & keep);
-                const float c0 = __uint_as_float(left << drop & keep), c1 = __uint_as_float(right << drop & keep);
-                d[0] = fmaf(a0, c0, d[0]), d[1] = fmaf(a0, c1, d[1]);
-                d[2] = fmaf(a1, c0, d[2]), d[3] = fmaf(a1, c1, d[3]);
-            }
-        }
-    }
 }
 
 // sm_75 has no copies beside the arithmetic: they are made at once.

@@ -48,6 +48,15 @@ impl Session<'_> {
         self.driver.architecture()
     }
 
+    /// Whether the card's tensor cores multiply this type.
+    pub fn has_tensor_cores_for(&self, dtype: DType) -> bool {
+        match dtype {
+            DType::F32 => false,
+            DType::F16 => true,
+            DType::BF16 => self.architecture() >= 800,
+        }
+    }
+
     /// A tensor, as kernels see it.
     pub fn view(&self, tensor: &Tensor) -> View {
         View::new(self.state.borrow().memory.range_of(tensor).start, tensor.dtype())

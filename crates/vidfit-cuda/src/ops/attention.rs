@@ -68,29 +68,25 @@ pub(crate) fn attention(session: &Session<'_>, op: Attention<'_>, dst: &mut Tens
         aligned: u32::from(aligned),
         scale: op.scale * LOG2_E,
     };
-    let (kernel, threads, shared_bytes) = kernel(&op, head_dim);
+    let (kernel, threads, shared_bytes) = kernel(session, &op, head_dim);
     let grid = [rows.div_ceil(QUERIES) as u32, op.heads as u32, 1];
     let touched: Vec<&Tensor> = [op.q, op.k, op.v, &*dst].into_iter().chain(op.bias).collect();
     session.launch(kernel, grid, [threads, 1, 1], shared_bytes, &arguments, &touched);
 }
 
 /// The kernel for these operands, its threads, its shared memory.
-fn kernel(op: &Attention<'_>, head_dim: usize) -> (&'static str, u32, u32) {
+fn kernel(session: &Session<'_>, op: &Attention<'_>, head_dim: usize) -> (&'static str, u32, u32) {
+    let dtype = op.q.dtype();
+    let one_type = op.k.dtype() == dtype && op.v.dtype() == dtype;
     // On tensor cores the scale is applied to the largest score, which it must leave the largest.
-    let one_type = op.k.dtype() == op.q.dtype() && op.v.dtype() == op.q.dtype();
-    if one_type && head_dim == 64 && op.scale > 0.0 {
-        // On sm_75 the bf16 kernels are the exact one under another name.
-        let of_bf16 = BIASED_BYTES.max(EXACT_64_BYTES);
-        let matrix = match (op.q.dtype(), op.bias.is_some()) {
-            (DType::F32, _) => None,
-            (DType::F16, false) => Some(("attention_f16", MATRIX_BYTES)),
-            (DType::F16, true) => Some(("attention_f16_biased", BIASED_BYTES)),
-            (DType::BF16, false) => Some(("attention_bf16", of_bf16)),
-            (DType::BF16, true) => Some(("attention_bf16_biased", of_bf16)),
+    if one_type && session.has_tensor_cores_for(dtype) && head_dim == 64 && op.scale > 0.0 {
+        let by_type = |f16, bf16| if dtype == DType::F16 { f16 } else { bf16 };
+        return match op.bias {
+            None => (by_type("attention_f16", "attention_bf16"), 128, MATRIX_BYTES),
+            Some(_) => {
+                (by_type("attention_f16_biased", "attention_bf16_biased"), 128, BIASED_BYTES)
+            }
         };
-        if let Some((name, shared_bytes)) = matrix {
-            return (name, 128, shared_bytes);
-        }
     }
     if head_dim <= 64 {
         ("attention_exact_64", 128, EXACT_64_BYTES)

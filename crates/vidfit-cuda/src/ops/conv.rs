@@ -49,7 +49,8 @@ enum Pixels {
 }
 
 impl Tile {
-    /// The kernel for frames and a weight of `dtype`; f32 stands for every mix of types.
+    /// The kernel for frames and a weight of `dtype`; f32 stands for every mix of types, and for one
+    /// that tensor cores do not multiply.
     fn of(dtype: DType, stride: usize, channels_out: usize) -> Tile {
         let is_narrow = channels_out <= NARROW_CHANNELS;
         let by_type = |f16, bf16| if dtype == DType::F16 { f16 } else { bf16 };
@@ -119,8 +120,9 @@ pub(crate) fn conv(session: &Session<'_>, op: Conv<'_>, dst: &mut Tensor) {
     }
     let (weight, target) = (session.view(op.weight), session.view(dst));
     let dtype = op.weight.dtype();
-    let same_type = op.frames.iter().all(|frame| frame.dtype() == dtype);
-    let tile = Tile::of(if same_type { dtype } else { DType::F32 }, stride, channels_out);
+    let has_tensor_cores =
+        session.has_tensor_cores_for(dtype) && op.frames.iter().all(|frame| frame.dtype() == dtype);
+    let tile = Tile::of(if has_tensor_cores { dtype } else { DType::F32 }, stride, channels_out);
     let in_chunks = |view: &View, row: usize| {
         view.address.is_multiple_of(CHUNK_BYTES) && row.is_multiple_of(CHUNK_ELEMENTS)
     };

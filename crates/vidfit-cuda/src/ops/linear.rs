@@ -57,9 +57,10 @@ impl Kernel {
             },
             loaded: 8,
         };
-        match (x, weight) {
-            (DType::F16, DType::F16) => tensor("linear_f16", "linear_f16_small"),
-            (DType::BF16, DType::BF16) => tensor("linear_bf16", "linear_bf16_small"),
+        let has_tensor_cores = x == weight && session.has_tensor_cores_for(x);
+        match x {
+            DType::F16 if has_tensor_cores => tensor("linear_f16", "linear_f16_small"),
+            DType::BF16 if has_tensor_cores => tensor("linear_bf16", "linear_bf16_small"),
             _ => Kernel {
                 name: if many { "linear_f32" } else { "linear_f32_small" },
                 side,
