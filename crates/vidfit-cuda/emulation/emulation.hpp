@@ -15,14 +15,16 @@
 
 // Registers the kernel by its name.
 #define KERNEL(name, threads, Arguments)                                                                \
-    static void name(const Arguments given);                                                            \
+    static void name(const Arguments& given);                                                           \
     static const emulation::Registration registration_of_##name(                                        \
         #name, threads, sizeof(Arguments), [](const void* given) {                                      \
             Arguments copy;                                                                             \
             std::memcpy(&copy, given, sizeof copy);                                                     \
-            name(copy);                                                                                 \
+            uint64_t address;                                                                           \
+            std::memcpy(&address, given, sizeof address);                                               \
+            if (address) name(copy);                                                                    \
         });                                                                                             \
-    static void name(const Arguments given)
+    static void name(const Arguments& given)
 
 namespace emulation {
 

@@ -9,11 +9,18 @@ typedef unsigned int uint32_t;
 typedef unsigned long long uint64_t;
 typedef long long int64_t;
 
-// A kernel that takes one structure of arguments, and blocks of at most so many threads.
-#define KERNEL(name, threads, Arguments) \
-    extern "C" __global__ void __launch_bounds__(threads) name(const Arguments given)
 #define DEVICE static __device__ __forceinline__
 #define DEVICE_MEMBER __device__ __forceinline__
+
+// A kernel that takes one structure of arguments, and blocks of at most so many threads. The structure
+// begins with an address; without one there is nothing to do, which is how a kernel is run only so that the
+// driver has everything ready for it.
+#define KERNEL(name, threads, Arguments)                                                     \
+    DEVICE void run_##name(const Arguments& given);                                          \
+    extern "C" __global__ void __launch_bounds__(threads) name(const Arguments given) {      \
+        if (*reinterpret_cast<const uint64_t*>(&given)) run_##name(given);                   \
+    }                                                                                        \
+    DEVICE void run_##name(const Arguments& given)
 
 // The block's shared memory: all of it belongs to one structure, of the size the launch gives.
 template <typename T>

@@ -81,8 +81,9 @@ impl Cuda {
         Ok(cuda)
     }
 
-    /// Uses each queue once, so that what the driver sets up at the first use is there.
+    /// Uses each queue and each kernel once, so that what the driver sets up at the first use is there.
     fn warm_up(&self) -> Result<(), String> {
+        self.module.warm_up(self.queues.stream(Queue::Computing))?;
         const BYTES: usize = 256;
         let address = self.allocate(BYTES as u64)?;
         let pinned = self.pin(BYTES)?;

@@ -25,6 +25,10 @@ pub struct Kernel {
     pub local_bytes: u32,
     /// The most shared memory that a launch may ask for, in bytes.
     pub most_shared_bytes: u32,
+    /// Its structure of arguments, in bytes.
+    pub argument_bytes: usize,
+    /// The most threads of a block.
+    pub most_threads: u32,
 }
 
 /// All kernels, loaded.
@@ -51,16 +55,29 @@ impl Module {
         let mut module = Module { handle: load(ptx)?, kernels: HashMap::new(), architecture };
         let optin = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         let most_shared_bytes = attribute(device, optin)?;
-        for name in entries(ptx) {
-            let kernel = kernel(module.handle, name, most_shared_bytes)
-                .map_err(|what| format!("the kernel {name}: {what}"))?;
-            module.kernels.insert(name.to_owned(), kernel);
+        for entry in entries(ptx) {
+            let kernel = kernel(module.handle, &entry, most_shared_bytes)
+                .map_err(|what| format!("the kernel {}: {what}", entry.name))?;
+            module.kernels.insert(entry.name.to_owned(), kernel);
         }
         Ok(module)
     }
 
     pub fn kernels(&self) -> &HashMap<String, Kernel> {
         &self.kernels
+    }
+
+    /// Has every kernel run once, with nothing to do: what the driver sets up at a kernel's first run is
+    /// there afterwards.
+    pub fn warm_up(&self, stream: sys::CUstream) -> Result<(), String> {
+        let nothing = [0; MOST_ARGUMENT_BYTES];
+        for (name, kernel) in &self.kernels {
+            let arguments = &nothing[..kernel.argument_bytes];
+            kernel
+                .run(([1; 3], [kernel.most_threads, 1, 1]), 0, arguments, stream)
+                .map_err(|what| format!("{name}: {what}"))?;
+        }
+        Ok(())
     }
 
     /// What the kernels were compiled for, as `__CUDA_ARCH__` had it.
@@ -77,11 +94,23 @@ impl Module {
                 launch.shared_bytes, kernel.most_shared_bytes
             ));
         }
-        let ([gx, gy, gz], [bx, by, bz]) = (launch.grid, launch.block);
-        let mut bytes = launch.arguments.len();
+        kernel.run((launch.grid, launch.block), launch.shared_bytes, launch.arguments, stream)
+    }
+}
+
+impl Kernel {
+    /// Asks for a run of blocks of threads.
+    fn run(
+        &self,
+        ([gx, gy, gz], [bx, by, bz]): ([u32; 3], [u32; 3]),
+        shared_bytes: u32,
+        arguments: &[u8],
+        stream: sys::CUstream,
+    ) -> Result<(), String> {
+        let mut bytes = arguments.len();
         let mut extra = [
             sys::CU_LAUNCH_PARAM_BUFFER_POINTER_AS_INT as usize as *mut c_void,
-            launch.arguments.as_ptr().cast_mut().cast(),
+            arguments.as_ptr().cast_mut().cast(),
             sys::CU_LAUNCH_PARAM_BUFFER_SIZE_AS_INT as usize as *mut c_void,
             (&raw mut bytes).cast(),
             // CU_LAUNCH_PARAM_END
@@ -91,14 +120,14 @@ impl Module {
         // against the kernel's. What the kernel itself does is the device's affair.
         let launched = unsafe {
             sys::cuLaunchKernel(
-                kernel.function,
+                self.function,
                 gx,
                 gy,
                 gz,
                 bx,
                 by,
                 bz,
-                launch.shared_bytes,
+                shared_bytes,
                 stream,
                 null_mut(),
                 extra.as_mut_ptr(),
@@ -115,10 +144,30 @@ impl Drop for Module {
     }
 }
 
-/// The names of the kernels in PTX.
-fn entries(ptx: &str) -> impl Iterator<Item = &str> {
-    let after = ptx.split(".visible .entry ").skip(1);
-    after.filter_map(|text| text.split('(').next())
+/// A kernel, as PTX declares it.
+#[derive(Debug, PartialEq)]
+struct Entry<'a> {
+    name: &'a str,
+    argument_bytes: usize,
+    most_threads: u32,
+}
+
+/// The most that any kernel takes, in bytes, as CUDA allows it.
+const MOST_ARGUMENT_BYTES: usize = 4096;
+
+/// The kernels in PTX: `.visible .entry NAME( .param .align 8 .b8 NAME_param_0[BYTES] ) .maxntid THREADS, …`
+fn entries(ptx: &str) -> impl Iterator<Item = Entry<'_>> {
+    let between = |text: &'_ str, before: &str, after: char| -> Option<u32> {
+        text.split(before).nth(1)?.split(after).next()?.trim().parse().ok()
+    };
+    ptx.split(".visible .entry ").skip(1).filter_map(move |text| {
+        let head = text.split('{').next()?;
+        Some(Entry {
+            name: head.split('(').next()?,
+            argument_bytes: between(head, "[", ']')? as usize,
+            most_threads: between(head, ".maxntid", ',')?,
+        })
+    })
 }
 
 /// Has the driver compile PTX. What its compiler says goes into the error.
@@ -152,10 +201,14 @@ fn load(ptx: &str) -> Result<sys::CUmodule, String> {
 
 /// Looks a kernel up, which loads it where modules are loaded lazily, and lets it use all of the shared
 /// memory that there is.
-fn kernel(module: sys::CUmodule, name: &str, most_shared_bytes: u32) -> Result<Kernel, String> {
+fn kernel(
+    module: sys::CUmodule,
+    entry: &Entry<'_>,
+    most_shared_bytes: u32,
+) -> Result<Kernel, String> {
     use CUfunction_attribute as Attribute;
     let mut function = null_mut();
-    let symbol = CString::new(name).map_err(|_| "a name with a zero")?;
+    let symbol = CString::new(entry.name).map_err(|_| "a name with a zero")?;
     // SAFETY: writes the handle; the name ends with a zero.
     let found = unsafe { sys::cuModuleGetFunction(&mut function, module, symbol.as_ptr()) };
     check("looking it up", found)?;
@@ -176,6 +229,8 @@ fn kernel(module: sys::CUmodule, name: &str, most_shared_bytes: u32) -> Result<K
         registers: ask(Attribute::CU_FUNC_ATTRIBUTE_NUM_REGS)?,
         local_bytes: ask(Attribute::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)?,
         most_shared_bytes,
+        argument_bytes: entry.argument_bytes,
+        most_threads: entry.most_threads,
     })
 }
 
@@ -185,10 +240,18 @@ mod tests {
 
     #[test]
     fn every_version_has_the_same_kernels_but_for_bf16_on_tensor_cores() {
-        let names: Vec<Vec<&str>> = PTX.iter().map(|(_, ptx)| entries(ptx).collect()).collect();
-        assert!(names[0].contains(&"cast") && names[0].contains(&"linear_bf16"), "{names:?}");
-        let both: Vec<&str> =
-            names[0].iter().copied().filter(|name| !name.contains("bf16")).collect();
-        assert_eq!(both, names[1]);
+        let all: Vec<Vec<Entry<'_>>> = PTX.iter().map(|(_, ptx)| entries(ptx).collect()).collect();
+        for ((_, ptx), entries) in PTX.iter().zip(&all) {
+            assert_eq!(entries.len(), ptx.matches(".entry ").count());
+            let sane = |entry: &Entry<'_>| {
+                (8..=MOST_ARGUMENT_BYTES).contains(&entry.argument_bytes)
+                    && (32..=1024).contains(&entry.most_threads)
+            };
+            assert!(entries.iter().all(sane), "{entries:#?}");
+        }
+        let has = |name: &str| all[0].iter().any(|entry| entry.name == name);
+        assert!(has("cast") && has("linear_bf16"), "{:#?}", all[0]);
+        let both = all[0].iter().filter(|entry| !entry.name.contains("bf16"));
+        assert!(both.eq(&all[1]), "{:#?}", all[1]);
     }
 }
