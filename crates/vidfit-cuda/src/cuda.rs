@@ -25,6 +25,9 @@ use std::ptr::{NonNull, null_mut};
 use vidfit_tensor::Error;
 use words::check;
 
+/// What the driver gives memory in.
+const PAGE_BYTES: u64 = 2 << 20;
+
 /// A card, with all kernels loaded. Nothing is allocated on it any more but what the device asks for.
 pub struct Cuda {
     name: String,
@@ -136,7 +139,7 @@ impl Driver for Cuda {
     }
 
     fn free_bytes(&self) -> u64 {
-        self.context.memory().map_or(0, |(free, _)| free)
+        self.context.memory().map_or(0, |(free, _)| free / PAGE_BYTES * PAGE_BYTES)
     }
 
     fn allocate(&self, bytes: u64) -> Result<u64, String> {

@@ -212,7 +212,7 @@ pub(crate) fn reserve(
             return Err(refused);
         };
         // Somebody may have taken some since it was asked for. If not, what is free is not in one
-        // piece: then clearly less, or the least.
+        // piece: then a little less, clearly less, or the least.
         let available_bytes = available();
         let again = |offload: Offload, budget_bytes: u64| {
             let target = Target {
@@ -228,7 +228,8 @@ pub(crate) fn reserve(
         let planned = if available_bytes < needed {
             again(*offload, available_bytes)??
         } else {
-            match again(*offload, needed / 4 * 3)? {
+            let less = if plans == 0 { needed / 32 } else { needed / 4 };
+            match again(*offload, needed - less)? {
                 Err(_) if *offload == Offload::Auto => {
                     again(Offload::Sequential, available_bytes)??
                 }

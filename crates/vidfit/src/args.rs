@@ -68,6 +68,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Download models, or list those that are here.
     Models(ModelsArgs),
+    /// Say what there is to compute on: driver, cards, libraries, and what is missing.
+    Doctor(crate::doctor::DoctorArgs),
     /// Say how much memory the cards and the machine have, and what is used.
     Status(crate::status::StatusArgs),
     /// Watch cards, memory and running jobs.

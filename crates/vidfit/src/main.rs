@@ -11,6 +11,7 @@ mod decode;
 mod defaults;
 mod demo;
 mod device;
+mod doctor;
 mod exit;
 mod frames;
 mod generate;
@@ -56,6 +57,7 @@ fn run(args: Args) -> Result<(), exit::Failure> {
         Command::Requirements(args) => requirements::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Models(args) => models::run(args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Monitor(args) => monitor::run(&args),
         Command::Gpus(args) => gpus::run(&args),

@@ -13,7 +13,7 @@ mod nvml;
 #[cfg(not(feature = "cuda"))]
 use nvml as source;
 
-pub use source::open;
+pub use source::{examine, open};
 
 /// A card of this machine that can be used.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +26,64 @@ pub struct Installed {
     pub memory_bytes: u64,
     /// What of that is free, as nothing of this program is on it yet.
     pub free_bytes: u64,
+}
+
+/// What was found of cards that compute.
+#[derive(Debug)]
+pub struct Findings {
+    /// Where the driver's library lies, if the system tells; or why it cannot be loaded.
+    pub library: Result<Option<String>, String>,
+    /// The CUDA that the driver is for.
+    pub cuda: Option<(u32, u32)>,
+    /// What is in the way of using any card.
+    pub missing: Vec<String>,
+    /// The cards.
+    pub cards: Vec<Examined>,
+}
+
+/// A card of this machine, whether it can be used or not.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Examined {
+    /// What `cuda:N` calls it.
+    pub number: u32,
+    /// Its driver's name of it.
+    pub name: String,
+    /// Its compute capability, such as 8.9.
+    pub capability: (u32, u32),
+    /// All of its memory.
+    pub memory_bytes: u64,
+    /// What of that is free, if NVML tells.
+    pub free_bytes: Option<u64>,
+    /// Why it cannot be used, by its description.
+    pub problem: Option<String>,
+    /// What came of opening it, if that was tried.
+    pub opened: Option<Result<OpenedCard, String>>,
+}
+
+/// A card that was opened.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct OpenedCard {
+    /// Its kernels.
+    pub kernels: usize,
+    /// The architecture that they were compiled for, as `__CUDA_ARCH__` has it.
+    pub architecture: u32,
+    /// Memory that is taken from then on, by the driver's own figures.
+    pub overhead_bytes: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+impl Examined {
+    /// How a user names it.
+    pub fn id(&self) -> String {
+        format!("cuda:{}", self.number)
+    }
+
+    /// Why it cannot be used, as far as was tried.
+    pub fn problem(&self) -> Option<&str> {
+        let opened = self.opened.as_ref().and_then(|opened| opened.as_ref().err());
+        self.problem.as_ref().or(opened).map(String::as_str)
+    }
 }
 
 /// The card of this number, or the one with the most room.

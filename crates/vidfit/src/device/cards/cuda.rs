@@ -1,10 +1,11 @@
 //! Cards behind the CUDA driver, to plan for and to run on.
 
-use super::{Installed, find, target_of};
+use super::{Examined, Findings, Installed, OpenedCard, find, target_of};
 use crate::device::{Kind, Opened};
 use crate::exit::Failure;
 use std::sync::Arc;
-use vidfit_cuda::{Cuda, CudaDevice, check_up, free_bytes};
+use std::time::Instant;
+use vidfit_cuda::{Card, Checkup, Cuda, CudaDevice, Driver, check_up, free_bytes};
 use vidfit_engine::planner::Target;
 use vidfit_tensor::Device;
 
@@ -51,5 +52,40 @@ pub fn open(number: Option<u32>) -> Result<Opened, Failure> {
         memory_bytes: Some(card.memory_bytes),
         kind: Kind::Card(Box::new(target)),
         why: None,
+    })
+}
+
+/// Looks at the driver and the cards, and opens those that can be, if `opens`.
+pub fn examine(opens: bool) -> Findings {
+    let Checkup { library, cuda, cards, missing } = check_up();
+    let opens = opens && missing.is_empty();
+    let examined = cards.into_iter().map(|(card, problem)| Examined {
+        free_bytes: free_bytes(&card),
+        opened: (opens && problem.is_none()).then(|| examine_opened(&card)),
+        number: card.index,
+        name: card.name,
+        capability: card.capability,
+        memory_bytes: card.memory_bytes,
+        problem,
+    });
+    Findings {
+        cards: examined.collect(),
+        library: library.map(|path| path.map(|path| path.display().to_string())),
+        cuda,
+        missing,
+    }
+}
+
+fn examine_opened(card: &Card) -> Result<OpenedCard, String> {
+    let began = Instant::now();
+    let opened = Cuda::open(card.index).map_err(|error| match error {
+        vidfit_tensor::Error::Device { what, .. } => what,
+        other => other.to_string(),
+    })?;
+    Ok(OpenedCard {
+        kernels: opened.kernels().len(),
+        architecture: opened.architecture(),
+        overhead_bytes: opened.overhead_bytes(),
+        seconds: began.elapsed().as_secs_f64(),
     })
 }

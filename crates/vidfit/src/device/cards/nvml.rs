@@ -1,6 +1,6 @@
 //! Cards to plan for, in a program that cannot compute on them: as NVML lists them.
 
-use super::Installed;
+use super::{Findings, Installed};
 use crate::device::Opened;
 use crate::exit::Failure;
 use vidfit_engine::gpus::Gpus;
@@ -17,13 +17,21 @@ pub fn usable(_wanted: Option<u32>) -> Result<Vec<Installed>, String> {
     Ok(installed.collect())
 }
 
+const NO_CUDA: &str = "this build computes on the CPU and on simulated cards only: it was made without \
+                       its feature `cuda`";
+
 /// There is nothing to open.
 ///
 /// # Errors
 /// Always.
 pub fn open(_number: Option<u32>) -> Result<Opened, Failure> {
-    Err(Failure::input(
-        "this build computes on the CPU and on simulated cards only: it was made without its feature \
-         `cuda`. Leave --device away, or plan for the card with `vidfit plan`",
-    ))
+    Err(Failure::input(format!(
+        "{NO_CUDA}. Leave --device away, or plan for the card with `vidfit plan`"
+    )))
+}
+
+/// There is nothing to look at.
+pub fn examine(_opens: bool) -> Findings {
+    let missing = vec![NO_CUDA.to_owned()];
+    Findings { library: Err(NO_CUDA.to_owned()), cuda: None, missing, cards: Vec::new() }
 }
