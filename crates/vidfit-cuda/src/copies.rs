@@ -17,7 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use vidfit_tensor::{Fence, HostBuffer, HostSource, Tensor};
 
 /// Pinned memory of the host that copies of both directions go through, in bytes.
-pub(crate) const STAGING_BYTES: u64 = 2 * Ring::BYTES as u64;
+pub(crate) const STAGING_BYTES: u64 = (Ring::UPLOAD_BYTES + Ring::DOWNLOAD_BYTES) as u64;
 
 /// What a copy that was given up says: the device is gone, and nobody hears it.
 const OVER: &str = "the device is gone";

@@ -71,12 +71,14 @@ fn warm_regions() {
 }
 
 #[test]
-fn pieces_begin_at_multiples_of_64_and_cover_everything_in_order() {
+fn pieces_begin_at_multiples_of_64_and_cover_everything_once() {
     let table = Table::new(Late::new(1), &[LONG]);
     let source = source(3, LONG);
     table.device.wait(table.device.begin_upload(source.clone(), &table.tensors[0], &[])).unwrap();
     let mut end = 0;
-    for &(first, length) in source.pieces.lock().unwrap().iter() {
+    let mut pieces = source.pieces.lock().unwrap().clone();
+    pieces.sort_unstable();
+    for (first, length) in pieces {
         assert_eq!((first, first % 64), (end, 0));
         end += length as u64;
     }

@@ -14,6 +14,7 @@ mod share;
 mod warm;
 
 pub use adapted::Adapted;
+pub(crate) use packed::LAID_OUT_AT_ONCE;
 pub use packed::Packed;
 pub use share::{Rung, Share, Split};
 pub use warm::{Part, Parts, Warm, WarmWeights, warm_bytes};

@@ -36,7 +36,8 @@ pub struct Copied {
 
 /// Bytes on the host that a device can be given: read, and converted if need be, piece by piece.
 ///
-/// Pieces are read by the device's transfer thread while the host goes on.
+/// Pieces are read by threads of the device while the host goes on: several at once, and not always in
+/// their order.
 pub trait HostSource: Send + Sync {
     /// How many bytes there are.
     fn len(&self) -> u64;

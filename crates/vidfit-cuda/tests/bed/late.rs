@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use vidfit_cuda::{Driver, Event, Launch, Queue};
 
 const BASE: u64 = 0x7000_0000;
-const MEMORY_BYTES: usize = 16 << 20;
+const MEMORY_BYTES: usize = 32 << 20;
 
-/// A card of 16 MiB. A clone is the same card.
+/// A card of 32 MiB. A clone is the same card.
 #[derive(Clone)]
 pub struct Late(Arc<Mutex<Inner>>);
 

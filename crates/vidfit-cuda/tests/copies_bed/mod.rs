@@ -8,7 +8,7 @@ use vidfit_cuda::{CudaDevice, Driver};
 use vidfit_tensor::*;
 
 /// More than all pieces that are under way at once, and not a multiple of anything.
-pub const LONG: usize = (5 << 18) + 12_345;
+pub const LONG: usize = (9 << 18) + 12_345;
 
 /// A device with tensors of so many f32, and as many buffers of as many bytes.
 pub struct Table<D: Driver> {

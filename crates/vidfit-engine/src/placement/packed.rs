@@ -6,7 +6,7 @@ use crate::checkpoint::WeightSource;
 use crate::lora::Factor;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vidfit_cogvideox::weights::{BlockSpec, Form, WeightSpec};
 use vidfit_tensor::{DType, Device, HostBuffer, HostSource, LowRank, Shape, Tensor};
 
@@ -23,10 +23,14 @@ pub struct Packed {
     bytes: u64,
     /// The bytes as the device gets them, once they have been made.
     kept: Option<Kept>,
-    /// The convolution that is being laid out: its number among the parts, and its stored bytes,
-    /// which are needed in another order than they have.
-    laid_out: Mutex<(usize, Vec<u8>)>,
+    /// Convolutions that are being laid out, the newest last: each with its number among the parts,
+    /// and its stored bytes, which are needed in another order than they have.
+    laid_out: Mutex<Vec<(usize, Arc<Vec<u8>>)>>,
 }
+
+/// Convolutions whose bytes are held at once: pieces are asked for by several threads, so that one may
+/// be at the next while another is not done with the last.
+pub(crate) const LAID_OUT_AT_ONCE: u64 = 2;
 
 struct Kept {
     buffer: HostBuffer,
@@ -139,7 +143,7 @@ impl Packed {
     /// Makes the bytes from `first` on.
     fn make(&self, first: u64, piece: &mut [u8]) -> Result<(), String> {
         let end = first + piece.len() as u64;
-        piece.fill(0);
+        let mut made = first;
         for (number, part) in self.parts.iter().enumerate() {
             let elements = part.shape.elements() as u64;
             let width = part.target.bytes();
@@ -147,35 +151,44 @@ impl Packed {
             let (from, to) = (first.max(part.first_byte), end.min(part_end));
             if from < to {
                 let start = ((from - part.first_byte) / width) as usize;
+                // What lies between two parts is nothing.
+                piece[(made - first) as usize..(from - first) as usize].fill(0);
                 let out = &mut piece[(from - first) as usize..(to - first) as usize];
                 match part.form {
-                    Form::TapsFirst => part.gather(&self.laid_out(number)?.1, start, out),
+                    Form::TapsFirst => part.gather(&self.laid_out(number)?, start, out),
                     _ => part.convert(start, out)?,
                 }
+                made = to;
             }
         }
+        piece[(made - first) as usize..].fill(0);
         Ok(())
     }
 
-    /// The stored bytes of the convolution `number`, read once for all its pieces in a row.
-    fn laid_out(&self, number: usize) -> Result<MutexGuard<'_, (usize, Vec<u8>)>, String> {
-        let mut held = self.laid_out.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.0 != number || held.1.is_empty() {
-            let part = &self.parts[number];
-            held.1.clear();
-            held.1.resize(part.shape.elements() * part.stored.bytes() as usize, 0);
-            held.0 = number;
-            if let Err(error) = part.source.read(0, &mut held.1) {
-                held.1.clear();
-                return Err(error);
-            }
+    /// The stored bytes of the convolution `number`, read once for all its pieces.
+    fn laid_out(&self, number: usize) -> Result<Arc<Vec<u8>>, String> {
+        let mut held = self.held();
+        if let Some((_, bytes)) = held.iter().find(|(held, _)| *held == number) {
+            return Ok(bytes.clone());
         }
-        Ok(held)
+        if held.len() as u64 == LAID_OUT_AT_ONCE {
+            held.remove(0);
+        }
+        let part = &self.parts[number];
+        let mut bytes = vec![0; part.shape.elements() * part.stored.bytes() as usize];
+        part.source.read(0, &mut bytes)?;
+        let bytes = Arc::new(bytes);
+        held.push((number, bytes.clone()));
+        Ok(bytes)
     }
 
     /// Lets go of what was held for the next piece.
     fn let_go(&self) {
-        *self.laid_out.lock().unwrap_or_else(PoisonError::into_inner) = Default::default();
+        self.held().clear();
+    }
+
+    fn held(&self) -> MutexGuard<'_, Vec<(usize, Arc<Vec<u8>>)>> {
+        self.laid_out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

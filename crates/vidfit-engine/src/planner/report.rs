@@ -5,7 +5,7 @@ use super::decide::{Planned, Refused, Rejected};
 use super::target::{Certainty, Offload, STAGING_BYTES, Target};
 use crate::checkpoint::Checkpoint;
 use crate::generate::result_bytes;
-use crate::placement::{self, Adapted, Part};
+use crate::placement::{self, Adapted, LAID_OUT_AT_ONCE, Part};
 use crate::plan::PhaseWork;
 use crate::request::Job;
 use serde::{Deserialize, Serialize};
@@ -322,12 +322,13 @@ pub fn ram_peak_bytes(checkpoint: &Checkpoint, planned: &Planned, target: &Targe
         + result_bytes(checkpoint, &planned.job, false)
 }
 
-/// Host memory that copies go through, and the largest convolution as it is stored, which is read
-/// whole while it is laid out.
+/// Host memory that copies go through, and the largest convolutions as they are stored, which are read
+/// whole while they are laid out.
 pub fn staging_bytes(checkpoint: &Checkpoint) -> u64 {
     let weights = &checkpoint.vae.weights;
     let laid_out = weights.manifest.weights().filter(|spec| spec.form == Form::TapsFirst);
-    STAGING_BYTES + laid_out.map(|spec| weights.stored_bytes(spec)).max().unwrap_or(0)
+    let largest = laid_out.map(|spec| weights.stored_bytes(spec)).max().unwrap_or(0);
+    STAGING_BYTES + LAID_OUT_AT_ONCE * largest
 }
 
 /// Bytes of the largest component's files: what the system keeps in its page cache if it can.

@@ -86,7 +86,7 @@ pub struct Target {
 }
 
 /// Host memory through which copies go that are not pinned where they lie.
-pub const STAGING_BYTES: u64 = 8 << 20;
+pub const STAGING_BYTES: u64 = 12 << 20;
 
 /// Memory that a card's operations need besides their operands: the workspace of matrix products.
 const CARD_SCRATCH_BYTES: u64 = 32 << 20;
