@@ -23,13 +23,13 @@ pub struct Packed {
     bytes: u64,
     /// The bytes as the device gets them, once they have been made.
     kept: Option<Kept>,
-    /// Convolutions that are being laid out, the newest last: each with its number among the parts,
-    /// and its stored bytes, which are needed in another order than they have.
+    /// Convolutions that are being laid out: each with its number among the parts, and its stored
+    /// bytes, which are needed in another order than they have.
     laid_out: Mutex<Vec<(usize, Arc<Vec<u8>>)>>,
 }
 
-/// Convolutions whose bytes are held at once: pieces are asked for by several threads, so that one may
-/// be at the next while another is not done with the last.
+/// Large convolutions whose bytes are held at once at most: pieces are asked for by several threads, so
+/// that one may be at the next while another is not done with the last.
 pub(crate) const LAID_OUT_AT_ONCE: u64 = 2;
 
 struct Kept {
@@ -171,9 +171,8 @@ impl Packed {
         if let Some((_, bytes)) = held.iter().find(|(held, _)| *held == number) {
             return Ok(bytes.clone());
         }
-        if held.len() as u64 == LAID_OUT_AT_ONCE {
-            held.remove(0);
-        }
+        // Pieces are asked for about in their order: nobody comes back to one that nobody is at.
+        held.retain(|(_, bytes)| Arc::strong_count(bytes) > 1);
         let part = &self.parts[number];
         let mut bytes = vec![0; part.shape.elements() * part.stored.bytes() as usize];
         part.source.read(0, &mut bytes)?;
