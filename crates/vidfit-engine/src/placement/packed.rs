@@ -323,3 +323,43 @@ fn narrow(values: &[f32], dtype: DType, out: &mut [u8]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{Checkpoint, Variant};
+
+    /// Pieces that four threads ask for, each as far on as it happens to be, are those of one.
+    #[test]
+    fn pieces_are_the_same_for_several_threads() {
+        const PIECE_BYTES: usize = 1 << 16;
+        let checkpoint = Checkpoint::random(Variant::TwoB, 1, 1, DType::BF16);
+        let stored = &checkpoint.vae.weights;
+        let is_small = |block: &&BlockSpec| {
+            let convolutions = block.weights.iter().filter(|spec| spec.form == Form::TapsFirst);
+            let elements: usize = convolutions.map(|spec| spec.shape.elements()).sum();
+            (1 << 19..1 << 21).contains(&elements)
+        };
+        let block = stored.manifest.blocks.iter().find(is_small).unwrap();
+        let specs: Vec<&WeightSpec> = block.weights.iter().collect();
+        let packed = Packed::new(stored.into(), DType::F16, block, &specs);
+        let mut whole = vec![1; packed.bytes() as usize];
+        packed.read(0, &mut whole).unwrap();
+
+        let mut pieces: Vec<Vec<u8>> =
+            whole.chunks(PIECE_BYTES).map(|piece| vec![1; piece.len()]).collect();
+        let next = Mutex::new(pieces.iter_mut().enumerate());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    loop {
+                        let Some((number, piece)) = next.lock().unwrap().next() else { break };
+                        packed.read((number * PIECE_BYTES) as u64, piece).unwrap();
+                    }
+                });
+            }
+        });
+        assert!(pieces.concat() == whole);
+        assert!(packed.held().len() <= LAID_OUT_AT_ONCE as usize);
+    }
+}
