@@ -3,6 +3,7 @@
 use crate::copies::{Copies, STAGING_BYTES};
 use crate::driver::{Driver, Launch};
 use crate::memory::{ALIGNMENT, Memory, View};
+use crate::pace::Pace;
 use bytemuck::Pod;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vidfit_tensor::*;
@@ -22,6 +23,7 @@ pub struct CudaDevice<D: Driver> {
 #[derive(Default)]
 pub(crate) struct State {
     pub memory: Memory,
+    pub pace: Pace,
     pub copied: Copied,
     /// What failed first, until somebody is told.
     pub failure: Option<String>,

@@ -49,10 +49,17 @@ impl<D: Driver> Device for CudaDevice<D> {
         self.copies.settle();
         let mut state = self.lock();
         let finished = self.driver.finish();
+        state.pace.settle(&*self.driver);
         match state.failure.take().or(finished.err()) {
             Some(what) => Err(self.error(what)),
             None => Ok(()),
         }
+    }
+
+    fn unit_done(&self) {
+        let mut state = self.lock();
+        let result = state.pace.keep(&*self.driver);
+        state.note(result);
     }
 
     fn poison(&self, offset: u64, bytes: u64) {

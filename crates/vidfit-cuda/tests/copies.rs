@@ -244,3 +244,21 @@ fn a_device_that_is_dropped_does_not_wait_for_a_source_that_hangs() {
     settled(&card);
     assert_eq!(Arc::strong_count(&source), 1);
 }
+
+/// The host does not run away from the card: what it says is done is nearly so.
+#[test]
+fn the_card_is_close_behind() {
+    let card = Late::new(5);
+    let table = Table::new(card.clone(), &[100, 100]);
+    table.device.wait(table.upload(1, 0, &[])).unwrap();
+    table.device.wait(table.upload(2, 1, &[])).unwrap();
+    for units in 1..=20 {
+        table.add(0, 1);
+        table.device.unit_done();
+        assert!(card.computing() <= 3 * 2, "{} are left after {units}", card.computing());
+    }
+    let sum = |(to, from): (f32, f32)| (0..20).fold(to, |sum, _| sum + from);
+    let expected: Vec<f32> = values(2, 100).into_iter().zip(values(1, 100)).map(sum).collect();
+    assert_eq!(table.fetch(1), expected);
+    table.device.finish().unwrap();
+}

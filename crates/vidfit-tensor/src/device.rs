@@ -225,7 +225,7 @@ pub trait Device: Send + Sync {
     /// Ends [`Device::begin_repeat`].
     fn end_repeat(&self) {}
 
-    /// A unit of work is done. For devices that count.
+    /// A unit of work was asked for. For devices that count, and those that would run far behind.
     fn unit_done(&self) {}
 
     /// Fills a range of the job's arena with values that make every result wrong that depends on them.

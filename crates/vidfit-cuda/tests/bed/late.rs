@@ -75,6 +75,11 @@ impl Late {
         self.lock().known.len()
     }
 
+    /// What the computing queue was asked for and has not done.
+    pub fn computing(&self) -> usize {
+        self.lock().queues[Queue::Computing as usize].len()
+    }
+
     /// Refuses all copies but the next so many.
     pub fn refuse_after(&self, copies: u64) {
         self.lock().copies_left = copies;
