@@ -2,6 +2,7 @@
 //! time: a machine without it is no error, only a machine without cards.
 
 mod driver;
+pub mod overhead;
 
 use std::collections::BTreeMap;
 

@@ -26,6 +26,8 @@ pub struct Installed {
     pub memory_bytes: u64,
     /// What of that is free, as nothing of this program is on it yet.
     pub free_bytes: u64,
+    /// What the driver, its context and the kernels take, if that was measured before.
+    pub overhead_bytes: Option<u64>,
 }
 
 /// What was found of cards that compute.
@@ -112,11 +114,13 @@ pub fn target(number: Option<u32>) -> Result<Target, Failure> {
 /// in there is taken for the slowest of its size, and its times for a guess.
 fn target_of(card: &Installed) -> Target {
     let (gpu, certainty) = entry(card);
+    let target = Target::of_card(gpu);
     Target {
         name: card.name.clone(),
         certainty,
         free_bytes: card.free_bytes,
-        ..Target::of_card(gpu)
+        overhead_bytes: card.overhead_bytes.unwrap_or(target.overhead_bytes),
+        ..target
     }
 }
 
@@ -144,6 +148,7 @@ mod tests {
             name: "NVIDIA GeForce RTX 3060".into(),
             memory_bytes: 0,
             free_bytes: 7 << 30,
+            overhead_bytes: None,
         };
         for gigabytes in [8, 12] {
             card.memory_bytes = (gigabytes << 30) - (250 << 20);
@@ -153,6 +158,8 @@ mod tests {
             assert_eq!(target.certainty, Certainty::Catalogue);
             assert_eq!(target.budget_bytes(), (7 << 30) - gpu.overhead_bytes);
         }
+        card.overhead_bytes = Some(1 << 30);
+        assert_eq!(target_of(&card).budget_bytes(), 6 << 30);
         card.name = "NVIDIA Model Unknown".into();
         assert_eq!(target_of(&card).certainty, Certainty::Guess);
     }

@@ -6,6 +6,8 @@ use crate::exit::Failure;
 use std::sync::Arc;
 use std::time::Instant;
 use vidfit_cuda::{Card, Checkup, Cuda, CudaDevice, Driver, check_up, free_bytes};
+use vidfit_engine::folders::Folders;
+use vidfit_engine::gpus::overhead::{CardUnderDriver, remember, remembered};
 use vidfit_engine::planner::Target;
 use vidfit_tensor::Device;
 
@@ -15,6 +17,7 @@ pub fn usable(wanted: Option<u32>) -> Result<Vec<Installed>, String> {
     if let Some(missing) = found.missing.first() {
         return Err(missing.clone());
     }
+    let dir = Folders::from_env().state;
     let mut cards = Vec::new();
     let mut why = None;
     for (card, problem) in found.cards {
@@ -26,6 +29,7 @@ pub fn usable(wanted: Option<u32>) -> Result<Vec<Installed>, String> {
             None => cards.push(Installed {
                 number: card.index,
                 free_bytes: free_bytes(&card).unwrap_or(card.memory_bytes),
+                overhead_bytes: remembered(&dir, &under_driver(&card, found.cuda)),
                 memory_bytes: card.memory_bytes,
                 name: card.name,
             }),
@@ -44,7 +48,7 @@ pub fn usable(wanted: Option<u32>) -> Result<Vec<Installed>, String> {
 pub fn open(number: Option<u32>) -> Result<Opened, Failure> {
     let card = find(number).map_err(Failure::input)?;
     let driver = Cuda::open(card.number)?;
-    let overhead_bytes = driver.overhead_bytes();
+    let overhead_bytes = measured_overhead(&driver);
     let device = CudaDevice::new(driver)?;
     let target = Target { profile: device.profile().clone(), overhead_bytes, ..target_of(&card) };
     Ok(Opened {
@@ -53,6 +57,25 @@ pub fn open(number: Option<u32>) -> Result<Opened, Failure> {
         kind: Kind::Card(Box::new(target)),
         why: None,
     })
+}
+
+/// What an opened card's driver takes, which is kept for plans.
+fn measured_overhead(driver: &Cuda) -> u64 {
+    let bytes = driver.overhead_bytes();
+    // Without NVML the context is not in it.
+    if bytes > 0 {
+        remember(&Folders::from_env().state, under_driver(driver.card(), check_up().cuda), bytes);
+    }
+    bytes
+}
+
+fn under_driver(card: &Card, cuda: Option<(u32, u32)>) -> CardUnderDriver {
+    CardUnderDriver {
+        card: card.name.clone(),
+        memory_bytes: card.memory_bytes,
+        cuda: cuda.unwrap_or_default(),
+        version: env!("CARGO_PKG_VERSION").into(),
+    }
 }
 
 /// Looks at the driver and the cards, and opens those that can be, if `opens`.
@@ -85,7 +108,7 @@ fn examine_opened(card: &Card) -> Result<OpenedCard, String> {
     Ok(OpenedCard {
         kernels: opened.kernels().len(),
         architecture: opened.architecture(),
-        overhead_bytes: opened.overhead_bytes(),
+        overhead_bytes: measured_overhead(&opened),
         seconds: began.elapsed().as_secs_f64(),
     })
 }

@@ -13,6 +13,7 @@ pub fn usable(_wanted: Option<u32>) -> Result<Vec<Installed>, String> {
         name: gpu.name,
         memory_bytes: gpu.total_bytes,
         free_bytes: gpu.available_bytes,
+        overhead_bytes: None,
     });
     Ok(installed.collect())
 }
