@@ -22,6 +22,7 @@ use vidfit_engine::placement::Parts;
 use vidfit_engine::planner::{Certainty, Target};
 use vidfit_engine::request::Job;
 use vidfit_engine::settings::Settings;
+use vidfit_tensor::rates::Class;
 use vidfit_tensor::{DType, Device, Rates};
 
 /// The card of this name, for arguments.
@@ -133,6 +134,19 @@ pub fn dtype(choice: Dtype, checkpoint: &Checkpoint, target: &Target) -> DType {
     }
 }
 
+/// Where a device computes much slower in a type than in one that would do as well, what to do.
+pub fn slow_type(target: &Target, dtype: DType) -> Option<String> {
+    let costs = target.rates.class(Class::Linear);
+    let times = costs.bf16.seconds_per_flop / costs.f16.seconds_per_flop;
+    (dtype == DType::BF16 && times > 2.0).then(|| {
+        format!(
+            "the tensor cores of {} do not multiply bf16: --dtype f16 computes up to {times:.0} times \
+             as fast, with a slightly other picture",
+            target.name
+        )
+    })
+}
+
 /// Takes the room of a run's results from the RAM that they lie in: from the device's memory, if
 /// that is RAM; else what plans do not count, the tensors that are kept.
 pub fn beside_results(
@@ -219,4 +233,20 @@ fn check_threads(threads: usize) -> Result<(), Failure> {
     Err(Failure::input(format!(
         "{threads} threads are too many for a machine of {cores} cores: at most {most}"
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_that_tensor_cores_do_not_multiply_is_named() {
+        let on =
+            |card: &str, dtype| slow_type(&Target::of_card(catalogue::find(card).unwrap()), dtype);
+        let what = on("Tesla T4", DType::BF16).unwrap();
+        assert!(what.contains("of T4 do not") && what.contains("--dtype f16"), "{what}");
+        assert_eq!(on("Tesla T4", DType::F16), None);
+        assert_eq!(on("RTX 3060 12GB", DType::BF16), None);
+        assert_eq!(slow_type(&processor(1), DType::BF16), None);
+    }
 }

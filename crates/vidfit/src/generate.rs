@@ -13,7 +13,7 @@ use crate::args::GenerateArgs;
 use crate::batch;
 use crate::decide::{NoRoom, Wanted, budget};
 use crate::demo;
-use crate::device::{Opened, beside_results, open};
+use crate::device::{Opened, beside_results, open, slow_type};
 use crate::exit::Failure;
 use crate::human::size;
 use crate::input::Input;
@@ -298,6 +298,7 @@ fn choose(
     let model = wanted.models.swap_remove(decided.model);
     let (_, mut warnings) = Job::new(&model.checkpoint, &decided.request)?;
     warnings.extend(shorter);
+    warnings.extend(slow_type(&wanted.target, decided.request.dtype));
     warnings.extend(wrong_speed(args.output.fps, &model.checkpoint));
     if let Some(what) = &decided.changed {
         warnings.push(format!("the job was changed so that it fits: {what}"));

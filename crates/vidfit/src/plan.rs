@@ -10,7 +10,7 @@ pub use text::placement;
 use crate::args::{FitArgs, JobArgs, MachineArgs, OutputArgs};
 use crate::decide::{Decided, NoRoom, Wanted};
 use crate::demo;
-use crate::device::{DeviceChoice, card, planned_target};
+use crate::device::{DeviceChoice, card, planned_target, slow_type};
 use crate::exit::Failure;
 use crate::model::known;
 use crate::say::{answer, note};
@@ -84,7 +84,13 @@ pub fn run(args: &PlanArgs) -> Result<(), Failure> {
         );
     }
     if wanted.target.shares_ram && args.machine.device == DeviceChoice::Auto {
-        note!("there is no NVIDIA card here, so this is for the CPU; --gpu NAME plans for a card");
+        note!(
+            "no NVIDIA card can be used here (vidfit doctor says why), so this is for the CPU; \
+             --gpu NAME plans for a card"
+        );
+    }
+    if let Some(what) = slow_type(&wanted.target, wanted.request.dtype) {
+        note!("{what}");
     }
     match wanted.decide()? {
         Ok(decided) => fits(args, &wanted, &decided),
