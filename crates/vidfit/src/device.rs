@@ -101,7 +101,7 @@ impl Opened {
     /// Says why the cards of this machine are not used, if they might have been.
     pub fn announce(&self, shown: Shown) {
         if let Some(why) = &self.why {
-            shown.say(&format!("on the CPU, for want of a card: {why} (more: vidfit doctor)"));
+            shown.say(&format!("computing on the CPU: {why}; `vidfit doctor` says more"));
             shown.event(json!({ "event": "no_card", "why": why }));
         }
     }

@@ -55,9 +55,11 @@ pub(super) fn load() -> Result<(), String> {
         // What the loader says is behind what the crate does.
         Err(error) => error.source().map_or_else(|| error.to_string(), ToString::to_string),
     };
-    Err(format!(
-        "the NVIDIA driver's library {LIBRARY} cannot be loaded ({why}); is the driver installed?"
-    ))
+    // On Linux; elsewhere the loader's own words have to do.
+    if why.starts_with(&format!("{LIBRARY}: cannot open")) && why.contains("No such file") {
+        return Err(format!("there is no NVIDIA driver (its library {LIBRARY} was not found)"));
+    }
+    Err(format!("the NVIDIA driver's library {LIBRARY} cannot be loaded ({why})"))
 }
 
 /// Where the library lies that is loaded, as far as the system tells.
