@@ -104,13 +104,18 @@ impl<D: Driver> CudaDevice<D> {
         let driver = Arc::new(driver);
         let copies = Copies::new(driver.clone())
             .map_err(|what| Error::Device { device: driver.name().to_owned(), what })?;
-        let profile = Profile {
-            name: driver.name().to_owned(),
+        let profile = CudaDevice::<D>::profile_of(driver.name());
+        Ok(CudaDevice { driver, copies, profile, state: Mutex::default() })
+    }
+
+    /// What a plan must know of any card.
+    pub fn profile_of(name: &str) -> Profile {
+        Profile {
+            name: name.to_owned(),
             alignment: ALIGNMENT,
             scratch_bytes: 0,
             reads_host_memory: false,
-        };
-        Ok(CudaDevice { driver, copies, profile, state: Mutex::default() })
+        }
     }
 
     /// The card.

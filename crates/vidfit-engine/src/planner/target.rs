@@ -88,8 +88,9 @@ pub struct Target {
 /// Host memory through which copies go that are not pinned where they lie.
 pub const STAGING_BYTES: u64 = 12 << 20;
 
-/// Memory that a card's operations need besides their operands: the workspace of matrix products.
-const CARD_SCRATCH_BYTES: u64 = 32 << 20;
+/// Memory that a card's operations need besides their operands: none. Even the library's matrix products
+/// do without a workspace, in which they would add up parts of sums that depend on the number of rows.
+pub const CARD_SCRATCH_BYTES: u64 = 0;
 
 /// What every CUDA allocation is aligned to.
 pub const CARD_ALIGNMENT: u64 = 256;

@@ -116,7 +116,7 @@ fn least_budgets(all: &[Least], limits: &mut Limits) -> Table {
         note: format!(
             "The whole pipeline from the prompt to the frames, 16 bits, guidance on, decoded in \
              the reference's tiles; for the I2V models with the encoding of the image. The \
-             arena is all tensors, weights included; scratch is the workspace of matrix products; \
+             arena is all tensors, weights included; scratch is what operations need besides; \
              both together are reserved, once. Outside of that is what the catalogue puts down to \
              driver, context and kernels of an {CARD}. The reference is the larger of its step \
              and its decoding in tiles, without any weights. GB."

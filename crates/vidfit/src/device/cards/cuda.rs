@@ -112,3 +112,17 @@ fn examine_opened(card: &Card) -> Result<OpenedCard, String> {
         seconds: began.elapsed().as_secs_f64(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vidfit_engine::planner::target::{CARD_ALIGNMENT, CARD_SCRATCH_BYTES, STAGING_BYTES};
+
+    #[test]
+    fn plans_for_cards_know_what_the_device_takes() {
+        let profile = CudaDevice::<Cuda>::profile_of("cuda:0");
+        assert_eq!(profile.alignment, CARD_ALIGNMENT);
+        assert_eq!(profile.scratch_bytes, CARD_SCRATCH_BYTES);
+        assert_eq!(CudaDevice::<Cuda>::STAGING_BYTES, STAGING_BYTES);
+    }
+}
