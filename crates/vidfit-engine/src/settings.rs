@@ -28,7 +28,7 @@ pub const KEYS: [(&str, &str); 32] = [
     ("fps", "frames per second"),
     ("crf", "quality of an MP4, 0 to 51"),
     ("dtype", "auto, f32, f16 or bf16"),
-    ("device", "auto, cpu, sim:8GB"),
+    ("device", "auto, cpu, cuda:0, sim:8GB"),
     ("threads", "threads of the CPU; 0 is one for each core"),
     ("vram_budget", "device memory that may be taken"),
     ("vram_buffer", "memory of cards to leave to others"),

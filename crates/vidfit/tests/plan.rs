@@ -422,7 +422,7 @@ fn bad_input_is_explained() {
         (&["plan", "--model", "2b", "--gpu", "RTX 3060"], &["RTX 3060 12GB", "RTX 3060 8GB"]),
         (&["plan", "--model", "2b", "--gpu", "toaster"], &["toaster", "vidfit gpus"]),
         (&["plan", "--model", "2b", "--device", "sim:RTX 3060"], &["RTX 3060 Laptop"]),
-        (&["plan", "--model", "2b", "--device", "cuda:7"], &["card"]),
+        (&["plan", "--model", "2b", "--device", "cuda:7"], &["cuda:7"]),
         (&["plan", "--model", "2b", "--vram-budget", "8 GB"], &["8 GB", "7.5GB"]),
         (&["plan", "--model", "2b", "--ram", "much"], &["much", "512MB"]),
         (&["plan", "--model", "2b", "--offload", "140%"], &["140%", "sequential"]),
@@ -437,7 +437,7 @@ fn bad_input_is_explained() {
         (&["recommend", "--gpu", "RTX 9999"], &["RTX 9999"]),
         (&["recommend", "--within", "0"], &["--within"]),
         (&["generate", "x", "--model", "5b"], &["models pull zai-org/CogVideoX-5b"]),
-        (&["generate", "x", "--model", model, "--device", "cuda"], &["CUDA"]),
+        (&["generate", "x", "--model", model, "--device", "cuda"], &["cuda:0 cannot be used"]),
         (&["generate", "x", "--plan", "nowhere.json"], &["nowhere.json"]),
         (&["generate", "x", "--model", model, "--report", "no/r.json"], &["mkdir -p"]),
     ];

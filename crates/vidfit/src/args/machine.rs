@@ -13,9 +13,9 @@ pub struct MachineArgs {
     /// published for.
     #[arg(long, value_enum, default_value_t = Dtype::Auto, help_heading = "Machine")]
     pub dtype: Dtype,
-    /// The device that computes: auto is an NVIDIA card if one can be used, else the CPU (`vidfit
-    /// doctor` says why); cpu; cuda:0; or a simulated card, which computes on the CPU but has the memory
-    /// of a card: sim:8GB, or "sim:RTX 3060 12GB".
+    /// The device that computes: cpu, cuda:0, or a simulated card, which computes on the CPU but has the
+    /// memory of a card: sim:8GB, or "sim:RTX 3060 12GB". auto is an NVIDIA card if one can be used, else
+    /// the CPU; `vidfit doctor` says why.
     #[arg(long, value_name = "DEVICE", default_value = "auto", help_heading = "Machine")]
     pub device: DeviceChoice,
     /// Threads of the CPU; 0 is one for each core.

@@ -73,8 +73,8 @@ impl KeepArgs {
 /// Another device than the run had, or another part of it. What is not given stays as it was.
 #[derive(clap::Args, Clone)]
 pub struct OtherMachineArgs {
-    /// The device that computes: auto, cpu, or a simulated card, such as sim:8GB. Limits that were
-    /// given for another device are then dropped.
+    /// The device that computes: auto, cpu, cuda:0, or a simulated card, such as sim:8GB. Limits that
+    /// were given for another device are then dropped.
     #[arg(long, value_name = "DEVICE", help_heading = "Machine")]
     pub device: Option<DeviceChoice>,
     /// Threads of the CPU; 0 is one for each core.

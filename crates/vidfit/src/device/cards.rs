@@ -93,11 +93,16 @@ impl Examined {
 /// # Errors
 /// Why there is none, in words.
 pub fn find(number: Option<u32>) -> Result<Installed, String> {
-    let cards = source::usable(number)?;
+    let cards = source::usable(number).map_err(|why| match number {
+        Some(number) => format!("cuda:{number} cannot be used: {why}"),
+        None => why,
+    })?;
     let wanted = |card: &Installed| number.is_none_or(|number| card.number == number);
     let found = cards.into_iter().filter(wanted).max_by_key(|card| card.free_bytes);
     found.ok_or_else(|| match number {
-        Some(number) => format!("there is no card {number}; `vidfit doctor` lists those there are"),
+        Some(number) => {
+            format!("there is no cuda:{number}; `vidfit doctor` lists the cards there are")
+        }
         None => "no card of this machine can be used".into(),
     })
 }

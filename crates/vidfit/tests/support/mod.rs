@@ -20,6 +20,8 @@ pub fn command(folder: &Path, arguments: &[&str]) -> Command {
     for variable in ["XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"] {
         command.env(variable, &nowhere);
     }
+    // Hides the machine's cards, if it has any: what is tested is the same everywhere.
+    command.env("CUDA_VISIBLE_DEVICES", "");
     command.env_remove("HF_HUB_CACHE").env_remove("VIDFIT_CONFIG");
     command
 }
