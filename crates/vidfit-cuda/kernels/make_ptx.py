@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Compiles the kernels to ptx/, which is part of the program.
 
-    python3 crates/vidfit-cuda/kernels/make_ptx.py [--check] [--folder FOLDER]
+    python3 crates/vidfit-cuda/kernels/make_ptx.py [--check | --get] [--folder FOLDER]
 
 Needs neither a card nor a toolkit: NVRTC comes from PyPI, in the versions of requirements.txt and
 requirements-newer.txt, and is kept in FOLDER (target/nvrtc). What is written is for sm_75 and sm_80; a
 driver compiles it for its card. That the kernels also compile for newer ones is only checked. With
---check nothing is written; it fails if ptx/ is not what the sources make.
+--check nothing is written; it fails if ptx/ is not what the sources make. --get only gets NVRTC.
 """
 
 import argparse
@@ -86,12 +86,15 @@ class Nvrtc:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing, compare")
+    parser.add_argument("--get", action="store_true", help="get NVRTC, and no more")
     parser.add_argument("--folder", type=Path, default=ROOT / "target" / "nvrtc", help="where NVRTC is kept")
     given = parser.parse_args()
     first = f"// The kernels of vidfit, made by kernels/make_ptx.py. SHA-256 of the sources: {digest()}\n"
     stale = []
     for requirements, written, tried in COMPILERS:
         nvrtc = Nvrtc(requirements, given.folder)
+        if given.get:
+            continue
         for architecture in written:
             ptx = first + nvrtc.compile(architecture)
             path = PTX / f"sm_{architecture}.ptx"
