@@ -2,8 +2,8 @@
 // device uses, on a card that is not there. Everything is done when it is asked for. What a caller must not
 // do ends the process, and says on stderr what it was.
 //
-// DRIVER_VERSION, CAPABILITY and COMPILER_SAYS in the environment make it another driver, another card, and
-// one whose compiler refuses the kernels.
+// DRIVER_VERSION, CAPABILITY, MEMORY_KIB and COMPILER_SAYS in the environment make it another driver, another
+// card, one with less memory, and one whose compiler refuses the kernels.
 #include KERNELS
 #include <mutex>
 #include <set>
@@ -17,7 +17,7 @@ namespace {
 enum : int { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, UNSUPPORTED_PTX = 222, NOT_READY = 600 };
 
 constexpr int CARD = 7, SHARED_BYTES = 99 << 10;
-constexpr size_t MEMORY_BYTES = size_t(16) << 30, CONTEXT_BYTES = 300 << 20, PAGE_BYTES = 2 << 20;
+constexpr size_t CONTEXT_BYTES = 300 << 20, PAGE_BYTES = 2 << 20;
 
 struct Event {
     bool is_recorded;
@@ -28,6 +28,7 @@ int contexts = 0;
 size_t used_bytes = 0;
 std::map<uintptr_t, size_t> memory, pinned;
 std::set<void*> streams, events, modules;
+void* computing = nullptr;  // the stream that has had kernels or fills
 thread_local void* current_context = nullptr;
 
 size_t pages(size_t bytes) { return (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES; }
@@ -36,6 +37,8 @@ int setting(const char* name, int otherwise) {
     const char* text = std::getenv(name);
     return text ? std::atoi(text) : otherwise;
 }
+
+size_t memory_bytes() { return size_t(setting("MEMORY_KIB", 16 << 20)) << 10; }
 
 bool holds(const std::map<uintptr_t, size_t>& all, const void* first, size_t bytes) {
     auto after = all.upper_bound(uintptr_t(first));
@@ -85,13 +88,14 @@ API cuDeviceGetName(char* name, int length, int device) {
 }
 API cuDeviceTotalMem_v2(size_t* bytes, int device) {
     DEMAND(device == CARD);
-    *bytes = MEMORY_BYTES;
+    *bytes = memory_bytes();
     return SUCCESS;
 }
 API cuDeviceGetAttribute(int* value, int attribute, int device) {
     DEMAND(device == CARD);
     int capability = setting("CAPABILITY", 89);
     switch (attribute) {
+        case 16: *value = 1; break;  // multiprocessors
         case 75: *value = capability / 10; break;
         case 76: *value = capability % 10; break;
         case 97: *value = SHARED_BYTES; break;
@@ -127,15 +131,20 @@ API cuCtxSetCurrent(void* context) {
     return SUCCESS;
 }
 
+API cuCtxGetCurrent(void** context) {
+    *context = current_context;
+    return SUCCESS;
+}
+
 API cuMemGetInfo_v2(size_t* free, size_t* total) {
     ENTERED;
-    *free = MEMORY_BYTES - used_bytes, *total = MEMORY_BYTES;
+    *free = memory_bytes() - used_bytes, *total = memory_bytes();
     return SUCCESS;
 }
 API cuMemAlloc_v2(uint64_t* address, size_t bytes) {
     ENTERED;
     void* first = nullptr;
-    if (bytes > MEMORY_BYTES - used_bytes || posix_memalign(&first, 256, bytes)) return OUT_OF_MEMORY;
+    if (bytes > memory_bytes() - used_bytes || posix_memalign(&first, 256, bytes)) return OUT_OF_MEMORY;
     *address = uintptr_t(first);
     memory[uintptr_t(first)] = bytes;
     used_bytes += pages(bytes);
@@ -149,6 +158,14 @@ API cuMemFree_v2(uint64_t address) {
     std::free(reinterpret_cast<void*>(address));
     memory.erase(found);
     return SUCCESS;
+}
+API cuMemGetAddressRange_v2(uint64_t* first, size_t* bytes, uint64_t address) {
+    ENTERED;
+    auto found = memory.upper_bound(address);
+    if (found == memory.begin()) return INVALID_VALUE;
+    --found;
+    *first = found->first, *bytes = found->second;
+    return address < *first + *bytes ? SUCCESS : INVALID_VALUE;
 }
 API cuMemHostAlloc(void** first, size_t bytes, unsigned) {
     ENTERED;
@@ -174,6 +191,11 @@ API cuStreamDestroy_v2(void* stream) {
     DEMAND(streams.erase(stream));
     delete static_cast<char*>(stream);
     return SUCCESS;
+}
+API cuStreamQuery(void* stream) {
+    ENTERED;
+    DEMAND(streams.count(stream));
+    return stream == computing ? SUCCESS : NOT_READY;
 }
 API cuStreamWaitEvent(void* stream, void* event, unsigned flags) {
     ENTERED;
@@ -228,6 +250,7 @@ API cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void* stream
     DEMAND(streams.count(stream));
     auto* card = reinterpret_cast<void*>(to);
     if (!holds(memory, card, bytes)) return INVALID_VALUE;
+    computing = stream;
     std::memset(card, value, bytes);
     return SUCCESS;
 }
@@ -283,6 +306,7 @@ API cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
     DEMAND(size_t(extra[0]) == 1 && size_t(extra[2]) == 2 && !extra[4]);
     DEMAND(*static_cast<size_t*>(extra[3]) == kernel.argument_bytes);
     DEMAND(gx && gy && gz && bx * by * bz > 0 && bx * by * bz <= kernel.most_threads);
+    computing = stream;
     grid_size.x = gx, grid_size.y = gy, grid_size.z = gz;
     block_size.x = bx, block_size.y = by, block_size.z = bz;
     Dice dice(1);

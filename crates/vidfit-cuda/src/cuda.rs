@@ -2,8 +2,9 @@
 //!
 //! - `library`: the driver's library, and the cards that it has. `checkup`: the same for people.
 //! - `context`: the context, the queues, the events. `module`: the kernels.
-//! - `words`: what errors mean, and what to do.
+//! - `blas`: matrix products by NVIDIA's library. `words`: what errors mean, and what to do.
 
+mod blas;
 mod checkup;
 mod context;
 mod library;
@@ -15,7 +16,8 @@ pub use checkup::{Checkup, check_up, free_bytes};
 pub use library::Card;
 pub use module::Kernel;
 
-use crate::driver::{Driver, Event, Launch, Queue};
+use crate::driver::{Driver, Event, Launch, Product, Queue};
+use blas::Blas;
 use context::{Context, Queues};
 use cudarc::driver::sys;
 use module::Module;
@@ -34,6 +36,7 @@ pub struct Cuda {
     card: Card,
     overhead_bytes: u64,
     // Dropped in this order: the context is what the others are in.
+    blas: Result<Blas, String>,
     queues: Queues,
     module: Module,
     context: Context,
@@ -72,8 +75,10 @@ impl Cuda {
         // From here on the context is entered.
         let queues = Queues::new()?;
         let module = Module::new(device, card.capability)?;
-        let mut cuda = Cuda { name, card, overhead_bytes: 0, queues, module, context };
+        let blas = Err(String::new());
+        let mut cuda = Cuda { name, card, overhead_bytes: 0, blas, queues, module, context };
         cuda.warm_up()?;
+        cuda.blas = cuda.find_blas(device)?;
         let (free, _) = cuda.context.memory()?;
         let after = before.and_then(|_| nvml::free_bytes(device));
         // NVML knows what was free before there was a context; without it the context is not counted.
@@ -104,12 +109,31 @@ impl Cuda {
         filled.and(finished)
     }
 
+    /// Matrix products by the library, all of them tried, so that what it loads is there; or why not.
+    fn find_blas(&self, device: sys::CUdevice) -> Result<Result<Blas, String>, String> {
+        let count = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        blas::find(blas::Place {
+            driver: self,
+            stream: self.queues.stream(Queue::Computing).cast(),
+            multiprocessors: library::attribute(device, count)?,
+        })
+    }
+
+    /// What makes matrix products of f16 and of bf16, in words: a library, its version and its place, or
+    /// vidfit's own kernels and why.
+    pub fn products(&self) -> String {
+        match &self.blas {
+            Ok(blas) => blas.to_string(),
+            Err(why) => format!("vidfit's own kernels ({why})"),
+        }
+    }
+
     /// What the driver says of the card.
     pub fn card(&self) -> &Card {
         &self.card
     }
 
-    /// Memory of the card that is taken by its context, the kernels and the driver itself for this
+    /// Memory of the card that is taken by its context, the kernels, cuBLASLt and the driver itself for this
     /// process, in bytes, as the driver's own figures of free memory before and after tell. Without NVML
     /// the context is not in it. What others took or gave back meanwhile is.
     pub fn overhead_bytes(&self) -> u64 {
@@ -162,6 +186,16 @@ impl Driver for Cuda {
     fn launch(&self, launch: Launch<'_>) -> Result<(), String> {
         self.context.enter()?;
         self.module.launch(launch, self.queues.stream(Queue::Computing))
+    }
+
+    fn product(&self, product: &Product) -> Option<Result<(), String>> {
+        let blas = self.blas.as_ref().ok()?;
+        let stream = self.queues.stream(Queue::Computing).cast();
+        if let Err(what) = self.context.enter() {
+            return Some(Err(what));
+        }
+        // SAFETY: the context that the library was started in, and its queue.
+        unsafe { blas.product(product, stream) }
     }
 
     fn write(&self, address: u64, bytes: &[u8]) -> Result<(), String> {

@@ -1,7 +1,7 @@
 //! The device itself: resolves tensors to addresses and hands the work to its modules.
 
 use crate::copies::{Copies, STAGING_BYTES};
-use crate::driver::{Driver, Launch};
+use crate::driver::{Driver, Launch, Product};
 use crate::memory::{ALIGNMENT, Memory, View};
 use crate::pace::Pace;
 use bytemuck::Pod;
@@ -89,6 +89,18 @@ impl Session<'_> {
         if let Err(what) = self.driver.launch(launch) {
             state.failure = Some(format!("{kernel}: {what}"));
         }
+    }
+
+    /// Has a library make a product, if there is one that does: whether it does.
+    pub fn product(&self, product: &Product) -> bool {
+        let mut state = self.state.borrow_mut();
+        if state.failure.is_some() {
+            return true;
+        }
+        let made = self.driver.product(product);
+        let is_made = made.is_some();
+        state.note(made.unwrap_or(Ok(())));
+        is_made
     }
 }
 

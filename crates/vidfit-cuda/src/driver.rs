@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::ptr::NonNull;
+use vidfit_tensor::{Activation, DType};
 
 /// One run of a kernel.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +19,33 @@ pub struct Launch<'a> {
     pub arguments: &'a [u8],
     /// The addresses that it may read or write.
     pub touched: &'a [Range<u64>],
+}
+
+/// Operands of a [`Product`] begin at multiples of so many bytes, and so do their rows.
+pub(crate) const PRODUCT_ALIGNMENT: u64 = 16;
+
+/// A matrix product of operands of one type, `activation(x · weightᵀ + bias)`, all at addresses of the
+/// card and aligned to 16 bytes in every row.
+#[derive(Clone, Copy, Debug)]
+pub struct Product {
+    /// Of all operands: f16 or bf16.
+    pub dtype: DType,
+    /// `[rows, depth]`.
+    pub x: u64,
+    /// `[columns, depth]`.
+    pub weight: u64,
+    /// `[columns]`.
+    pub bias: Option<u64>,
+    /// `[rows, columns]`, apart from all others.
+    pub target: u64,
+    /// At least 1.
+    pub rows: u64,
+    /// At least 1.
+    pub columns: u64,
+    /// At least 1.
+    pub depth: u64,
+    /// Applied to a sum in f32, before it is rounded.
+    pub activation: Activation,
 }
 
 /// One of a card's queues. Each does its work in the order in which it is asked for; nothing orders
@@ -62,6 +90,19 @@ pub trait Driver: Send + Sync + 'static {
     /// # Errors
     /// What failed.
     fn launch(&self, launch: Launch<'_>) -> Result<(), String>;
+
+    /// Has a library of the card's maker make a product on the computing queue, perhaps later; `None` if
+    /// none does, so that kernels have to.
+    ///
+    /// Whether one does depends on the type, the activation and whether there is a bias, and on nothing
+    /// else: not on the numbers of rows and columns, into which a model's products are cut as memory has
+    /// it. An element has the same bits wherever in a product it is, and however large that is.
+    ///
+    /// # Errors
+    /// What failed.
+    fn product(&self, _product: &Product) -> Option<Result<(), String>> {
+        None
+    }
 
     /// Copies bytes to the card on the computing queue. They may be changed when it returns.
     ///

@@ -22,4 +22,4 @@ mod pace;
 
 pub use cuda::{Card, Checkup, Cuda, Kernel, check_up, free_bytes};
 pub use device::CudaDevice;
-pub use driver::{Driver, Event, Launch, Queue};
+pub use driver::{Driver, Event, Launch, Product, Queue};

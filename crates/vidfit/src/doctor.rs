@@ -156,10 +156,11 @@ fn card_in_words(card: &Examined) -> Vec<String> {
                 opened.architecture / 10 % 10,
                 seconds(opened.seconds)
             )];
+            more.push(format!("matrix products are made by {}", opened.products));
             more.push(match opened.overhead_bytes {
                 0 => "what the driver takes of its memory is not known, for want of NVML".into(),
                 bytes => format!(
-                    "{} of its memory go to the driver, the context and the kernels",
+                    "{} of its memory go to the driver, the context, the kernels and libraries",
                     size(bytes)
                 ),
             });
@@ -211,8 +212,13 @@ mod tests {
     fn the_card_with_the_most_room_is_taken() {
         let fuller = Examined { free_bytes: Some(6 << 30), ..card(0) };
         let broken = Examined { free_bytes: Some(8 << 30), problem: Some("old".into()), ..card(2) };
-        let opened =
-            OpenedCard { kernels: 44, architecture: 800, overhead_bytes: 300 << 20, seconds: 2.0 };
+        let opened = OpenedCard {
+            kernels: 44,
+            architecture: 800,
+            products: "cuBLASLt 13.1.0".into(),
+            overhead_bytes: 300 << 20,
+            seconds: 2.0,
+        };
         let best = Examined { opened: Some(Ok(opened)), ..card(1) };
         let found = diagnosis(vec![fuller, best, broken], &[]);
         let text = found.in_words();
@@ -220,6 +226,7 @@ mod tests {
             "/lib/libcuda.so.1 for CUDA 12.4",
             "compute capability 8.9, 8.00 GB, 7.00 GB free",
             "44 kernels for compute capability 8.0 and newer",
+            "matrix products are made by cuBLASLt 13.1.0",
             "300.0 MB of its memory",
             "cannot be used: old",
             "computes on cuda:1 (NVIDIA GeForce RTX 4060)",

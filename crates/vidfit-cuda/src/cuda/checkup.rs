@@ -20,7 +20,7 @@ pub struct Checkup {
 /// Looks what there is. No card is touched.
 pub fn check_up() -> Checkup {
     let mut found = Checkup {
-        library: library::load().map(|()| library::path()),
+        library: library::load().map(|()| library::path_of("libcuda.so")),
         cuda: None,
         cards: Vec::new(),
         missing: Vec::new(),

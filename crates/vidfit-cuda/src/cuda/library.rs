@@ -62,12 +62,12 @@ pub(super) fn load() -> Result<(), String> {
     Err(format!("the NVIDIA driver's library {LIBRARY} cannot be loaded ({why})"))
 }
 
-/// Where the library lies that is loaded, as far as the system tells.
-pub(super) fn path() -> Option<PathBuf> {
+/// Where a library lies that is loaded, by the beginning of its file's name, as far as the system tells.
+pub(super) fn path_of(library: &str) -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     let path = maps.lines().filter_map(|line| line.find('/').map(|first| &line[first..]));
-    let mut path = path
-        .filter(|path| path.rsplit('/').next().is_some_and(|name| name.starts_with("libcuda.so")));
+    let mut path =
+        path.filter(|path| path.rsplit('/').next().is_some_and(|name| name.starts_with(library)));
     path.next().map(PathBuf::from)
 }
 

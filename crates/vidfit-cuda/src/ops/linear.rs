@@ -2,8 +2,12 @@
 //!
 //! Every sum takes the inner dimension in one order, whatever kernel makes it of those that its types
 //! allow. So the number of rows chooses the kernel, and changes no bit.
+//!
+//! A library of the card's maker may make the products of a model's large layers, in an order of its own.
+//! So whether it does must not depend on what memory has to do with ([`Product`]).
 
 use crate::device::Session;
+use crate::driver::{PRODUCT_ALIGNMENT, Product};
 use crate::memory::View;
 use vidfit_tensor::{Activation, DType, Linear, LowRank, Tensor};
 
@@ -89,6 +93,9 @@ pub(crate) fn linear(session: &Session<'_>, op: Linear<'_>, dst: &mut Tensor) {
     if rows * columns == 0 {
         return;
     }
+    if product(session, &op, dst).is_some_and(|product| session.product(&product)) {
+        return;
+    }
     let kernel = Kernel::of(session, op.x.dtype(), op.weight.dtype(), rows, columns);
     let (x, weight, target) = (session.view(op.x), session.view(op.weight), session.view(dst));
     let arguments = LinearArguments {
@@ -118,6 +125,42 @@ pub(crate) fn linear(session: &Session<'_>, op: Linear<'_>, dst: &mut Tensor) {
         &arguments,
         &touched,
     );
+}
+
+/// The inner dimensions of large layers are multiples of this. With others a library may have ways of its
+/// own that nobody has tried (`cuda/blas/proof.rs`).
+const PRODUCT_DEPTH: usize = 64;
+
+/// What a library could make: all of one type of 16 bits, and aligned.
+///
+/// For one layer of a model that is always so or never, however it is placed. Tensors begin at multiples
+/// of 256 bytes. Parts of them are whole rows, and a row of x or of the weight has `depth` elements. A part
+/// of the columns is that of some heads, whose length is a multiple of 16 elements; other layers' columns
+/// are never parted.
+fn product(session: &Session<'_>, op: &Linear<'_>, dst: &Tensor) -> Option<Product> {
+    let dtype = op.x.dtype();
+    let tensors = [Some(op.x), Some(op.weight), op.bias, Some(dst)];
+    let address = |tensor: &Tensor| session.view(tensor).address;
+    let suits = |tensor: &Tensor| {
+        tensor.dtype() == dtype && address(tensor).is_multiple_of(PRODUCT_ALIGNMENT)
+    };
+    let (depth, columns) = (op.x.columns(), dst.columns());
+    let is_made = dtype != DType::F32
+        && depth != 0
+        && depth.is_multiple_of(PRODUCT_DEPTH)
+        && (columns as u64 * dtype.bytes()).is_multiple_of(PRODUCT_ALIGNMENT)
+        && tensors.into_iter().flatten().all(suits);
+    is_made.then(|| Product {
+        dtype,
+        x: address(op.x),
+        weight: address(op.weight),
+        bias: op.bias.map(address),
+        target: address(dst),
+        rows: dst.rows() as u64,
+        columns: columns as u64,
+        depth: depth as u64,
+        activation: op.activation,
+    })
 }
 
 #[repr(C)]

@@ -101,7 +101,8 @@ pub fn compare_for(
     }
 }
 
-fn run_on<D: Device + 'static>(
+/// As [`run`], on any device.
+pub fn run_on<D: Device + 'static>(
     device: Arc<D>,
     operands: &[Operand],
     op: &dyn Fn(&dyn Device, &[Tensor]),

@@ -69,6 +69,8 @@ pub struct OpenedCard {
     pub kernels: usize,
     /// The architecture that they were compiled for, as `__CUDA_ARCH__` has it.
     pub architecture: u32,
+    /// What makes its matrix products of f16 and bf16.
+    pub products: String,
     /// Memory that is taken from then on, by the driver's own figures.
     pub overhead_bytes: u64,
     /// How long it took.

@@ -108,6 +108,7 @@ fn examine_opened(card: &Card) -> Result<OpenedCard, String> {
     Ok(OpenedCard {
         kernels: opened.kernels().len(),
         architecture: opened.architecture(),
+        products: opened.products(),
         overhead_bytes: measured_overhead(&opened),
         seconds: began.elapsed().as_secs_f64(),
     })
