@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use vidfit_tensor::{Fence, HostBuffer, HostSource, Tensor};
 
 /// Pinned memory of the host that copies of both directions go through, in bytes.
@@ -57,6 +58,7 @@ pub(crate) struct Copies {
     shared: Arc<Shared>,
     uploads: Sender<Job>,
     downloads: Sender<Job>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -101,12 +103,13 @@ impl Copies {
             let shared = shared.clone();
             let body = move || run(&shared, queue, ring, &jobs);
             let thread = std::thread::Builder::new().name(name.into()).spawn(body);
-            thread.map_err(|error| format!("cannot start a thread for copies: {error}"))?;
-            Ok::<_, String>(sender)
+            let thread =
+                thread.map_err(|error| format!("cannot start a thread for copies: {error}"))?;
+            Ok::<_, String>((sender, thread))
         };
-        let uploads = start(Queue::Uploading, "vidfit-upload")?;
-        let downloads = start(Queue::Downloading, "vidfit-download")?;
-        Ok(Copies { shared, uploads, downloads })
+        let (uploads, uploading) = start(Queue::Uploading, "vidfit-upload")?;
+        let (downloads, downloading) = start(Queue::Downloading, "vidfit-download")?;
+        Ok(Copies { shared, uploads, downloads, threads: vec![uploading, downloading] })
     }
 
     /// A fence behind all computing asked for so far.
@@ -157,11 +160,24 @@ impl Copies {
 }
 
 impl Drop for Copies {
-    /// Tells the threads to end. They are not waited for: one may be held up by its source. What a
-    /// copy works on stays alive with it.
+    /// Tells the threads to end. With a copy under way they are not waited for: its source may hold it
+    /// up, and what it works on stays alive with it. Else they are, so that what they have of the card is
+    /// given back here, and not beside the end of the process, when libraries are half gone.
     fn drop(&mut self) {
-        self.shared.lock().is_over = true;
+        let mut fences = self.shared.lock();
+        fences.is_over = true;
+        let is_idle = fences.begun.is_empty();
+        drop(fences);
         self.shared.changed.notify_all();
+        // A thread ends once nobody can ask it for copies.
+        let (nobody, _) = channel();
+        (self.uploads, self.downloads) = (nobody.clone(), nobody);
+        for thread in self.threads.drain(..).filter(|_| is_idle) {
+            if thread.thread().id() != std::thread::current().id() {
+                // That it panicked, whoever waited for its copies has seen.
+                let _ = thread.join();
+            }
+        }
     }
 }
 
