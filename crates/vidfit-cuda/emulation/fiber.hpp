@@ -4,8 +4,10 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <setjmp.h>
 #include <sys/mman.h>
 #include <ucontext.h>
+#include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
@@ -19,13 +21,18 @@ public:
     static constexpr size_t STACK_BYTES = 128 << 10;
 
     Fiber() {
+        if (!spare_stacks().empty()) {
+            stack_ = spare_stacks().back();
+            spare_stacks().pop_back();
+            return;
+        }
         stack_ = mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (stack_ == MAP_FAILED) {
             std::perror("cannot map a stack");
             std::exit(2);
         }
     }
-    ~Fiber() { munmap(stack_, STACK_BYTES); }
+    ~Fiber() { spare_stacks().push_back(stack_); }
     Fiber(const Fiber&) = delete;
 
     /// Lets the fiber begin with `body(argument)` at its next turn.
@@ -33,6 +40,9 @@ public:
         body_ = body;
         argument_ = argument;
         is_done_ = false;
+#if !defined(__SANITIZE_ADDRESS__)
+        has_begun_ = false;
+#endif
         getcontext(&own_);
         own_.uc_stack.ss_sp = stack_;
         own_.uc_stack.ss_size = STACK_BYTES;
@@ -49,7 +59,11 @@ public:
         swapcontext(&caller_, &own_);
         __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
 #else
-        swapcontext(&caller_, &own_);
+        // Contexts ask the kernel for the signal mask at every switch, so they only begin a fiber.
+        if (_setjmp(caller_)) return;
+        if (has_begun_) _longjmp(own_place_, 1);
+        has_begun_ = true;
+        setcontext(&own_);
 #endif
     }
 
@@ -60,13 +74,20 @@ public:
         swapcontext(&own_, &caller_);
         __sanitizer_finish_switch_fiber(fake_, &caller_stack_, &caller_stack_bytes_);
 #else
-        swapcontext(&own_, &caller_);
+        if (!_setjmp(own_place_)) _longjmp(caller_, 1);
 #endif
     }
 
     bool is_done() const { return is_done_; }
 
 private:
+    /// Of fibers that are gone: a launch has hundreds, and they are mapped for the first one alone. Never
+    /// given back, so that fibers may go when the process does.
+    static std::vector<void*>& spare_stacks() {
+        static auto* stacks = new std::vector<void*>;
+        return *stacks;
+    }
+
     static void enter(unsigned high, unsigned low) {
         auto* self = reinterpret_cast<Fiber*>((uintptr_t(high) << 32) | low);
 #if defined(__SANITIZE_ADDRESS__)
@@ -78,14 +99,18 @@ private:
     }
 
     void* stack_ = nullptr;
-    ucontext_t own_{}, caller_{};
+    ucontext_t own_{};
     void (*body_)(void*) = nullptr;
     void* argument_ = nullptr;
     bool is_done_ = true;
 #if defined(__SANITIZE_ADDRESS__)
+    ucontext_t caller_{};
     void* fake_ = nullptr;
     const void* caller_stack_ = nullptr;
     size_t caller_stack_bytes_ = 0;
+#else
+    jmp_buf caller_, own_place_;
+    bool has_begun_ = false;
 #endif
 };
 

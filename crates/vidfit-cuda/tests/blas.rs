@@ -22,11 +22,6 @@ use vidfit_tensor::*;
 const IS_INSIDE: &str = "VIDFIT_TEST_INSIDE";
 const VARIABLE: &str = "VIDFIT_CUBLASLT";
 
-fn driver() -> PathBuf {
-    // As `card.rs` has it.
-    compiled("driver.cpp", "driver/libcuda.so", &["-O2", "-shared", "-fPIC", "-fvisibility=hidden"])
-}
-
 fn library() -> PathBuf {
     let flags = ["-O3", "-shared", "-fPIC", "-fvisibility=hidden"];
     compiled("blas.cpp", "blas/libcublasLt.so.13", &flags)

@@ -114,8 +114,7 @@ fn more_than_there_is_is_refused_and_what_follows_works() {
 /// Runs these tests on the emulation's driver.
 #[cfg(target_os = "linux")]
 fn on_emulated_driver(settings: &[(&str, &str)]) -> (bool, String) {
-    let flags = ["-O2", "-shared", "-fPIC", "-fvisibility=hidden"];
-    let library = bed::compiled("driver.cpp", "driver/libcuda.so", &flags);
+    let library = bed::driver();
     let ran = Command::new(std::env::current_exe().unwrap())
         .args(["--nocapture", "--skip", "driver_over_the_emulation"])
         .env("LD_LIBRARY_PATH", library.parent().unwrap())

@@ -1,8 +1,8 @@
 //! The emulated card: `emulation/main.cpp` in a process of its own, which shares the card's memory.
 
+use super::compiled::compiled;
 use memmap2::MmapMut;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -238,40 +238,4 @@ fn program(architecture: u32) -> &'static Path {
         let flags = [&checks[..], &[&define]].concat();
         compiled("main.cpp", &format!("emulation-{architecture}"), &flags)
     })
-}
-
-/// A file of the emulation, compiled once for all tests, as long as no source changes.
-pub fn compiled(source: &str, name: &str, flags: &[&str]) -> PathBuf {
-    let crate_root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let program = folder.join(name);
-    std::fs::create_dir_all(program.parent().unwrap()).unwrap();
-    // One test program compiles, the others wait.
-    let lock = File::create(folder.join(format!("{}.lock", name.replace('/', "-")))).unwrap();
-    lock.lock().unwrap();
-    if newest(&[crate_root.join("kernels"), crate_root.join("emulation")])
-        > modified(&program).unwrap_or(std::time::UNIX_EPOCH)
-    {
-        let part = folder.join(format!("{}.part", name.replace('/', "-")));
-        let done = Command::new("g++")
-            .args(["-std=c++17", "-g1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"])
-            .args(flags)
-            .args(["-DKERNELS=\"../kernels/all.cu\"", "-o"])
-            .arg(&part)
-            .arg(crate_root.join("emulation").join(source))
-            .output()
-            .expect("g++, which also the build of the program needs");
-        assert!(done.status.success(), "g++: {}", String::from_utf8_lossy(&done.stderr));
-        std::fs::rename(part, &program).unwrap();
-    }
-    program
-}
-
-fn newest(folders: &[PathBuf]) -> std::time::SystemTime {
-    let files = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
-    files.map(|file| modified(&file.unwrap().path()).unwrap()).max().unwrap()
-}
-
-fn modified(path: &Path) -> Option<std::time::SystemTime> {
-    path.metadata().and_then(|meta| meta.modified()).ok()
 }

@@ -7,11 +7,13 @@
 #![allow(dead_code, unused_imports, reason = "each test uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "tests only")]
 
+mod compiled;
 mod emulated;
 mod late;
 mod operands;
 
-pub use emulated::{ARCHITECTURES, Emulated, compiled};
+pub use compiled::{compiled, driver};
+pub use emulated::{ARCHITECTURES, Emulated};
 pub use late::Late;
 #[allow(unused_imports, reason = "each test uses a part of it")]
 pub use operands::{DTYPES, Operand, Random};

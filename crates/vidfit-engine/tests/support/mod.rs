@@ -6,6 +6,7 @@
 pub mod bed;
 pub mod card;
 pub mod job_bed;
+pub mod parity;
 pub mod published;
 pub mod saboteur;
 pub mod sparse;

@@ -1,0 +1,195 @@
+//! Whole videos on an NVIDIA card: the reference's, in exactly the planned memory, wherever the weights
+//! wait.
+//!
+//! Where this machine has a card, every case runs on it. Without one, on Linux, some run through the real
+//! driver's calls over the emulation, which executes the kernels' own source on the CPU.
+
+// Clippy allows it in tests, but not in what they call.
+#![allow(clippy::unwrap_used)]
+
+#[cfg(target_os = "linux")]
+#[path = "../../vidfit-cuda/tests/bed/compiled.rs"]
+mod compiled;
+mod support;
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use support::card::Bits;
+use support::parity::{equals, farther};
+use support::{Case, job, pixels_for, prepare_job};
+use vidfit_cuda::{Cuda, CudaDevice, check_up};
+use vidfit_engine::catalogue;
+use vidfit_engine::checkpoint::Checkpoint;
+use vidfit_engine::generate::{self, Generated, Prepared, RunOptions};
+use vidfit_engine::plan::Plan;
+use vidfit_engine::planner::{Offload, Target, plan_least};
+use vidfit_engine::schedule::Schedule;
+use vidfit_tensor::{DType, Device};
+
+/// Set where the driver is the emulation's, which takes its time.
+const IS_EMULATED: &str = "VIDFIT_TEST_EMULATED_DRIVER";
+
+/// What is computed by the emulation: every variant, kinds of start and samplers, tiles, in f32; and some
+/// in half types. A card computes everything.
+const EMULATED_F32: [&str; 7] =
+    ["2b-ddim", "5b-dpm", "5b-tiled", "5b-i2v-dpm", "1.5-dpm", "1.5-i2v-dpm", "2b-v2v-all"];
+const EMULATED_HALF: [(DType, &str); 4] = [
+    (DType::BF16, "5b-dpm"),
+    (DType::BF16, "1.5-dpm"),
+    (DType::F16, "2b-ddim"),
+    (DType::F16, "5b-i2v-dpm"),
+];
+
+fn is_emulated() -> bool {
+    std::env::var_os(IS_EMULATED).is_some()
+}
+
+/// The card, which one test at a time has; or nothing, and why.
+fn card() -> Option<(Arc<CudaDevice<Cuda>>, MutexGuard<'static, ()>)> {
+    static TURN: Mutex<()> = Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    match Cuda::open(0) {
+        Ok(card) => Some((Arc::new(CudaDevice::new(card).unwrap()), turn)),
+        Err(error) => {
+            // A machine with a card that works must not pass by skipping.
+            let found = check_up();
+            let is_usable = found.cards.iter().any(|(_, problem)| problem.is_none());
+            assert!(!is_usable || !found.missing.is_empty(), "{error}\n{found:#?}");
+            println!("skipped: {error}");
+            None
+        }
+    }
+}
+
+/// Runs a plan on the card in exactly the planned bytes, with what is freed poisoned. The driver's own
+/// figure of free memory is asked all the while: from the reservation to the end it does not move.
+fn run(
+    checkpoint: &Checkpoint,
+    prepared: &Prepared,
+    card: &Arc<CudaDevice<Cuda>>,
+) -> (Plan, Generated) {
+    let device: Arc<dyn Device> = card.clone();
+    let before = device.free_bytes().unwrap();
+    let free = Arc::new(Mutex::new(Vec::new()));
+    let (asked, noted) = (device.clone(), free.clone());
+    let pixels = pixels_for(&prepared.job);
+    let options = RunOptions {
+        stop: &AtomicBool::new(false),
+        listener: Box::new(move |_| noted.lock().unwrap().push(asked.free_bytes().unwrap())),
+        keep_tensors: true,
+        capacity_bytes: prepared.plan.device_bytes(),
+        poison: true,
+        pixels: pixels.as_ref(),
+        state: None,
+        replan: None,
+    };
+    let generated = generate::run(checkpoint, prepared, &device, options).unwrap();
+    let free = free.lock().unwrap();
+    assert!(free.len() > 3, "nobody listened");
+    assert!(free.iter().all(|bytes| bytes == &free[0]), "memory moves beside the arena: {free:?}");
+    // The driver gives memory in pages of 2 MiB.
+    let planned = prepared.plan.device_bytes();
+    assert!((before - free[0]).abs_diff(planned) <= 2 << 20, "{before} {free:?} {planned}");
+    assert_eq!(device.free_bytes().unwrap(), before, "afterwards");
+    assert_eq!(generated.measured.peak_bytes, prepared.plan.layout.peak_bytes);
+    (prepared.plan.clone(), generated)
+}
+
+fn run_case(case: &Case, dtype: DType, card: &Arc<CudaDevice<Cuda>>) -> Generated {
+    let checkpoint = case.open();
+    let prepared = prepare_job(&checkpoint, job(&checkpoint, &case.request(dtype)), &**card);
+    run(&checkpoint, &prepared, card).1
+}
+
+#[test]
+fn cases_equal_the_reference_in_f32() {
+    let Some((card, _turn)) = card() else { return };
+    let is_chosen = |case: &Case| !is_emulated() || EMULATED_F32.contains(&&*case.name);
+    let (mut failures, mut compared) = (Vec::new(), 0);
+    for case in Case::all().iter().filter(|case| case.valid_request && is_chosen(case)) {
+        compared += 1;
+        if !equals(case, &run_case(case, DType::F32, &card)) {
+            failures.push(case.name.clone());
+        }
+    }
+    assert!(compared >= EMULATED_F32.len(), "only {compared} videos were compared");
+    assert!(failures.is_empty(), "these miss the reference: {failures:?}");
+}
+
+#[test]
+fn half_types_are_no_farther_from_f32_than_the_references() {
+    let Some((card, _turn)) = card() else { return };
+    let is_chosen = |dtype: DType, case: &Case| {
+        !is_emulated() || EMULATED_HALF.contains(&(dtype, &&*case.name))
+    };
+    let (mut misses, mut compared) = (Vec::new(), 0);
+    for dtype in [DType::BF16, DType::F16] {
+        for case in Case::all() {
+            if case.own_distance(dtype).is_some() && is_chosen(dtype, &case) {
+                compared += 1;
+                misses.extend(farther(&case, dtype, &run_case(&case, dtype, &card)));
+            }
+        }
+    }
+    assert!(compared >= EMULATED_HALF.len(), "only {compared} videos were compared");
+    assert!(misses.is_empty(), "{misses:#?}");
+}
+
+/// The same bits from weights that are resident, that come through two slots and through one, with the
+/// work cut up and the caches paged.
+#[test]
+fn placement_changes_no_bit() {
+    let Some((card, _turn)) = card() else { return };
+    let names: &[(DType, &str)] = match is_emulated() {
+        true => &[(DType::BF16, "5b-dpm")],
+        false => &[
+            (DType::BF16, "5b-dpm"),
+            (DType::F16, "2b-ddim"),
+            (DType::F32, "1.5-dpm"),
+            (DType::BF16, "5b-i2v-dpm"),
+        ],
+    };
+    for &(dtype, name) in names {
+        let case = Case::named(name);
+        let checkpoint = case.open();
+        let job = job(&checkpoint, &case.request(dtype));
+        let target = Target {
+            profile: card.profile().clone(),
+            ..Target::of_card(catalogue::find("RTX 3060 12GB").unwrap())
+        };
+        let least = plan_least(&checkpoint, &job, Offload::Sequential, &target).unwrap().schedule;
+        let mut one_slot = least;
+        (one_slot.text.slots, one_slot.denoise.slots, one_slot.decode.slots) = (1, 1, 1);
+        (one_slot.transformer.rows, one_slot.decoder.paged_caches) = (17, 9);
+        let mut first: Option<Bits> = None;
+        let mut peaks = Vec::new();
+        for schedule in [Schedule::resident(), least, one_slot] {
+            let plan = Plan::new(&checkpoint, &job, &schedule, None, card.profile()).unwrap();
+            let prepared = Prepared { job: job.clone(), schedule, plan, warnings: Vec::new() };
+            let (plan, generated) = run(&checkpoint, &prepared, &card);
+            peaks.push(plan.device_bytes());
+            let bits = Bits::of(&generated);
+            first.get_or_insert_with(|| bits.clone()).assert_same(&bits, name);
+        }
+        println!("{dtype} {name}: the same bits in {peaks:?} bytes");
+        assert!(peaks[0] > peaks[1], "{peaks:?}");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_driver_over_the_emulation_makes_the_same_videos() {
+    let ran = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--nocapture", "--skip", "driver_over_the_emulation"])
+        .env("LD_LIBRARY_PATH", compiled::driver().parent().unwrap())
+        .env(IS_EMULATED, "1")
+        // A library that this machine may have would ask that driver for more than it has.
+        .env("VIDFIT_CUBLASLT", "off")
+        .output()
+        .unwrap();
+    let said = [ran.stdout, ran.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    let said = said.concat();
+    println!("{said}");
+    assert!(ran.status.success() && said.contains("3 passed"), "it failed");
+    assert!(!said.contains("skipped"), "it was skipped");
+}
