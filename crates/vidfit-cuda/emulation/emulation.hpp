@@ -13,6 +13,8 @@
 #define DEVICE_MEMBER inline
 #define __restrict__ __restrict
 
+#define PACKED_KERNEL(name, threads, blocks, Arguments) KERNEL(name, threads, Arguments)
+
 // Registers the kernel by its name.
 #define KERNEL(name, threads, Arguments)                                                                \
     static void name(const Arguments& given);                                                           \

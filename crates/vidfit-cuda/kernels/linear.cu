@@ -21,7 +21,7 @@ KERNEL(linear_bf16_small, linear::TENSOR_THREADS, LinearArguments) {
 }
 #endif
 // For all other types, and for those that a card's tensor cores do not multiply: bf16 before sm_80.
-KERNEL(linear_f32, linear::CHAIN_THREADS, LinearArguments) {
+PACKED_KERNEL(linear_f32, linear::CHAIN_THREADS, 2, LinearArguments) {
     linear::chain_tile<2>(given);
 }
 KERNEL(linear_f32_small, linear::CHAIN_THREADS, LinearArguments) {

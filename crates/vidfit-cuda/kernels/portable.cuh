@@ -15,11 +15,14 @@ typedef long long int64_t;
 // A kernel that takes one structure of arguments, and blocks of at most so many threads. The structure
 // begins with an address; without one there is nothing to do, which is how a kernel is run only so that the
 // driver has everything ready for it.
-#define KERNEL(name, threads, Arguments)                                                     \
-    DEVICE void run_##name(const Arguments& given);                                          \
-    extern "C" __global__ void __launch_bounds__(threads) name(const Arguments given) {      \
-        if (*reinterpret_cast<const uint64_t*>(&given)) run_##name(given);                   \
-    }                                                                                        \
+#define KERNEL(name, threads, Arguments) PACKED_KERNEL(name, threads, 1, Arguments)
+
+// The same with registers for so many blocks on a multiprocessor.
+#define PACKED_KERNEL(name, threads, blocks, Arguments)                                            \
+    DEVICE void run_##name(const Arguments& given);                                                \
+    extern "C" __global__ void __launch_bounds__(threads, blocks) name(const Arguments given) {    \
+        if (*reinterpret_cast<const uint64_t*>(&given)) run_##name(given);                         \
+    }                                                                                              \
     DEVICE void run_##name(const Arguments& given)
 
 // The block's shared memory: all of it belongs to one structure, of the size the launch gives.

@@ -16,8 +16,15 @@ pub struct CudaDevice<D: Driver> {
     pub(crate) driver: Arc<D>,
     pub(crate) copies: Copies,
     pub(crate) profile: Profile,
+    /// See [`LAUNCH_WORK`].
+    launch_work: u64,
     pub(crate) state: Mutex<State>,
 }
+
+/// Multiply-adds that one launch may have on tensor cores, if it can be parted. A card that shows a desktop
+/// ends what takes it longer than two seconds or so, with everything that is under way; this takes a
+/// fifth of a second on the slowest that there are tensor cores on.
+pub(crate) const LAUNCH_WORK: u64 = 1 << 41;
 
 /// What changes.
 #[derive(Default)]
@@ -41,6 +48,7 @@ impl State {
 /// What an operation works with. There is one at a time.
 pub(crate) struct Session<'a> {
     driver: &'a dyn Driver,
+    launch_work: u64,
     state: std::cell::RefCell<MutexGuard<'a, State>>,
 }
 
@@ -48,6 +56,11 @@ impl Session<'_> {
     /// The architecture whose kernels are run (see [`Driver::architecture`]).
     pub fn architecture(&self) -> u32 {
         self.driver.architecture()
+    }
+
+    /// Multiply-adds that one launch may have: see [`LAUNCH_WORK`].
+    pub fn launch_work(&self) -> u64 {
+        self.launch_work
     }
 
     /// Whether the card's tensor cores multiply this type.
@@ -86,9 +99,10 @@ impl Session<'_> {
         let touched: Vec<_> = touched.iter().map(|tensor| state.memory.range_of(tensor)).collect();
         let arguments = bytemuck::bytes_of(arguments);
         let launch = Launch { kernel, grid, block, shared_bytes, arguments, touched: &touched };
-        if let Err(what) = self.driver.launch(launch) {
-            state.failure = Some(format!("{kernel}: {what}"));
-        }
+        let launched = self.driver.launch(launch).map_err(|what| format!("{kernel}: {what}"));
+        state.note(launched);
+        let result = state.pace.launched(self.driver);
+        state.note(result);
     }
 
     /// Has a library make a product, if there is one that does: whether it does.
@@ -100,6 +114,10 @@ impl Session<'_> {
         let made = self.driver.product(product);
         let is_made = made.is_some();
         state.note(made.unwrap_or(Ok(())));
+        if is_made {
+            let result = state.pace.launched(self.driver);
+            state.note(result);
+        }
         is_made
     }
 }
@@ -117,7 +135,14 @@ impl<D: Driver> CudaDevice<D> {
         let copies = Copies::new(driver.clone())
             .map_err(|what| Error::Device { device: driver.name().to_owned(), what })?;
         let profile = CudaDevice::<D>::profile_of(driver.name());
-        Ok(CudaDevice { driver, copies, profile, state: Mutex::default() })
+        let (launch_work, state) = (LAUNCH_WORK, Mutex::default());
+        Ok(CudaDevice { driver, copies, profile, launch_work, state })
+    }
+
+    /// The same, with launches of at most so many multiply-adds where they can be parted. Parts have the
+    /// bits of the whole.
+    pub fn with_launches_of(self, launch_work: u64) -> CudaDevice<D> {
+        CudaDevice { launch_work, ..self }
     }
 
     /// What a plan must know of any card.
@@ -136,7 +161,8 @@ impl<D: Driver> CudaDevice<D> {
     }
 
     pub(crate) fn session(&self) -> Session<'_> {
-        Session { driver: &*self.driver, state: std::cell::RefCell::new(self.lock()) }
+        let state = std::cell::RefCell::new(self.lock());
+        Session { driver: &*self.driver, launch_work: self.launch_work, state }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {

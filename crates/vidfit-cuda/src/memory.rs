@@ -113,4 +113,9 @@ impl View {
         };
         View { address, dtype, unused: 0 }
     }
+
+    /// The same without its first elements, of which each takes what `dtype` does.
+    pub fn from(self, elements: usize, dtype: DType) -> View {
+        View { address: self.address + elements as u64 * dtype.bytes(), ..self }
+    }
 }

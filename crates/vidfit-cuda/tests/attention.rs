@@ -1,7 +1,12 @@
 //! Attention: on tensor cores for heads of 64 in half precision, in f32 for everything else.
 
+// Clippy allows it in tests, but not in what they call.
+#![allow(clippy::unwrap_used)]
+
 mod bed;
 use bed::*;
+use std::sync::Arc;
+use vidfit_cuda::CudaDevice;
 use vidfit_tensor::*;
 
 const HALVES: [DType; 2] = [DType::F16, DType::BF16];
@@ -108,6 +113,19 @@ impl Case {
             }
         }
         tolerances
+    }
+
+    /// The same with a launch for every head or two.
+    fn parts_have_the_bits_of_the_whole(&self, random: &mut Random) {
+        let operands = self.operands(random);
+        let op = |d: &dyn Device, t: &[Tensor]| self.run(d, t, &t[4], 0);
+        let of_one = 2 * (self.rows * self.rows * self.head_dim) as u64;
+        let on = |launch_work: u64| {
+            let card = CudaDevice::new(Emulated::new(1)).unwrap();
+            run_on(Arc::new(card.with_launches_of(launch_work)), &operands, &op).swap_remove(4)
+        };
+        let whole = on(u64::MAX);
+        assert!(whole == on(0) && whole == on(2 * of_one), "{:?}", self.types);
     }
 
     fn compare(&self, random: &mut Random) {
@@ -271,4 +289,18 @@ fn bits_depend_on_nothing_else() {
         let both = apart.chunks_exact(128).flat_map(|row| row[64..].iter().copied());
         assert!(both.eq(alone), "the second head alone");
     }
+}
+
+#[test]
+fn heads_are_the_same_in_many_launches_as_in_one() {
+    let mut random = Random::new(20);
+    for dtype in HALVES {
+        let bias = Some(dtype);
+        Case::half(dtype, 67, 3).parts_have_the_bits_of_the_whole(&mut random);
+        Case { bias, ..Case::half(dtype, 40, 3) }.parts_have_the_bits_of_the_whole(&mut random);
+    }
+    let types = [DType::F32; 4];
+    let exact = Case { types, head_dim: 20, ..Case::half(DType::F32, 35, 5) };
+    exact.parts_have_the_bits_of_the_whole(&mut random);
+    Case { bias: Some(DType::F32), ..exact }.parts_have_the_bits_of_the_whole(&mut random);
 }

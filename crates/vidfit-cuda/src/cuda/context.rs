@@ -26,6 +26,15 @@ impl Context {
         Ok(Context { device, handle })
     }
 
+    /// Keeps the context to the end of the process: what a library that is never unloaded knows of it
+    /// must stay true.
+    pub fn keep(&self) -> Result<(), String> {
+        let mut handle = null_mut();
+        // SAFETY: writes the handle.
+        let retained = unsafe { sys::cuDevicePrimaryCtxRetain(&mut handle, self.device) };
+        check("keeping the context on the card", retained)
+    }
+
     /// What the thread asks of the driver from now on, it asks of this context.
     pub fn enter(&self) -> Result<(), String> {
         // SAFETY: the context is there as long as this is.

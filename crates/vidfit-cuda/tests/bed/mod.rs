@@ -18,9 +18,9 @@ pub use late::Late;
 #[allow(unused_imports, reason = "each test uses a part of it")]
 pub use operands::{DTYPES, Operand, Random};
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use vidfit_cpu::CpuDevice;
-use vidfit_cuda::CudaDevice;
+use vidfit_cuda::{Cuda, CudaDevice};
 use vidfit_tensor::*;
 
 /// Orders of threads and blocks that every operation is run in.
@@ -43,14 +43,29 @@ pub fn run_for(
     written: &[usize],
     op: impl Fn(&dyn Device, &[Tensor]),
 ) -> Vec<Vec<f32>> {
-    let device = Arc::new(CudaDevice::new(Emulated::of(architecture, ORDERS)).unwrap());
-    let results = run_on(device, operands, &op);
+    let results = with_card(architecture, |device| run_on(device, operands, &op));
     for (n, operand) in operands.iter().enumerate() {
         if !written.contains(&n) && !operand.values.is_empty() {
             assert!(same_bits(&results[n], &operand.values), "operand {n} was written");
         }
     }
     results
+}
+
+/// Set where the operations are to run on this machine's card instead of in the emulation. A card has the
+/// kernels of its own architecture, whichever a test asks for.
+const ON_CARD: &str = "VIDFIT_TEST_CARD";
+
+/// Calls `on` with a card: the emulated one of an architecture, or this machine's.
+fn with_card<T>(architecture: u32, on: impl Fn(Arc<dyn Device>) -> T) -> T {
+    static CARD: OnceLock<Mutex<Arc<CudaDevice<Cuda>>>> = OnceLock::new();
+    if std::env::var_os(ON_CARD).is_none() {
+        return on(Arc::new(CudaDevice::new(Emulated::of(architecture, ORDERS)).unwrap()));
+    }
+    let open = || Mutex::new(Arc::new(CudaDevice::new(Cuda::open(0).unwrap()).unwrap()));
+    // One test at a time: a device has one arena.
+    let card = CARD.get_or_init(open).lock().unwrap_or_else(PoisonError::into_inner);
+    on(card.clone())
 }
 
 /// What the CPU device makes of the same.
@@ -104,8 +119,8 @@ pub fn compare_for(
 }
 
 /// As [`run`], on any device.
-pub fn run_on<D: Device + 'static>(
-    device: Arc<D>,
+pub fn run_on(
+    device: Arc<dyn Device>,
     operands: &[Operand],
     op: &dyn Fn(&dyn Device, &[Tensor]),
 ) -> Vec<Vec<f32>> {

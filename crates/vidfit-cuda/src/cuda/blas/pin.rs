@@ -11,7 +11,7 @@ use std::ffi::{c_int, c_void};
 const ASKED_FOR: [u64; 3] = [17_776, 3072, 3072];
 
 /// As many of the library's proposals are looked at.
-const PROPOSALS: usize = 8;
+const PROPOSALS: usize = 32;
 
 /// What an algorithm must take besides: the least and the most that models have, and some between.
 const ROWS: [u64; 5] = [1, 50, 226, 17_776, 85_906];
