@@ -119,9 +119,8 @@ fn cases_equal_the_reference_in_f32() {
 #[test]
 fn half_types_are_no_farther_from_f32_than_the_references() {
     let Some((card, _turn)) = card() else { return };
-    let is_chosen = |dtype: DType, case: &Case| {
-        !is_emulated() || EMULATED_HALF.contains(&(dtype, &*case.name))
-    };
+    let is_chosen =
+        |dtype: DType, case: &Case| !is_emulated() || EMULATED_HALF.contains(&(dtype, &*case.name));
     let (mut misses, mut compared) = (Vec::new(), 0);
     for dtype in [DType::BF16, DType::F16] {
         for case in Case::all() {

@@ -194,6 +194,11 @@ pub enum BenchCommand {
     /// Execute phases of the published models, at their real widths with random weights, on
     /// simulated cards of just the planned size. Takes about half an hour.
     Execute(crate::bench::execute::ExecuteArgs),
+    /// Measure a card: single operations, and whole videos with the weights in all kinds of places, beside
+    /// what was planned, what the driver sees, and the reference.
+    ///
+    /// A published model is taken with random weights, so nothing need be downloaded.
+    Card(crate::bench::card::CardArgs),
     /// Time one case of this program and print one JSON object.
     #[command(hide = true)]
     Case {

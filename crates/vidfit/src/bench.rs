@@ -1,5 +1,6 @@
 //! `vidfit bench`: this program and the reference, side by side.
 
+pub mod card;
 mod cases;
 pub mod execute;
 mod holders;
@@ -27,6 +28,7 @@ pub fn run(args: BenchArgs) -> Result<(), Failure> {
         }
         BenchCommand::Memory(args) => memory::run(&args),
         BenchCommand::Execute(args) => execute::run(&args),
+        BenchCommand::Card(args) => card::run(&args),
     }
 }
 

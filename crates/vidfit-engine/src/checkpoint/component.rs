@@ -1,7 +1,7 @@
 //! One component of a checkpoint: its configuration and its weights' files.
 
 use super::identity::ComponentIdentity;
-use super::stored::StoredWeights;
+use super::stored::{StoredWeights, Variety};
 use super::{CheckpointError, Place, missing};
 use serde::Serialize;
 use vidfit_cogvideox::t5::T5Config;
@@ -145,7 +145,16 @@ impl<C: ModelConfig> Component<C> {
 
     /// A component of random weights, to measure with, stored in `dtype`.
     pub fn with_random_weights(config: C, dtype: DType) -> Component<C> {
-        let weights = StoredWeights::random(config.manifest(), dtype);
+        Component::random(config, dtype, Variety::All)
+    }
+
+    /// The same of a few values that repeat, which nothing waits for.
+    pub fn with_repeating_weights(config: C, dtype: DType) -> Component<C> {
+        Component::random(config, dtype, Variety::Few)
+    }
+
+    fn random(config: C, dtype: DType, variety: Variety) -> Component<C> {
+        let weights = StoredWeights::random(config.manifest(), dtype, variety);
         Component { config, weights, identity: ComponentIdentity::alone() }
     }
 }

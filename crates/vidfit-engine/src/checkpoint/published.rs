@@ -142,6 +142,18 @@ impl Checkpoint {
             ..Checkpoint::published(variant)
         }
     }
+
+    /// A published model, whole, with random weights that cost no time: to measure how fast a device is.
+    pub fn repeating(variant: Variant) -> Checkpoint {
+        let dtype = variant.published_dtype();
+        let transformer = variant.transformer_config();
+        Checkpoint {
+            text_encoder: Arc::new(Component::with_repeating_weights(t5_xxl(), dtype)),
+            transformer: Arc::new(Component::with_repeating_weights(transformer, dtype)),
+            vae: Arc::new(Component::with_repeating_weights(variant.vae_config(), dtype)),
+            ..Checkpoint::published(variant)
+        }
+    }
 }
 
 /// In which fields the configurations of `checkpoint` differ from those that are built in for its

@@ -25,7 +25,26 @@ pub struct StoredWeights {
 enum Store {
     Files(ShardedTensors),
     Nowhere(DType),
-    Random(DType),
+    Random(DType, Variety),
+}
+
+/// How many different values the random weights of a tensor have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Variety {
+    /// As many as elements.
+    All,
+    /// So few that they are made in no time, again and again: for measuring how fast a card is, which
+    /// else would wait for them. A prime, so that no rows of a matrix are alike.
+    Few,
+}
+
+impl Variety {
+    fn of(self, elements: usize) -> usize {
+        match self {
+            Variety::All => elements,
+            Variety::Few => elements.min(65_521),
+        }
+    }
 }
 
 /// Under this name some files hold the T5 embedding, which is one matrix with two names.
@@ -51,8 +70,8 @@ impl StoredWeights {
         StoredWeights { manifest, store: Store::Nowhere(dtype), digest: None }
     }
 
-    pub(super) fn random(manifest: Manifest, dtype: DType) -> StoredWeights {
-        StoredWeights { manifest, store: Store::Random(dtype), digest: None }
+    pub(super) fn random(manifest: Manifest, dtype: DType, variety: Variety) -> StoredWeights {
+        StoredWeights { manifest, store: Store::Random(dtype, variety), digest: None }
     }
 
     /// The files, if there are any.
@@ -96,7 +115,7 @@ impl StoredWeights {
                 let info = files.info(stored_name(files, &spec.key));
                 info.ok().and_then(|info| info.dtype.as_float()).expect("checked when opened")
             }
-            Store::Nowhere(dtype) | Store::Random(dtype) => *dtype,
+            Store::Nowhere(dtype) | Store::Random(dtype, _) => *dtype,
         }
     }
 
@@ -118,9 +137,10 @@ impl StoredWeights {
                 WeightSource::File(stored.expect("checked when opened"))
             }
             Store::Nowhere(_) => WeightSource::Nowhere,
-            Store::Random(dtype) => WeightSource::Random(RandomBytes {
+            Store::Random(dtype, variety) => WeightSource::Random(RandomBytes {
                 spec: spec.clone(),
                 dtype: *dtype,
+                variety: *variety,
                 bytes: OnceLock::new(),
             }),
         }
@@ -134,7 +154,12 @@ impl StoredWeights {
                 Arc::new(bytes.expect("checked when opened"))
             }
             Store::Nowhere(_) => Arc::new(Vec::new()),
-            Store::Random(dtype) => Arc::new(random_bytes(spec, *dtype)),
+            Store::Random(dtype, variety) => {
+                let different = random_bytes(spec, *dtype, *variety);
+                let mut bytes = vec![0; self.stored_bytes(spec) as usize];
+                repeat(&different, 0, &mut bytes);
+                Arc::new(bytes)
+            }
         }
     }
 
@@ -148,7 +173,7 @@ impl StoredWeights {
                 bytes.is_ok_and(|bytes| bytes.as_slice().as_ptr().addr().is_multiple_of(width))
             }
             Store::Nowhere(_) => true,
-            Store::Random(_) => false,
+            Store::Random(..) => false,
         }
     }
 
@@ -181,6 +206,8 @@ pub enum WeightSource {
 pub struct RandomBytes {
     spec: WeightSpec,
     dtype: DType,
+    variety: Variety,
+    /// Those that differ.
     bytes: OnceLock<Vec<u8>>,
 }
 
@@ -193,8 +220,9 @@ impl WeightSource {
         match self {
             WeightSource::File(stored) => stored.read(first, out),
             WeightSource::Random(random) => {
-                let bytes = random.bytes.get_or_init(|| random_bytes(&random.spec, random.dtype));
-                out.copy_from_slice(&bytes[first as usize..][..out.len()]);
+                let RandomBytes { spec, dtype, variety, bytes } = random;
+                let different = bytes.get_or_init(|| random_bytes(spec, *dtype, *variety));
+                repeat(different, first, out);
                 Ok(())
             }
             WeightSource::Nowhere => Err("there are no weights".into()),
@@ -262,9 +290,20 @@ fn check(manifest: &Manifest, files: &ShardedTensors, dir: &Path) -> Result<(), 
     Ok(())
 }
 
+/// What is at `first` and behind it where `bytes` stand again and again.
+fn repeat(bytes: &[u8], first: u64, mut out: &mut [u8]) {
+    let mut at = (first % bytes.len().max(1) as u64) as usize;
+    while !out.is_empty() {
+        let count = out.len().min(bytes.len() - at);
+        let (now, rest) = out.split_at_mut(count);
+        now.copy_from_slice(&bytes[at..][..count]);
+        (out, at) = (rest, 0);
+    }
+}
+
 /// Values with a variance of one over the number of inputs, always the same for a weight, so that
 /// what goes through a layer keeps its size.
-fn random_bytes(spec: &WeightSpec, dtype: DType) -> Vec<u8> {
+fn random_bytes(spec: &WeightSpec, dtype: DType, variety: Variety) -> Vec<u8> {
     let mut state = spec
         .key
         .bytes()
@@ -278,7 +317,7 @@ fn random_bytes(spec: &WeightSpec, dtype: DType) -> Vec<u8> {
     };
     // In large pieces, so that even a build for tests spends its time in few loops.
     let width = dtype.bytes() as usize;
-    let mut bytes = vec![0; spec.shape.elements() * width];
+    let mut bytes = vec![0; variety.of(spec.shape.elements()) * width];
     let (mut values, mut bits) = ([0.0_f32; 4096], [0_u16; 4096]);
     for out in bytes.chunks_mut(values.len() * width) {
         let count = out.len() / width;

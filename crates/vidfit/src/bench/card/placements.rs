@@ -1,0 +1,267 @@
+//! Whole jobs on the card, with the weights in all kinds of places.
+
+use crate::bench::table::Table;
+use crate::device::Opened;
+use crate::exit::Failure;
+use crate::human::{frames, size};
+use serde::Serialize;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+use vidfit_engine::EngineError;
+use vidfit_engine::checkpoint::Checkpoint;
+use vidfit_engine::digest::Digest;
+use vidfit_engine::generate::{self, Generated, Prepared, RunOptions};
+use vidfit_engine::pixels::Pixels;
+use vidfit_engine::planner::{Ask, Offload, Target};
+use vidfit_engine::progress::{Listener, Progress};
+use vidfit_engine::request::{Job, Request};
+use vidfit_tensor::Device;
+
+/// Where weights may be.
+pub struct Placement {
+    /// What the tables call it.
+    pub name: String,
+    /// How it is planned.
+    pub offload: Offload,
+    /// The most memory of the card that may be used, with the driver's share.
+    pub limit_bytes: Option<u64>,
+}
+
+/// What came of a placement.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Measured {
+    /// The video was made.
+    Made(Box<Made>),
+    /// It does not fit, with the least that it would take.
+    DoesNotFit(u64),
+}
+
+/// What a video took.
+#[derive(Serialize)]
+pub struct Made {
+    /// What was to be reserved.
+    pub planned_bytes: u64,
+    /// Of that the arena.
+    pub planned_arena_bytes: u64,
+    /// The peak of the arena by its own books.
+    pub arena_peak_bytes: u64,
+    /// What the driver saw in use while the job ran, if the device has a driver that tells.
+    pub driver: Option<InUse>,
+    /// Whether it was decoded in tiles, which is another picture.
+    pub is_tiled: bool,
+    /// Each phase.
+    pub phases: Vec<PhaseTook>,
+    /// The median of the denoising steps but the first.
+    pub step_seconds: f64,
+    /// The time of a step by the plan.
+    pub planned_step_seconds: f64,
+    /// Multiplications and additions of a step.
+    pub step_flops: f64,
+    /// Bytes that a step brings to the card.
+    pub step_uploaded_bytes: u64,
+    /// Of all frames, to compare placements by.
+    #[serde(skip)]
+    pub digest: Digest,
+}
+
+/// Memory of the card that a job uses, by the driver's figure of what is free.
+#[derive(Clone, Copy, Serialize)]
+pub struct InUse {
+    /// At any time.
+    pub most_bytes: u64,
+    /// At any time.
+    pub least_bytes: u64,
+}
+
+/// A phase.
+#[derive(Serialize)]
+pub struct PhaseTook {
+    /// Its name.
+    pub name: String,
+    /// Its time.
+    pub seconds: f64,
+    /// Its time by the plan.
+    pub planned_seconds: f64,
+    /// Its multiplications and additions.
+    pub flops: f64,
+    /// What it brought to the card.
+    pub uploaded_bytes: u64,
+}
+
+/// Makes the video in a placement.
+///
+/// # Errors
+/// Whatever keeps it from being planned or made, but that it does not fit.
+pub fn measure(
+    placement: &Placement,
+    checkpoint: &Checkpoint,
+    request: &Request,
+    opened: &Opened,
+    target: &Target,
+) -> Result<Measured, Failure> {
+    let target = &Target { limit_bytes: placement.limit_bytes, ..target.clone() };
+    let offload = placement.offload;
+    let prepared = match generate::prepare_for(&Ask { checkpoint, request, offload, target }) {
+        Ok(prepared) => prepared,
+        Err(EngineError::DoesNotFit { required_bytes, .. }) => {
+            return Ok(Measured::DoesNotFit(required_bytes));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let device = &opened.device;
+    let watched = Arc::new(Mutex::new(Watched::default()));
+    let free_before = device.free_bytes();
+    let pixels = made_up(&prepared.job)?;
+    let options = RunOptions {
+        stop: &AtomicBool::new(false),
+        listener: listener(device.clone(), watched.clone()),
+        keep_tensors: false,
+        capacity_bytes: u64::MAX,
+        poison: false,
+        pixels: pixels.as_ref(),
+        state: None,
+        replan: None,
+    };
+    let generated = generate::run(checkpoint, &prepared, device, options)?;
+    let watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
+    let driver = free_before.and_then(|before| watched.in_use(before));
+    Ok(Measured::Made(Box::new(made(&prepared, &generated, &watched.steps, driver))))
+}
+
+fn made(
+    prepared: &Prepared,
+    generated: &Generated,
+    steps: &[Instant],
+    driver: Option<InUse>,
+) -> Made {
+    let plan = &prepared.plan;
+    let works = |name: &str| plan.phases.iter().find(|phase| phase.name == name);
+    let phases = generated.phases.iter().map(|phase| PhaseTook {
+        name: phase.name.to_owned(),
+        seconds: phase.seconds,
+        planned_seconds: works(phase.name).map_or(0.0, |work| work.seconds),
+        flops: works(phase.name).map_or(0.0, |work| work.flops),
+        uploaded_bytes: phase.uploaded_bytes,
+    });
+    let phases: Vec<PhaseTook> = phases.collect();
+    let count = prepared.job.steps.len();
+    let denoise = phases.iter().find(|phase| phase.name == "denoise");
+    let of_step = |value: f64| value / count as f64;
+    let mut digest = Digest::default();
+    generated.frames.iter().for_each(|frame| digest.add(frame));
+    Made {
+        planned_bytes: plan.device_bytes(),
+        planned_arena_bytes: plan.layout.peak_bytes,
+        arena_peak_bytes: generated.measured.peak_bytes,
+        driver,
+        is_tiled: prepared.job.tiling.is_some(),
+        step_seconds: median(steps),
+        planned_step_seconds: denoise.map_or(0.0, |phase| of_step(phase.planned_seconds)),
+        step_flops: denoise.map_or(0.0, |phase| of_step(phase.flops)),
+        step_uploaded_bytes: denoise.map_or(0, |phase| phase.uploaded_bytes / count as u64),
+        phases,
+        digest,
+    }
+}
+
+/// What the listener of a run sees.
+#[derive(Default)]
+struct Watched {
+    /// When each step but the first was seen to be done.
+    steps: Vec<Instant>,
+    steps_done: usize,
+    /// The driver's figures of what is free.
+    free: Vec<u64>,
+}
+
+impl Watched {
+    fn in_use(&self, before: u64) -> Option<InUse> {
+        let (least, most) = (self.free.iter().min()?, self.free.iter().max()?);
+        Some(InUse {
+            most_bytes: before.saturating_sub(*least),
+            least_bytes: before.saturating_sub(*most),
+        })
+    }
+}
+
+fn listener(device: Arc<dyn Device>, watched: Arc<Mutex<Watched>>) -> Listener {
+    Box::new(move |news| {
+        let mut watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.free.extend(device.free_bytes());
+        if let Progress::Advanced { phase: "denoise", steps_done, .. } = news
+            && steps_done > watched.steps_done
+        {
+            watched.steps_done = steps_done;
+            watched.steps.push(Instant::now());
+        }
+    })
+}
+
+/// The median time between these moments.
+fn median(moments: &[Instant]) -> f64 {
+    let mut laps: Vec<f64> =
+        moments.windows(2).map(|two| two[1].duration_since(two[0]).as_secs_f64()).collect();
+    laps.sort_by(f64::total_cmp);
+    laps.get(laps.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// Something to start from, for models that need it.
+fn made_up(job: &Job) -> Result<Option<Pixels>, Failure> {
+    if job.given_frames == 0 {
+        return Ok(None);
+    }
+    let values = job.height * job.width * 3;
+    let frame: Arc<[u8]> = (0..values).map(|n| (n * n / 7 % 253) as u8).collect();
+    Ok(Some(Pixels::new(job.height, job.width, vec![frame; job.given_frames])?))
+}
+
+/// What all of them took, side by side.
+pub fn table(job: &Job, measured: &[(Placement, Measured)]) -> Table {
+    let in_use = |made: &Made| match &made.driver {
+        Some(used) => size(used.most_bytes),
+        None => "unknown".into(),
+    };
+    let phase = |made: &Made, name: &str| {
+        let found = made.phases.iter().find(|phase| phase.name == name);
+        found.map_or_else(|| "-".into(), |phase| format!("{:.2} s", phase.seconds))
+    };
+    let rows = measured.iter().map(|(placement, row)| match row {
+        Measured::Made(made) => vec![
+            placement.name.clone() + if made.is_tiled { ", in tiles" } else { "" },
+            size(made.planned_bytes),
+            in_use(made),
+            format!("{:.3} s", made.step_seconds),
+            format!("{:.3} s", made.planned_step_seconds),
+            format!("{:.1}", made.step_flops / made.step_seconds.max(1e-9) / 1e12),
+            format!("{:.1}", made.step_uploaded_bytes as f64 / made.step_seconds.max(1e-9) / 1e9),
+            phase(made, "text"),
+            phase(made, "decode"),
+        ],
+        Measured::DoesNotFit(least) => {
+            let mut cells = vec![placement.name.clone(), format!("needs {}", size(*least))];
+            cells.resize(9, "-".into());
+            cells
+        }
+    });
+    Table {
+        title: format!(
+            "{} of {}×{}, {} in {}",
+            frames(job.frames),
+            job.width,
+            job.height,
+            if job.steps.len() == 1 { "1 step".into() } else { format!("{} steps", job.steps.len()) },
+            job.dtype
+        ),
+        note: "In use is what the driver says of the reservation while the job runs; a step is the \
+               median of all but the first, of which the arithmetic is in TFLOP/s and what is brought \
+               to the card in GB/s."
+            .into(),
+        columns: vec![
+            "weights", "planned", "in use", "a step", "predicted", "TFLOP/s", "GB/s", "text", "decode",
+        ],
+        words: 1,
+        rows: rows.collect(),
+    }
+}
