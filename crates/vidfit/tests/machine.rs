@@ -186,3 +186,48 @@ fn gpus_shows_the_cards_of_a_name() {
     assert_eq!(unknown.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("Did you mean RTX 4090"));
 }
+
+#[test]
+fn a_card_is_measured_in_every_placement() {
+    let folder = tempfile::tempdir().unwrap();
+    let (json, folder) = (folder.path().join("card.json"), folder.path());
+    let model =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/reference/fixtures/checkpoints/5b");
+    let words = ["bench", "card", "--device", "sim:80MB", "--model", model, "--steps", "3"];
+    let size = ["--frames", "9", "--height", "32", "--width", "32", "--budgets", "9200KB,1MB"];
+    let mut command = vidfit(folder, &[&words[..], &size[..], &["--json"]].concat());
+    let output = command.arg(&json).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let measured: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let operations = measured["operations"].as_array().unwrap();
+    let attention = operations.iter().find(|one| one["name"] == "attention").unwrap();
+    // Two heads of 64, 226 tokens of text and 12 of video: 4 · 238² · 128.
+    assert_eq!(attention["flops"], 4.0 * 238.0 * 238.0 * 128.0, "{text}");
+    assert!(attention["seconds"].as_f64().unwrap() > 0.0);
+
+    let placements = measured["placements"].as_array().unwrap();
+    let names: Vec<&str> =
+        placements.iter().map(|one| one["placement"].as_str().unwrap()).collect();
+    let expected = ["none", "model", "auto", "auto, 9.0 MB", "auto, 1.0 MB", "sequential"];
+    assert_eq!(names, expected, "{text}");
+    let mut planned = Vec::new();
+    for one in placements {
+        let measured = &one["measured"];
+        let Some(made) = measured.get("made") else {
+            // Less than the simulation's own scratch.
+            assert!(
+                one["placement"] == "auto, 1.0 MB" && measured["does_not_fit"].is_u64(),
+                "{one}"
+            );
+            continue;
+        };
+        assert_eq!(made["arena_peak_bytes"], made["planned_arena_bytes"], "{one}");
+        assert_eq!(made["driver"]["most_bytes"], made["planned_bytes"], "{one}");
+        assert_eq!(made["driver"]["least_bytes"], made["planned_bytes"], "{one}");
+        assert!(made["step_seconds"].as_f64().unwrap() > 0.0, "{one}");
+        planned.push(made["planned_bytes"].as_u64().unwrap());
+    }
+    assert_eq!(planned.len(), 5, "{text}");
+    assert!(planned.first() > planned.last(), "{planned:?}");
+}

@@ -13,7 +13,7 @@ pub mod sparse;
 pub mod warm;
 
 use serde::Deserialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use vidfit_cogvideox::guidance::GuidanceCurve;
@@ -28,9 +28,12 @@ use vidfit_engine::safetensors::{SafetensorsFile, StoredDtype};
 use vidfit_engine::schedule::Schedule;
 use vidfit_tensor::{DType, Device};
 
-/// The folder of the fixtures.
+/// The folder of the fixtures. Where the tests are run without cargo, perhaps on another machine than they
+/// were built on, the variable says where the crate is.
 pub fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference/fixtures")
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let here = here.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    here.join("../../tests/reference/fixtures")
 }
 
 /// A tensor of a fixture, widened.
