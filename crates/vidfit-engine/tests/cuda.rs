@@ -7,9 +7,8 @@
 // Clippy allows it in tests, but not in what they call.
 #![allow(clippy::unwrap_used)]
 
-#[cfg(target_os = "linux")]
-#[path = "../../vidfit-cuda/tests/bed/compiled.rs"]
-mod compiled;
+#[path = "../../vidfit-cuda/tests/bed/machine.rs"]
+mod machine;
 mod support;
 
 use std::sync::atomic::AtomicBool;
@@ -17,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use support::card::Bits;
 use support::parity::{equals, farther};
 use support::{Case, job, pixels_for, prepare_job};
-use vidfit_cuda::{Cuda, CudaDevice, check_up};
+use vidfit_cuda::{Cuda, CudaDevice};
 use vidfit_engine::catalogue;
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::{self, Generated, Prepared, RunOptions};
@@ -44,21 +43,11 @@ fn is_emulated() -> bool {
     std::env::var_os(IS_EMULATED).is_some()
 }
 
-/// The card, which one test at a time has; or nothing, and why.
+/// The card, if there is one, which one test at a time has.
 fn card() -> Option<(Arc<CudaDevice<Cuda>>, MutexGuard<'static, ()>)> {
     static TURN: Mutex<()> = Mutex::new(());
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    match Cuda::open(0) {
-        Ok(card) => Some((Arc::new(CudaDevice::new(card).unwrap()), turn)),
-        Err(error) => {
-            // A machine with a card that works must not pass by skipping.
-            let found = check_up();
-            let is_usable = found.cards.iter().any(|(_, problem)| problem.is_none());
-            assert!(!is_usable || !found.missing.is_empty(), "{error}\n{found:#?}");
-            println!("skipped: {error}");
-            None
-        }
-    }
+    machine::card().map(|card| (Arc::new(CudaDevice::new(card).unwrap()), turn))
 }
 
 /// Runs a plan on the card in exactly the planned bytes, with what is freed poisoned. The driver's own
@@ -180,7 +169,7 @@ fn placement_changes_no_bit() {
 fn a_driver_over_the_emulation_makes_the_same_videos() {
     let ran = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--nocapture", "--skip", "driver_over_the_emulation"])
-        .env("LD_LIBRARY_PATH", compiled::driver().parent().unwrap())
+        .env("LD_LIBRARY_PATH", machine::driver().parent().unwrap())
         .env(IS_EMULATED, "1")
         // A library that this machine may have would ask that driver for more than it has.
         .env("VIDFIT_CUBLASLT", "off")

@@ -1,6 +1,6 @@
 //! The emulated card: `emulation/main.cpp` in a process of its own, which shares the card's memory.
 
-use super::compiled::compiled;
+use super::machine::compiled;
 use memmap2::MmapMut;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

@@ -7,14 +7,14 @@
 #![allow(dead_code, unused_imports, reason = "each test uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "tests only")]
 
-mod compiled;
 mod emulated;
 mod late;
+pub mod machine;
 mod operands;
 
-pub use compiled::{compiled, driver};
 pub use emulated::{ARCHITECTURES, Emulated};
 pub use late::Late;
+pub use machine::{compiled, driver};
 #[allow(unused_imports, reason = "each test uses a part of it")]
 pub use operands::{DTYPES, Operand, Random};
 

@@ -1,11 +1,28 @@
-//! The emulation's programs and libraries, compiled by g++ when a test first needs them. Tests of other
-//! crates use this file, too.
+//! What the tests run on: this machine's card; or the emulation's programs and libraries, compiled by g++
+//! when a test first needs them. Tests of other crates use this file, too.
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use vidfit_cuda::{Cuda, check_up};
+
+/// The machine's first card; or nothing, and it is said why, where also a test that passes is heard.
+pub fn card() -> Option<Cuda> {
+    match Cuda::open(0) {
+        Ok(card) => Some(card),
+        Err(error) => {
+            // A machine with a card that works must not pass by skipping.
+            let found = check_up();
+            let is_usable = found.cards.iter().any(|(_, problem)| problem.is_none());
+            assert!(!is_usable || !found.missing.is_empty(), "{error}\n{found:#?}");
+            let _ = writeln!(std::io::stderr(), "skipped: {error}");
+            None
+        }
+    }
+}
 
 /// A `libcuda.so` over the emulation, in a folder of its own.
 pub fn driver() -> PathBuf {
