@@ -8,6 +8,7 @@ mod job;
 mod lora;
 mod machine;
 mod runs;
+mod work;
 
 pub use calibrate::CalibrateArgs;
 pub use choices::{Dtype, DynamicCfg, Frames, ProgressStyle};
@@ -16,6 +17,7 @@ pub use input::{GenerateType, InputArgs};
 pub use job::{JobArgs, OutputArgs};
 pub use machine::{FitArgs, MachineArgs};
 pub use runs::{DecodeArgs, GcArgs, ResumeArgs, RunsArgs, RunsCommand, RunsFolder};
+pub use work::WorkArgs;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -82,6 +84,10 @@ pub enum Command {
     Presets(crate::config::ConfigArgs),
     /// Measure what this machine's operations cost, for predictions of time.
     Calibrate(CalibrateArgs),
+    /// Do the jobs that standard input asks for, one after another: what a server has its videos made
+    /// by.
+    #[command(hide = true)]
+    Work(Box<WorkArgs>),
     /// Measure this program against the reference.
     Bench(BenchArgs),
 }

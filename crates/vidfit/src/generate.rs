@@ -48,15 +48,46 @@ pub fn run(args: GenerateArgs) -> Result<(), Failure> {
         Some(prompts) => batch::run(prompts, &args),
         None => make_alone(&args, shown, &mut plan),
     };
-    result.inspect_err(|failure| {
-        shown.failed(failure);
-        let (Some(path), Ok(())) = (&args.report, check_names(&args)) else { return };
-        let report =
-            RunReport::of_plan(failure.outcome(), Some(failure.message.clone()), plan.take());
-        if let Err(error) = report.save(path) {
-            shown.warn(&error.to_string());
-        }
-    })
+    result.inspect_err(|failure| tell_of(failure, &args, shown, plan))
+}
+
+/// Makes one video among others, on a device that is open. Of a failure are told whoever listens, and
+/// the report.
+///
+/// # Errors
+/// Whatever keeps the video from being made.
+pub fn make_among_others(
+    args: &GenerateArgs,
+    shown: Shown,
+    on: (&AtomicBool, &Opened),
+    company: &dyn Company,
+) -> Result<(), Failure> {
+    let mut plan = None;
+    let announced = if takes_demo(args) { demo::announce(shown) } else { Ok(()) };
+    let made = announced.and_then(|()| {
+        check_report(args)?;
+        make(args, shown, &mut plan, on, company)
+    });
+    made.map(drop).inspect_err(|failure| tell_of(failure, args, shown, plan))
+}
+
+/// Tells a script, and the report, why there is no video.
+fn tell_of(failure: &Failure, args: &GenerateArgs, shown: Shown, plan: Option<PlanReport>) {
+    shown.failed(failure);
+    let (Some(path), Ok(())) = (&args.report, check_names(args)) else { return };
+    let report = RunReport::of_plan(failure.outcome(), Some(failure.message.clone()), plan);
+    if let Err(error) = report.save(path) {
+        shown.warn(&error.to_string());
+    }
+}
+
+/// Checks, before any work, that the report can be written.
+fn check_report(args: &GenerateArgs) -> Result<(), Failure> {
+    check_names(args)?;
+    match &args.report {
+        Some(path) => check_file(path, REPORT_BYTES).map(drop).map_err(Failure::input),
+        None => Ok(()),
+    }
 }
 
 /// Makes one video. What is planned is left in `plan`, whatever comes after.
@@ -65,11 +96,8 @@ fn make_alone(
     shown: Shown,
     plan: &mut Option<PlanReport>,
 ) -> Result<(), Failure> {
-    check_names(args)?;
+    check_report(args)?;
     let stop = interrupt::watch()?;
-    if let Some(path) = &args.report {
-        check_file(path, REPORT_BYTES).map_err(Failure::input)?;
-    }
     let opened = open(&args.machine)?;
     opened.announce(shown);
     if takes_demo(args) {
@@ -129,7 +157,7 @@ pub trait Company {
 }
 
 /// A video by itself.
-struct Alone;
+pub struct Alone;
 
 impl Company for Alone {
     fn state(&self, _: &Checkpoint, _: &Job) -> Option<RunState> {

@@ -32,6 +32,8 @@ mod runs;
 mod say;
 mod snapshot;
 mod status;
+mod warm;
+mod work;
 
 use args::{Args, Command};
 use std::process::ExitCode;
@@ -64,6 +66,7 @@ fn run(args: Args) -> Result<(), exit::Failure> {
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Presets(args) => config::presets(&args),
+        Command::Work(args) => work::run(&args),
         Command::Bench(args) => bench::run(args),
     }
 }
