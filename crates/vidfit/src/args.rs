@@ -8,6 +8,7 @@ mod job;
 mod lora;
 mod machine;
 mod runs;
+mod serve;
 mod work;
 
 pub use calibrate::CalibrateArgs;
@@ -17,6 +18,7 @@ pub use input::{GenerateType, InputArgs};
 pub use job::{JobArgs, OutputArgs};
 pub use machine::{FitArgs, MachineArgs};
 pub use runs::{DecodeArgs, GcArgs, ResumeArgs, RunsArgs, RunsCommand, RunsFolder};
+pub use serve::{LogStyle, ServeArgs};
 pub use work::WorkArgs;
 
 use clap::{Parser, Subcommand};
@@ -54,6 +56,8 @@ pub enum Command {
     Resume(Box<ResumeArgs>),
     /// Make the video of a run again: at another rate or quality, in another form, in other tiles.
     Decode(Box<DecodeArgs>),
+    /// Serve a web page and an HTTP API that make videos, one after another.
+    Serve(Box<ServeArgs>),
     /// List the runs that are kept, show one, or take some away.
     Runs(RunsArgs),
     /// Say what a job will take, phase by phase, before anything is loaded.

@@ -60,6 +60,11 @@ impl Failure {
         self.code == INTERRUPTED
     }
 
+    /// Whether the job does not fit.
+    pub fn is_about_room(&self) -> bool {
+        self.code == DOES_NOT_FIT
+    }
+
     /// The word of a run's report for it.
     pub fn outcome(&self) -> &'static str {
         match self.code {

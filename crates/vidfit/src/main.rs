@@ -30,6 +30,7 @@ mod requirements;
 mod resume;
 mod runs;
 mod say;
+mod serve;
 mod snapshot;
 mod status;
 mod warm;
@@ -51,6 +52,7 @@ fn run(args: Args) -> Result<(), exit::Failure> {
         Command::Generate(args) => generate::run(*args),
         Command::Resume(args) => resume::run(&args),
         Command::Decode(args) => decode::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Runs(args) => runs::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Check(args) => check::run(&args),

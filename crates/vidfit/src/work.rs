@@ -53,6 +53,12 @@ pub fn run(args: &WorkArgs) -> Result<(), Failure> {
     }
 }
 
+/// Whether a worker of the queue in `folder` is there.
+pub fn is_under_way(folder: &Path) -> bool {
+    let lock = File::open(folder.join(LOCK));
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 /// Takes the lock, once no other worker has it. None, if the desk is closed before.
 fn lock(folder: &Path, desk: &Desk) -> Result<Option<File>, Failure> {
     let path = folder.join(LOCK);

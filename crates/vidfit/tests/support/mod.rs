@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Each file of tests uses a part.
 #![allow(clippy::unwrap_used)] // A test may panic.
 
+pub mod server;
 pub mod worker;
 
 use serde_json::Value;
