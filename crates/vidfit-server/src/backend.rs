@@ -212,7 +212,6 @@ pub struct Report {
 
 /// A model that an order can name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Model {
     /// The id.
     pub id: String,
@@ -240,7 +239,6 @@ pub struct Model {
 
 /// A device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Gpu {
     /// As options name it: `cuda:0`, `cpu`, `sim:8GB`.
     pub id: String,

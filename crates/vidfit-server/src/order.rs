@@ -3,7 +3,7 @@
 mod field;
 mod parse;
 
-pub use parse::{Limits, Wanted, parse};
+pub(crate) use parse::{Limits, MAX_SEED, parse};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

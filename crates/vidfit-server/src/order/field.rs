@@ -21,55 +21,65 @@ pub(super) fn text(name: &str, value: Value) -> Result<String, Refusal> {
 }
 
 /// A number, or the text of one, from `least` to `most`.
-pub(super) fn number<T>(name: &str, value: Value, least: T, most: T) -> Result<T, Refusal>
-where
-    T: FromStr + PartialOrd + std::fmt::Display + Whole,
-{
-    let text = match value {
-        Value::Number(number) => number.to_string(),
-        Value::String(text) => text,
+///
+/// JSON spells a number in many ways (2, 2.0, 2e0), and all are taken. A text has to be spelled as
+/// the API's description has it, so that this is exact.
+pub(super) fn number<T: Number>(name: &str, value: Value, least: T, most: T) -> Result<T, Refusal> {
+    let (number, text) = match value {
+        Value::Number(number) => {
+            (T::read(&number.to_string()).or_else(|| T::of(number.as_f64()?)), number.to_string())
+        }
+        Value::String(text) => {
+            (Some(&text).filter(|it| is_plain(it)).and_then(|it| T::read(it)), text)
+        }
         other => {
             let what = kind(&other);
             return Err(bad(name, format!("a number is wanted, not {what}")));
         }
     };
-    let between = || format!("{} from {least} to {most} is wanted", T::WORD);
-    match T::read(&text) {
+    match number {
         Some(number) if number >= least && number <= most => Ok(number),
-        _ => Err(bad(name, format!("{}, not \"{}\"", between(), shortened(&text)))),
-    }
-}
-
-/// Numbers that can be read from text in JSON's spelling.
-pub(super) trait Whole: Sized + FromStr {
-    /// What such a number is called.
-    const WORD: &'static str = "a whole number";
-
-    /// Reads one.
-    fn read(text: &str) -> Option<Self> {
-        match text.parse() {
-            Ok(number) if !text.starts_with('+') => Some(number),
-            // JSON spells the same number in more than one way: 2.0 is 2.
-            _ => {
-                let float = f64::read(text)?;
-                (float.fract() == 0.0 && float.abs() < 9e15)
-                    .then(|| format!("{float:.0}").parse().ok())?
-            }
+        _ => {
+            let (word, text) = (T::WORD, shortened(&text));
+            Err(bad(name, format!("{word} from {least} to {most} is wanted, not \"{text}\"")))
         }
     }
 }
 
-impl Whole for u32 {}
-impl Whole for u64 {}
-impl Whole for i32 {}
-impl Whole for f64 {
-    const WORD: &'static str = "a number";
+/// Numbers that fields have.
+pub(super) trait Number: PartialOrd + std::fmt::Display + FromStr + Copy {
+    /// What such a number is called.
+    const WORD: &'static str = "a whole number";
 
+    /// Reads one in its plain spelling.
     fn read(text: &str) -> Option<Self> {
-        let plain = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'-' | b'+' | b'e' | b'E'));
-        let number: f64 = text.parse().ok().filter(|_| plain)?;
-        number.is_finite().then_some(number)
+        text.parse().ok()
     }
+
+    /// The same number, if it is one of these.
+    fn of(number: f64) -> Option<Self> {
+        // Beyond 2^53, not every whole number is a float.
+        let exact = number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0;
+        exact.then(|| format!("{number:.0}").parse().ok())?
+    }
+}
+
+impl Number for u32 {}
+impl Number for u64 {}
+impl Number for i32 {}
+impl Number for f64 {
+    const WORD: &'static str = "a number";
+}
+
+/// Whether a text is a number as people write it: no leading zeros, no exponent, no more than six
+/// decimals.
+fn is_plain(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let text = text.strip_prefix('-').unwrap_or(text);
+    let (whole, decimals) = text.split_once('.').map_or((text, None), |(a, b)| (a, Some(b)));
+    digits(whole)
+        && (whole == "0" || !whole.starts_with('0'))
+        && decimals.is_none_or(|decimals| digits(decimals) && decimals.len() <= 6)
 }
 
 /// What a value is, for people.

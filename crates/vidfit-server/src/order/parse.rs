@@ -7,20 +7,20 @@ use serde_json::{Map, Value};
 
 /// What an order is held to.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Most characters of a prompt.
-    pub prompt_chars: usize,
+    pub(crate) prompt_chars: usize,
 }
 
 /// An order, with what is beside it in the same body.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// The order itself.
-    pub order: Order,
+    pub(crate) order: Order,
     /// What it would start from: only a plan says so.
-    pub task: Option<Task>,
+    pub(crate) task: Option<Task>,
     /// A `data:` URL of an image or a video to start from, with the field it came in.
-    pub data_url: Option<(&'static str, String)>,
+    pub(crate) data_url: Option<(&'static str, String)>,
 }
 
 /// Reads an order from the fields of a JSON object or a form. For a plan, the prompt may be missing.
@@ -30,7 +30,11 @@ pub struct Wanted {
 /// # Errors
 ///
 /// A [`Refusal`] that names the field.
-pub fn parse(fields: Map<String, Value>, limits: Limits, plan: bool) -> Result<Wanted, Refusal> {
+pub(crate) fn parse(
+    fields: Map<String, Value>,
+    limits: Limits,
+    plan: bool,
+) -> Result<Wanted, Refusal> {
     let mut wanted = Wanted::default();
     let mut size = None;
     let order = &mut wanted.order;
@@ -48,7 +52,7 @@ pub fn parse(fields: Map<String, Value>, limits: Limits, plan: bool) -> Result<W
             "model" => order.model = Some(word(&name, value)?),
             "preset" => order.preset = Some(word(&name, value)?),
             "lora" => order.lora = Some(word(&name, value)?),
-            "seconds" => order.seconds = Some(number(&name, value, 0.01, 3600.0)?),
+            "seconds" => order.seconds = Some(number(&name, value, 0.1, 3600.0)?),
             "size" => size = Some(pixels(&text(&name, value)?)?),
             "width" => order.width = Some(number(&name, value, 16, 16_384)?),
             "height" => order.height = Some(number(&name, value, 16, 16_384)?),
@@ -61,29 +65,37 @@ pub fn parse(fields: Map<String, Value>, limits: Limits, plan: bool) -> Result<W
             "strength" => order.strength = Some(number(&name, value, 0.0, 1.0)?),
             "seed" => order.seed = Some(number(&name, value, 0, MAX_SEED)?),
             "priority" => order.priority = number(&name, value, -100, 100)?,
-            "input_reference" if !plan => wanted.data_url = Some(("input_reference", url(&name, value)?)),
-            "video_reference" if !plan => wanted.data_url = Some(("video_reference", url(&name, value)?)),
+            "input_reference" if !plan => {
+                wanted.data_url = Some(("input_reference", url(&name, value)?))
+            }
+            "video_reference" if !plan => {
+                wanted.data_url = Some(("video_reference", url(&name, value)?))
+            }
             "task" if plan => wanted.task = Some(task(&name, value)?),
             _ => {
-                let message = format!("there is no field \"{}\"; /docs lists them", shortened(&name));
+                let message =
+                    format!("there is no field \"{}\"; /docs lists them", shortened(&name));
                 return Err(Refusal::new("unknown_field", message).about(&shortened(&name)));
             }
         }
     }
     if let Some((width, height)) = size {
-        if order.width.is_some_and(|it| it != width) || order.height.is_some_and(|it| it != height) {
+        if order.width.is_some_and(|it| it != width) || order.height.is_some_and(|it| it != height)
+        {
             return Err(bad("size", "it says otherwise than width and height; give one of them"));
         }
         (order.width, order.height) = (Some(width), Some(height));
     }
     if !prompted {
-        return Err(Refusal::new("missing_field", "prompt: say what the video shows").about("prompt"));
+        return Err(
+            Refusal::new("missing_field", "prompt: say what the video shows").about("prompt")
+        );
     }
     Ok(wanted)
 }
 
 /// The largest seed that every program reads as the number it is.
-pub const MAX_SEED: u64 = (1 << 53) - 1;
+pub(crate) const MAX_SEED: u64 = (1 << 53) - 1;
 
 fn prompt(name: &str, value: Value, limits: Limits) -> Result<String, Refusal> {
     let prompt = text(name, value)?;
@@ -109,10 +121,11 @@ fn word(name: &str, value: Value) -> Result<String, Refusal> {
 
 fn pixels(size: &str) -> Result<(u32, u32), Refusal> {
     let read = |side: &str| {
-        let digits = !side.is_empty() && side.bytes().all(|byte| byte.is_ascii_digit());
+        let digits = !side.starts_with('0') && side.bytes().all(|byte| byte.is_ascii_digit());
         side.parse().ok().filter(|side| digits && (16..=16_384).contains(side))
     };
-    let sides = size.split_once('x').and_then(|(width, height)| Some((read(width)?, read(height)?)));
+    let sides =
+        size.split_once('x').and_then(|(width, height)| Some((read(width)?, read(height)?)));
     sides.ok_or_else(|| {
         bad("size", format!("\"{}\" is not of the form 720x480, width first", shortened(size)))
     })
