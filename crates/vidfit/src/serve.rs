@@ -45,6 +45,10 @@ fn config(args: &ServeArgs, token: Option<&Token>, warm: WarmSettings) -> Result
     let queue_dir = args.queue_dir.clone().unwrap_or_else(|| Folders::from_env().queue);
     // The worker may be started from anywhere.
     let queue_dir = std::path::absolute(queue_dir).map_err(Failure::input)?;
+    if queue_dir.to_str().is_none() {
+        // The worker is told of places in there in JSON.
+        return Err(Failure::input("the name of the queue's folder is no Unicode; take another"));
+    }
     Ok(Config {
         address: args.address,
         token: token.map(|token| token.text.clone()),

@@ -27,8 +27,14 @@ pub fn settings() -> Result<WarmSettings, Failure> {
 /// The pipelines on a device whose weights may stay.
 pub struct Warm {
     pipelines: Pipelines,
-    /// By the folder of the model and the task: the model as it was then, and its pipeline.
-    loaded: RefCell<BTreeMap<(PathBuf, String), (String, Rc<Pipeline>)>>,
+    /// By the folder of the model and the task.
+    loaded: RefCell<BTreeMap<(PathBuf, String), Loaded>>,
+}
+
+/// A pipeline, and what its model was when it was loaded.
+struct Loaded {
+    identity: String,
+    pipeline: Rc<Pipeline>,
 }
 
 impl Warm {
@@ -51,12 +57,12 @@ impl Warm {
         let mut loaded = self.loaded.borrow_mut();
         let (key, identity) = ((folder(checkpoint), task.to_string()), checkpoint.identity());
         match loaded.get(&key) {
-            Some((as_it_was, pipeline)) if *as_it_was == identity => return Ok(pipeline.clone()),
+            Some(loaded) if loaded.identity == identity => return Ok(loaded.pipeline.clone()),
             _ => {}
         }
         let pipeline = self.pipelines.load_pipeline(checkpoint.place.clone(), task)?;
         let pipeline = Rc::new(pipeline);
-        loaded.insert(key, (identity, pipeline.clone()));
+        loaded.insert(key, Loaded { identity, pipeline: pipeline.clone() });
         Ok(pipeline)
     }
 

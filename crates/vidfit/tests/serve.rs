@@ -159,6 +159,70 @@ fn a_server_that_is_killed_goes_on_with_its_jobs() {
     assert!(written() == before);
 }
 
+/// A worker that is killed under a job is started again, and goes on with it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_worker_that_is_killed_harms_no_job() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &[]);
+    let id = server.order(&json!({}));
+    server.until_step(&id, 10);
+    // The number of a process's parent comes second behind its name.
+    let parent = |pid: &str| -> Option<String> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        Some(stat.rsplit_once(") ")?.1.split(' ').nth(1)?.to_owned())
+    };
+    let is_worker = |pid: &String| parent(pid) == Some(server.child.id().to_string());
+    let processes = std::fs::read_dir("/proc").unwrap();
+    let mut processes = processes.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let worker = processes.find(is_worker).unwrap();
+    assert!(std::process::Command::new("kill").args(["-9", &worker]).status().unwrap().success());
+    server.until(&id, |video| video["status"] == "queued");
+    server.completed(&id);
+    assert!(server.content(&id) == undisturbed());
+}
+
+/// A LoRA is named, and counts, as on the command line.
+#[test]
+fn a_lora_of_the_servers_folder_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = support::checkpoint("5b");
+    let loras = support::checkpoint("").join("../loras");
+    let (model, loras) = (model.to_str().unwrap(), loras.to_str().unwrap());
+    let server = Server::start(folder.path(), &["--models", model, "--loras", loras]);
+    let size = json!({ "size": "64x48", "num_frames": 9, "num_inference_steps": 3, "seed": 7 });
+    let with = |lora: Value| {
+        let mut order = size.clone();
+        (order["model"], order["lora"]) = (json!("5b"), lora);
+        let id = server.order(&order);
+        server.completed(&id);
+        server.content(&id)
+    };
+    let lora = format!("--lora={loras}/5b-peft.safetensors:0.5");
+    let words = [
+        "--prompt=a red ball moving right",
+        &format!("--model={model}"),
+        "--frames=9",
+        "--height=48",
+        "--width=64",
+        "--steps=3",
+        "--seed=7",
+        "--threads=1",
+        "--device=cpu",
+        "--no-keep",
+        "--output=v.mp4",
+        &lora,
+    ];
+    let output = vidfit(folder.path(), &[&["generate"][..], &words].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    let expected = std::fs::read(folder.path().join("v.mp4")).unwrap();
+    assert!(with(json!("5b-peft:0.5")) == expected);
+    assert!(with(Value::Null) != expected);
+    let outside = json!({ "prompt": "x", "lora": "../loras/5b-peft.safetensors" });
+    let error = server.post("/v1/videos", &outside).error(400);
+    assert_eq!(error["param"], "lora");
+}
+
 #[test]
 fn others_need_the_token() {
     let folder = tempfile::tempdir().unwrap();

@@ -2,6 +2,7 @@
 
 use super::devices::Devices;
 use super::orders::{Orders, refusal};
+use super::token;
 use super::words::{self, REPORT};
 use crate::args::MachineArgs;
 use crate::exit::Failure;
@@ -83,9 +84,10 @@ impl Backend for Program {
         let text = std::fs::read_to_string(work.folder.join(REPORT)).ok()?;
         let report: RunReport = serde_json::from_str(&text).ok()?;
         let phases = report.phases.into_iter();
+        let warm_bytes = report.plan.as_ref().map_or(0, |plan| plan.warm_bytes);
         Some(Report {
-            planned_peak_bytes: report.plan.map(|plan| plan.peak_bytes + plan.warm_bytes),
-            measured_peak_bytes: report.measured_peak_bytes,
+            planned_peak_bytes: report.plan.map(|plan| plan.peak_bytes + warm_bytes),
+            measured_peak_bytes: report.measured_peak_bytes.map(|bytes| bytes + warm_bytes),
             seconds: phases
                 .filter_map(|phase| Some((phase.name, phase.measured_seconds?)))
                 .collect(),
@@ -97,6 +99,8 @@ impl Backend for Program {
         command.arg("work").arg("--queue-dir").arg(queue_dir);
         command.args(machine_words(self.devices().machine()));
         command.arg(format!("--warm={}", self.warm_pipelines));
+        // Of no use to it.
+        command.env_remove(token::VARIABLE);
         command
     }
 }
