@@ -38,6 +38,7 @@ Start with:
   vidfit recommend                               which model for which card?
   vidfit models pull zai-org/CogVideoX-2b        download one
   vidfit generate \"A panda\" --model zai-org/CogVideoX-2b
+  vidfit serve                                   a web page and an HTTP API for all of it
 
 Exit codes: 0 done, 2 bad input, 3 does not fit into memory, 130 interrupted, 1 anything else."
 )]

@@ -74,6 +74,11 @@ const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// What the server asks, once it is certain that something can be made.
 fn program(args: &ServeArgs, config: &Config, warm: WarmSettings) -> Result<Program, Failure> {
+    if !cfg!(feature = "h264") {
+        return Err(Failure::other(
+            "this vidfit was built without H.264, and a server's videos are MP4s",
+        ));
+    }
     let devices = Devices::new(args.machine.clone(), &config.queue_dir);
     devices.target()?;
     if let Some(folder) = args.loras.as_ref().filter(|folder| !folder.is_dir()) {

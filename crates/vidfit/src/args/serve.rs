@@ -48,7 +48,7 @@ pub struct ServeArgs {
     /// given several times.
     #[arg(long = "allow-host", value_name = "NAME", help_heading = "Clients")]
     pub hosts: Vec<String>,
-    /// A page elsewhere that may use the API, such as https://example.com. May be given several times.
+    /// A page elsewhere that may use the API, such as `https://example.com`. May be given several times.
     #[arg(long = "cors-origin", value_name = "ORIGIN", help_heading = "Clients")]
     pub cors_origins: Vec<String>,
     /// The most that a request may bring, images and videos included.

@@ -46,19 +46,23 @@ impl<'a> Bench<'a> {
         self.device.as_ref()?.warm.as_ref()?.unload_idle(now)
     }
 
-    /// Runs a job. A panic is an error as others are; the device is then opened anew for the next job.
+    /// Runs a job. A panic is an error as others are. After one that is neither the job's nor the
+    /// user's doing, the device is opened anew for the next job: it may be what failed.
     ///
     /// # Errors
     /// Why the command would have failed.
     pub fn run(&mut self, job: &Job) -> Result<(), Failure> {
-        guarded(|| self.run_unguarded(job)).unwrap_or_else(|panic| {
-            let device = self.device.take();
-            // Whatever state it is in.
-            let _ = guarded(|| drop(device));
+        let result = guarded(|| self.run_unguarded(job)).unwrap_or_else(|panic| {
             let failure = Failure::other(format!("a fault of vidfit itself: {panic}"));
             Shown::Job(job.name).failed(&failure);
             Err(failure)
-        })
+        });
+        if result.as_ref().is_err_and(Failure::is_unforeseen) {
+            let device = self.device.take();
+            // Whatever state it is in.
+            let _ = guarded(|| drop(device));
+        }
+        result
     }
 
     fn run_unguarded(&mut self, job: &Job) -> Result<(), Failure> {
