@@ -5,6 +5,7 @@ mod pretend;
 mod running;
 
 mod api;
+mod queue;
 
 /// Not a test: the worker process of the servers under test, which is this program again.
 #[test]
