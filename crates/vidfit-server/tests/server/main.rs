@@ -5,6 +5,10 @@ mod pretend;
 mod running;
 
 mod api;
+mod events;
+mod guard;
+mod limits;
+mod queue;
 
 /// Not a test: the worker process of the servers under test, which is this program again.
 #[test]

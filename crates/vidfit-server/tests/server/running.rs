@@ -38,7 +38,7 @@ pub fn config(folder: &Path) -> Config {
     config
 }
 
-fn backend() -> Pretend {
+pub fn backend() -> Pretend {
     let program = std::env::current_exe().unwrap();
     Pretend {
         worker: Box::new(move |queue_dir| {
