@@ -83,9 +83,11 @@ fn an_order_becomes_the_video_of_the_command_line() {
 }
 
 #[test]
-fn a_video_can_be_made_of_another() {
+fn a_video_can_be_made_of_another_and_of_an_image() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path(), &[]);
+    let model = support::checkpoint("5b-i2v");
+    let models = format!("demo,{}", model.display());
+    let server = Server::start(folder.path(), &["--models", &models]);
     let first = server.order(&json!({ "num_inference_steps": 4 }));
     server.completed(&first);
     let clip = server.content(&first);
@@ -95,6 +97,14 @@ fn a_video_can_be_made_of_another() {
     let id = video["id"].as_str().unwrap();
     server.completed(id);
     assert!(server.content(id) != clip);
+
+    let image = server.get(&format!("/v1/videos/{id}/content?variant=thumbnail")).body;
+    let fields = [("prompt", "it turns"), ("num_inference_steps", "2"), ("size", "64x48")];
+    let fields = [&fields[..], &[("num_frames", "9")]].concat();
+    let video = server.post_file("/v1/videos", &fields, ("input_reference", &image)).ok();
+    // The only model here that starts from an image.
+    assert_eq!((&video["task"], &video["model"]), (&json!("i2v"), &json!("5b-i2v")));
+    server.completed(video["id"].as_str().unwrap());
     let noise = [("input_reference", &b"no picture at all"[..])][0];
     assert!(server.post_file("/v1/videos", &fields, noise).status / 100 == 4);
 }
@@ -126,14 +136,14 @@ fn a_server_that_is_killed_goes_on_with_its_jobs() {
     let folder = tempfile::tempdir().unwrap();
     let mut server = Server::start(folder.path(), &[]);
     let (first, second) = (server.order(&json!({})), server.order(&json!({})));
-    for step in [5, 20] {
+    for step in [1, 4] {
         server.until_step(&first, step);
         server.kill();
         server = Server::start(folder.path(), &[]);
     }
     #[cfg(unix)]
     {
-        server.until_step(&first, 30);
+        server.until_step(&first, 8);
         let pid = server.child.id().to_string();
         assert!(std::process::Command::new("kill").arg(pid).status().unwrap().success());
         assert_eq!(server.child.wait().unwrap().code(), Some(0));
@@ -166,7 +176,7 @@ fn a_worker_that_is_killed_harms_no_job() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path(), &[]);
     let id = server.order(&json!({}));
-    server.until_step(&id, 10);
+    server.until_step(&id, 3);
     // The number of a process's parent comes second behind its name.
     let parent = |pid: &str| -> Option<String> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -216,6 +216,26 @@ fn one_worker_at_a_time_has_the_lock() {
     second.succeeds("b");
 }
 
+/// An orphan of a server that was killed may be done with a job when the next server asks to go on with
+/// it: its run, if that is not kept, is gone by then.
+#[test]
+fn what_another_worker_was_done_with_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = Worker::ready(folder.path(), &[]);
+    worker.order("a", &ball("a", &["--steps=3", "--no-keep"]));
+    worker.succeeds("a");
+    assert_eq!(files(&folder.path().join("a")), [""; 0]);
+    let before = video(folder.path(), "a");
+    worker.order("a", &on_with("a"));
+    worker.succeeds("a");
+    assert!(video(folder.path(), "a") == before);
+    std::fs::remove_file(folder.path().join("a.mp4")).unwrap();
+    worker.order("a", &on_with("a"));
+    let end = worker.end_of("a");
+    assert_eq!(end["code"], 2);
+    says(end["message"].as_str().unwrap(), &["there are no runs"]);
+}
+
 /// Settings are defaults of a job's words, as they are of the command line's.
 #[test]
 fn settings_are_defaults_of_jobs() {

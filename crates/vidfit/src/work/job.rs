@@ -10,9 +10,11 @@ use crate::generate::{Company, make_among_others};
 use crate::progress::Shown;
 use crate::resume::{self, OnDevice};
 use crate::warm::Warm;
+use serde_json::json;
 use std::any::Any;
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -101,8 +103,20 @@ fn go_on(
     machine: &MachineArgs,
     device: &Device,
 ) -> Result<(), Failure> {
+    if let Some(output) = is_there_already(args) {
+        shown.event(json!({ "event": "done", "run": null, "output": output }));
+        return Ok(());
+    }
     let on = OnDevice { opened: &device.opened, machine, company: device };
     resume::go_on(args, shown, stop, Some(&on))
+}
+
+/// The video of a run that was not to be kept, and is gone: another worker may have been done with it
+/// when it was asked for.
+fn is_there_already(args: &ResumeArgs) -> Option<&Path> {
+    let output = args.output.as_deref().filter(|output| output.is_file())?;
+    let is_gone = args.folder.runs().find(&args.run).is_err();
+    is_gone.then_some(output)
 }
 
 /// What a job may ask for.
