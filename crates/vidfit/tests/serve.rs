@@ -169,6 +169,34 @@ fn a_server_that_is_killed_goes_on_with_its_jobs() {
     assert!(written() == before);
 }
 
+/// `kill -9` of the server at twelve moments, whatever its worker does then: every job is made, and to
+/// the same bytes.
+#[test]
+fn a_queue_survives_kills_at_any_moment() {
+    const STEPS: u32 = 12;
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(folder.path(), &[]);
+    let began = Instant::now();
+    let order = json!({ "num_inference_steps": STEPS });
+    let first = server.order(&order);
+    server.completed(&first);
+    let takes = began.elapsed();
+    let expected = server.content(&first);
+    let ids: Vec<String> = (0..6).map(|_| server.order(&order)).collect();
+    for kill in 0..12 {
+        // From at once to longer than a job takes, in no order.
+        std::thread::sleep(takes.mul_f64(f64::from(kill * 5 % 12) / 8.0));
+        server.kill();
+        server = Server::start(folder.path(), &[]);
+    }
+    for id in &ids {
+        server.completed(id);
+        assert!(server.content(id) == expected, "another video");
+    }
+    let list = server.get("/v1/videos?limit=100").ok();
+    assert_eq!(list["data"].as_array().unwrap().len(), 1 + ids.len());
+}
+
 /// A worker that is killed under a job is started again, and goes on with it.
 #[cfg(target_os = "linux")]
 #[test]
