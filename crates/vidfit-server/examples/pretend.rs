@@ -7,6 +7,8 @@
 //! A prompt with "real" in it takes some seconds; see `tests/server/pretend.rs` for other tricks. With
 //! a token in `VIDFIT_TOKEN`, clients need it.
 
+#![allow(clippy::unwrap_used, reason = "nobody but tests runs this")]
+
 #[path = "../tests/server/pretend.rs"]
 mod pretend;
 

@@ -20,11 +20,13 @@ mod videos;
 pub(crate) use answer::Http;
 pub(crate) use error::ApiError;
 
-use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
@@ -49,8 +51,8 @@ pub(crate) fn router(state: &Http) -> serde_json::Result<Router> {
     let (router, api) = described.split_for_parts();
     let shared = state.shared();
     let config = &shared.config;
-    let api = openapi::finished(&api, config.max_prompt_chars, config.token.is_some())?.to_string();
-    let description = move || async { ([(header::CONTENT_TYPE, "application/json")], api) };
+    let api = Arc::new(serde_json::to_value(&api)?);
+    let description = move |state: answer::State| async move { describe(&state, api).await };
     let router = router
         .route("/openapi.json", get(description))
         .route("/docs", get(page::to_docs))
@@ -67,6 +69,21 @@ pub(crate) fn router(state: &Http) -> serde_json::Result<Router> {
         None => router,
     };
     Ok(router.layer(from_fn_with_state(state.clone(), guard::finish)))
+}
+
+/// The API's description, with the models and presets that there are now.
+async fn describe(state: &Http, api: Arc<Value>) -> answer::Answer<Value> {
+    let described = answer::blocking(state, move |shared| {
+        let models = shared.backend.models().into_iter().filter(|model| model.available);
+        let facts = openapi::Facts {
+            max_prompt_chars: shared.config.max_prompt_chars,
+            wants_token: shared.config.token.is_some(),
+            models: models.map(|model| model.id).collect(),
+            presets: shared.backend.presets().into_iter().map(|preset| preset.name).collect(),
+        };
+        Ok(openapi::finished((*api).clone(), &facts))
+    });
+    Ok(Json(described.await?))
 }
 
 /// Gives a wrong method an answer of the usual form.

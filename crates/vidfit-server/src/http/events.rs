@@ -15,11 +15,31 @@ use std::convert::Infallible;
 use std::time::Duration;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use utoipa::ToSchema;
 
 /// How often a client hears from us though nothing happens, so that it knows that we are there.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Most jobs that a client that has just come is told of.
 const TOLD_AT_FIRST: usize = 1000;
+
+/// One event, as its lines have it.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "described, and written by axum")]
+struct ServerSentEvent {
+    /// `video` or `deleted`.
+    #[schema(inline)]
+    event: EventName,
+    /// The video object as JSON, or `{"id": …}`.
+    data: String,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(dead_code, reason = "described, and written by axum")]
+enum EventName {
+    Video,
+    Deleted,
+}
 
 /// Tells how a video stands, now and whenever that changes, up to its end.
 ///
@@ -31,7 +51,7 @@ const TOLD_AT_FIRST: usize = 1000;
     tag = "videos",
     params(("id" = String, Path, description = "The video's id")),
     responses(
-        (status = 200, description = "The events", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "The events", body = ServerSentEvent, content_type = "text/event-stream"),
         (status = 404, description = "There is none", body = ErrorBody),
         (status = 429, description = "Too many clients wait for events", body = ErrorBody),
     )
@@ -52,7 +72,7 @@ pub(crate) async fn of_one(state: State, Id(id): Id) -> Result<Response, ApiErro
     path = "/v1/events",
     tag = "videos",
     responses(
-        (status = 200, description = "The events", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "The events", body = ServerSentEvent, content_type = "text/event-stream"),
         (status = 429, description = "Too many clients wait for events", body = ErrorBody),
     )
 )]

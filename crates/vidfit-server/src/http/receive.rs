@@ -7,7 +7,8 @@ use crate::state::Shared;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode};
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet::STANDARD;
+use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::io::Write;
@@ -23,6 +24,12 @@ const MAX_FIELDS_BYTES: usize = 24 << 20;
 const MAX_FIELDS: usize = 64;
 /// The fields that a file can come in.
 const FILES: [&str; 2] = ["input_reference", "video_reference"];
+
+/// Base64 as most programs write it; bits that mean nothing do no harm.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
 
 /// What came in.
 #[derive(Default)]
@@ -175,7 +182,7 @@ pub(crate) fn save_data_url(
         .filter(|(kind, _)| kind.ends_with(";base64"))
         .map(|(_, content)| content)
         .ok_or_else(|| bad("a data: URL in base64 is wanted: data:image/png;base64,…"))?;
-    let content = STANDARD.decode(content.trim()).map_err(|_| bad("it is not base64"))?;
+    let content = BASE64.decode(content.trim()).map_err(|_| bad("it is not base64"))?;
     if content.is_empty() {
         return Err(bad("it is empty"));
     }

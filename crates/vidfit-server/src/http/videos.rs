@@ -69,6 +69,7 @@ pub(crate) enum ListWord {
     responses(
         (status = 200, description = "A page of the list", body = VideoList),
         (status = 400, description = "A parameter is wrong", body = ErrorBody),
+        (status = 404, description = "There is no video `after`", body = ErrorBody),
     )
 )]
 pub(crate) async fn list(state: State, Asked(query): Asked<ListQuery>) -> Answer<VideoList> {
@@ -84,8 +85,7 @@ pub(crate) async fn list(state: State, Asked(query): Asked<ListQuery>) -> Answer
             status: query.status,
         };
         let Some((jobs, has_more)) = shared.store.list(&page)? else {
-            let message = "after: there is no video of this id";
-            return Err(ApiError::bad("invalid_value", message).about("after"));
+            return Err(ApiError::not_found("after: there is no video of this id").about("after"));
         };
         let data = shared.videos(jobs)?;
         let id = |video: Option<&Video>| video.map(|video| video.id().to_owned());

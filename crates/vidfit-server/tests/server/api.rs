@@ -299,19 +299,17 @@ fn lists_come_in_pages() {
     assert_eq!(all, ids);
     assert_eq!(names(&list("?status=completed&limit=100").json()).len(), 5);
     assert_eq!(list("?status=queued").json()["data"], json!([]));
-    for query in [
-        "?limit=0",
-        "?limit=101",
-        "?limit=x",
-        "?order=up",
-        "?status=done",
-        "?after=video_0",
-        "?page=2",
-    ] {
+    for query in ["?limit=0", "?limit=101", "?limit=x", "?order=up", "?status=done", "?page=2"] {
         let answer = list(query);
         assert_eq!(answer.status, 400, "{query}");
         answer.code();
     }
+}
+
+#[test]
+fn a_page_after_nothing_is_not_there() {
+    let answer = start().get("/v1/videos?after=video_0");
+    assert_eq!((answer.status, answer.code().as_str()), (404, "not_found"));
 }
 
 #[test]

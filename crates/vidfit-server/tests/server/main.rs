@@ -1,5 +1,7 @@
 //! A whole server with a backend that pretends, over real connections.
 
+#![allow(clippy::unwrap_used, reason = "nobody but tests runs this")]
+
 mod client;
 mod pretend;
 mod running;
