@@ -126,10 +126,11 @@ impl Runner {
                 tracing::info!(job = id, command = words.first(), "job given to the worker");
                 if let Err(error) = self.tell_worker(|worker| worker.give(&id, &words)) {
                     tracing::error!(%error, "the worker cannot be started or told");
-                    if self.worker.is_none() {
-                        self.crashed(&format!("it could not be started: {error}"));
+                    match &mut self.worker {
+                        None => self.crashed(&format!("it could not be started: {error}")),
+                        // It is of no use any more, and the end of its output will say so.
+                        Some(worker) => worker.kill(),
                     }
-                    // A worker that cannot be told has ended, and its output will say so.
                 }
             }
             Ok(Next::Done) => {

@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) news: broadcast::Sender<News>,
     live: Mutex<Option<Live>>,
+    /// Held while news are made and sent, so that none overtakes another.
+    telling: Mutex<()>,
     /// Where each job waited when that was last told.
     places: Mutex<HashMap<String, usize>>,
     runner: Mutex<Sender<Message>>,
@@ -66,6 +68,7 @@ impl Shared {
             metrics: Metrics::default(),
             news: broadcast::channel(NEWS_KEPT).0,
             live: Mutex::default(),
+            telling: Mutex::default(),
             places: Mutex::default(),
             runner: Mutex::new(runner),
             stopping: AtomicBool::new(false),
@@ -83,9 +86,10 @@ impl Shared {
         self.tell_runner(Message::Stop);
     }
 
-    /// Tells the runner something. If it has ended, the server is ending, and nobody needs to know.
-    pub(crate) fn tell_runner(&self, message: Message) {
-        let _ = lock(&self.runner).send(message);
+    /// Tells the runner something: whether it is there to hear it. What it does not hear, the next
+    /// server finds in the database.
+    pub(crate) fn tell_runner(&self, message: Message) -> bool {
+        lock(&self.runner).send(message).is_ok()
     }
 
     /// Sets which job runs, and gives what was known of the last one.
@@ -122,6 +126,7 @@ impl Shared {
         if self.news.receiver_count() == 0 {
             return;
         }
+        let _telling = lock(&self.telling);
         let news = self.store.job(id).and_then(|job| match job {
             Some(job) => Ok(Some(news_of(&self.video(job)?)?)),
             None => Ok(None),
@@ -167,7 +172,9 @@ impl Shared {
 
     /// Tells those who wait that a job is gone.
     pub(crate) fn deleted(&self, id: &str) {
+        let telling = lock(&self.telling);
         drop(self.news.send(News { id: id.into(), what: What::Deleted }));
+        drop(telling);
         self.queue_changed();
     }
 }

@@ -27,18 +27,10 @@ const TOLD_AT_FIRST: usize = 1000;
 #[expect(dead_code, reason = "described, and written by axum")]
 struct ServerSentEvent {
     /// `video` or `deleted`.
-    #[schema(inline)]
-    event: EventName,
+    #[schema(pattern = "^(video|deleted)$")]
+    event: String,
     /// The video object as JSON, or `{"id": …}`.
     data: String,
-}
-
-#[derive(ToSchema)]
-#[serde(rename_all = "lowercase")]
-#[expect(dead_code, reason = "described, and written by axum")]
-enum EventName {
-    Video,
-    Deleted,
 }
 
 /// Tells how a video stands, now and whenever that changes, up to its end.

@@ -8,6 +8,7 @@ use super::videos::ListWord;
 use crate::backend::{Gpu, Model, Preset};
 use crate::metrics;
 use crate::order::{Limits, parse};
+use crate::runner::Message;
 use axum::Json;
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
@@ -141,7 +142,16 @@ enum OkWord {
 #[utoipa::path(get, path = "/healthz", tag = "server", security(()),
     responses((status = 200, description = "It does", body = Health)))]
 pub(crate) async fn health(state: State) -> Answer<Health> {
-    blocking(&state, |shared| Ok(shared.store.check()?)).await?;
+    blocking(&state, |shared| {
+        shared.store.check()?;
+        if shared.tell_runner(Message::Wake) {
+            return Ok(());
+        }
+        Err(ApiError::internal(
+            "the thread that works on the queue has ended: start the server again",
+        ))
+    })
+    .await?;
     Ok(Json(Health { status: OkWord::Ok }))
 }
 

@@ -195,8 +195,14 @@ fn order(facts: &Facts, plan: bool, form: Form) -> Value {
         }
     }
     let required = if plan { json!([]) } else { json!(["prompt"]) };
-    json!({ "type": "object", "required": required, "properties": fields,
-        "additionalProperties": false })
+    let mut schema = json!({ "type": "object", "required": required, "properties": fields,
+        "additionalProperties": false });
+    if form == Form::Json {
+        // What says the same thing twice may contradict itself.
+        let twice = [["size", "width"], ["size", "height"], ["input_reference", "video_reference"]];
+        schema["not"] = json!({ "anyOf": twice.map(|both| json!({ "required": both })) });
+    }
+    schema
 }
 
 const REFERENCES: [(&str, &str); 2] = [

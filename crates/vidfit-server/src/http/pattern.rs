@@ -28,11 +28,11 @@ pub(crate) fn whole_pattern(least: u64, most: u64) -> String {
     alternatives.join("|")
 }
 
-/// The numbers from `least`, which is a whole number or 0.1, to `most`, with up to six decimals.
+/// The numbers from `least`, which is a whole number or 0.1, to `most`, with or without decimals.
 pub(crate) fn float_pattern(least: f64, most: u32) -> String {
-    let decimals = "(\\.[0-9]{1,6})?";
-    let below_one = if least > 0.0 { "0\\.[1-9][0-9]{0,5}" } else { "0(\\.[0-9]{1,6})?" };
-    let mut pattern = format!("{below_one}|{most}(\\.0{{1,6}})?");
+    let decimals = "(\\.[0-9]+)?";
+    let below_one = if least > 0.0 { "0\\.[1-9][0-9]*" } else { "0(\\.[0-9]+)?" };
+    let mut pattern = format!("{below_one}|{most}(\\.0+)?");
     if most > 1 {
         pattern += &format!("|({}){decimals}", whole_pattern(1, u64::from(most) - 1));
     }

@@ -132,7 +132,9 @@ pub(crate) async fn cancel(state: State, Id(id): Id) -> Answer<Video> {
         shared.store.job(&id)?.ok_or_else(no_video)?;
         match shared.store.cancel(&id)? {
             Cancelled::Queued => shared.queue_changed(),
-            Cancelled::Running => shared.tell_runner(Message::Cancel(id.clone())),
+            Cancelled::Running => {
+                shared.tell_runner(Message::Cancel(id.clone()));
+            }
             Cancelled::Over => {}
         }
         Ok(shared.video(shared.store.job(&id)?.ok_or_else(no_video)?)?)
@@ -173,7 +175,9 @@ pub(crate) async fn delete(state: State, Id(id): Id) -> Answer<DeletedVideo> {
         shared.store.delete(&id)?;
         match shared.store.cancel(&id)? {
             // The runner removes what is left of it.
-            Cancelled::Running => shared.tell_runner(Message::Cancel(id.clone())),
+            Cancelled::Running => {
+                shared.tell_runner(Message::Cancel(id.clone()));
+            }
             Cancelled::Queued | Cancelled::Over => shared.sweep(&id),
         }
         shared.deleted(&id);

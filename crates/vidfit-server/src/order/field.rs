@@ -22,21 +22,20 @@ pub(super) fn text(name: &str, value: Value) -> Result<String, Refusal> {
 
 /// A number, or the text of one, from `least` to `most`.
 ///
-/// JSON spells a number in many ways (2, 2.0, 2e0), and all are taken. A text has to be spelled as
-/// the API's description has it, so that this is exact.
+/// JSON spells a number in many ways (2, 2.0, 2e0), and all are taken, in texts as well: forms have
+/// nothing else.
 pub(super) fn number<T: Number>(name: &str, value: Value, least: T, most: T) -> Result<T, Refusal> {
-    let (number, text) = match value {
-        Value::Number(number) => {
-            (T::read(&number.to_string()).or_else(|| T::of(number.as_f64()?)), number.to_string())
-        }
-        Value::String(text) => {
-            (Some(&text).filter(|it| is_plain(it)).and_then(|it| T::read(it)), text)
-        }
+    let text = match value {
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => text,
         other => {
             let what = kind(&other);
             return Err(bad(name, format!("a number is wanted, not {what}")));
         }
     };
+    let plain = !text.contains(|c: char| c.is_ascii_whitespace());
+    let json = text.parse::<serde_json::Number>().ok().filter(|_| plain);
+    let number = json.and_then(|number| T::read(&text).or_else(|| T::of(number.as_f64()?)));
     match number {
         Some(number) if number >= least && number <= most => Ok(number),
         _ => {
@@ -69,17 +68,6 @@ impl Number for u64 {}
 impl Number for i32 {}
 impl Number for f64 {
     const WORD: &'static str = "a number";
-}
-
-/// Whether a text is a number as people write it: no leading zeros, no exponent, no more than six
-/// decimals.
-fn is_plain(text: &str) -> bool {
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let text = text.strip_prefix('-').unwrap_or(text);
-    let (whole, decimals) = text.split_once('.').map_or((text, None), |(a, b)| (a, Some(b)));
-    digits(whole)
-        && (whole == "0" || !whole.starts_with('0'))
-        && decimals.is_none_or(|decimals| digits(decimals) && decimals.len() <= 6)
 }
 
 /// What a value is, for people.

@@ -58,7 +58,7 @@ fn numbers_may_be_texts_and_forms_are_taken() {
         .post(
             "/v1/videos",
             &json!({ "prompt": "ä\r\nb", "num_inference_steps": 3.0,
-        "guidance_scale": 2.5, "seed": "7", "lora": null }),
+        "guidance_scale": 2.5, "seed": "7e0", "lora": null }),
         )
         .json();
     for field in ["prompt", "num_inference_steps", "guidance_scale", "seed", "task", "width"] {
@@ -87,8 +87,12 @@ fn what_is_wrong_with_an_order_is_said() {
         (json!({ "prompt": "a", "seed": 9_007_199_254_740_992_u64 }), "seed", "invalid_value"),
         (json!({ "prompt": "a", "seed": "07" }), "seed", "invalid_value"),
         (json!({ "prompt": "a", "seed": true }), "seed", "invalid_value"),
+        (json!({ "prompt": "a", "seed": " 7" }), "seed", "invalid_value"),
+        (json!({ "prompt": "a", "seed": "+7" }), "seed", "invalid_value"),
+        (json!({ "prompt": "a", "seed": "" }), "seed", "invalid_value"),
+        (json!({ "prompt": "a", "preset": "x" }), "preset", "unknown_preset"),
         (json!({ "prompt": "a", "fps": "NaN" }), "fps", "invalid_value"),
-        (json!({ "prompt": "a", "fps": "1e1" }), "fps", "invalid_value"),
+        (json!({ "prompt": "a", "fps": "1e9" }), "fps", "invalid_value"),
         (json!({ "prompt": "a", "seconds": "inf" }), "seconds", "invalid_value"),
         (json!({ "prompt": "a", "size": "64" }), "size", "invalid_value"),
         (json!({ "prompt": "a", "size": "064x64" }), "size", "invalid_value"),

@@ -126,6 +126,10 @@ impl Pretend {
                 Refusal::new("unknown_lora", format!("there is no LoRA {lora}")).about("lora")
             );
         }
+        if let Some(preset) = order.preset.as_ref().filter(|it| *it != "fast") {
+            let message = format!("there is no preset {preset}");
+            return Err(Refusal::new("unknown_preset", message).about("preset"));
+        }
         let side = |name: &str, side: Option<u32>| match side.unwrap_or(64) {
             side if side.is_multiple_of(16) => Ok(side),
             _ => Err(Refusal::new("bad_size", "sizes are multiples of 16").about(name)),

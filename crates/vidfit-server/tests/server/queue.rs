@@ -271,6 +271,7 @@ fn a_full_disk_refuses_orders_and_loses_none() {
     let server = start_in(folder, |_| {});
     for id in &taken {
         server.wait(id, "completed");
+        assert_eq!(server.steps(id), [0, 1, 2, 3]);
     }
 }
 
