@@ -5,7 +5,7 @@ use super::loras::Loras;
 use super::offers::{Offer, Offers};
 use super::words::{in_frames, options};
 use crate::args::{Args, Command, GenerateArgs};
-use crate::decide::{Wanted, needs};
+use crate::decide::{Wanted, least, needs};
 use crate::defaults;
 use crate::exit::Failure;
 use crate::generate::{TooBig, chosen_on};
@@ -16,7 +16,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use vidfit_engine::planner::PlanReport;
+use vidfit_engine::planner::{PlanReport, Refused};
 use vidfit_server::{Order, Reference, ReferenceKind, Refusal, Settled, Task};
 
 /// What orders are held against.
@@ -76,7 +76,15 @@ impl Orders {
         let (machine, target) = (args.machine.on(self.devices.machine()), self.devices.target()?);
         let open = |name: &str| self.offers.open(name);
         let wanted = Wanted::new(&args.job, &machine, Some(&args.fit), target, false, open)?;
-        Ok(match wanted.decide()? {
+        let decided = match wanted.decide() {
+            // That the RAM is too small is an answer as well.
+            Err(failure) if failure.is_about_room() => {
+                let least = least(&wanted.ask()).map_err(|_| failure)?;
+                Err(Refused::new(least, &wanted.target))
+            }
+            decided => decided?,
+        };
+        Ok(match decided {
             Ok(decided) => wanted.report(&decided),
             Err(refused) => {
                 let (offload, target) = (wanted.offload, &wanted.target);
@@ -174,8 +182,9 @@ mod tests {
     use super::*;
     use crate::args::{Command, MachineArgs};
 
-    fn machine(device: &str) -> MachineArgs {
-        let words = ["vidfit", "serve", "--threads=1", device].map(OsString::from);
+    fn machine(options: &str) -> MachineArgs {
+        let words = ["vidfit", "serve", "--threads=1"].into_iter().chain(options.split('|'));
+        let words = words.map(OsString::from);
         match defaults::try_parse(words).unwrap().command {
             Command::Serve(args) => args.machine,
             _ => panic!("another command"),
@@ -253,6 +262,11 @@ mod tests {
         refused(lora, "unknown_lora", Some("lora"), "no LoRAs");
         assert_eq!(orders.plan(&ball(), Task::V2v).unwrap_err().code, "task_off");
         assert_eq!(orders.plan(&ball(), Task::T2v).unwrap()["fits"], false);
+        let little_ram = self::orders("--device=sim:RTX 3060 12GB|--ram=100MB", &ALL);
+        let plan = little_ram.plan(&model("zai-org/CogVideoX-5b"), Task::T2v).unwrap();
+        assert!(
+            plan["fits"] == false && plan["peak_bytes"].as_u64() < plan["budget_bytes"].as_u64()
+        );
     }
 
     #[test]
