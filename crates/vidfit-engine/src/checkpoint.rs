@@ -81,7 +81,8 @@ pub enum CheckpointError {
     Tokenizer(#[from] TokenizerError),
 }
 
-/// A whole checkpoint. Its components may be others' as well.
+/// A whole checkpoint. Its components may be others' as well: a clone has the same ones.
+#[derive(Clone)]
 pub struct Checkpoint {
     /// Where its files are.
     pub place: Place,

@@ -16,6 +16,8 @@ pub struct Folders {
     /// The runs, if they are not kept elsewhere: `$XDG_DATA_HOME/vidfit/runs`, else
     /// `~/.local/share/vidfit/runs`; on Windows `%LOCALAPPDATA%\vidfit\runs`.
     pub runs: PathBuf,
+    /// The server's queue and its videos, if they are not kept elsewhere: `queue` beside `runs`.
+    pub queue: PathBuf,
     /// What running jobs say of themselves: `$XDG_RUNTIME_DIR/vidfit`, else `running` in `state`.
     pub running: PathBuf,
 }
@@ -40,6 +42,7 @@ impl Folders {
             false => (absolute("XDG_CONFIG_HOME"), absolute("XDG_STATE_HOME")),
         };
         let data = absolute(if cfg!(windows) { "LOCALAPPDATA" } else { "XDG_DATA_HOME" });
+        let data = data.unwrap_or_else(|| home(".local/share")).join("vidfit");
         let config = config.unwrap_or_else(|| home(".config")).join("vidfit");
         let state = state.unwrap_or_else(|| home(".local/state")).join("vidfit");
         let named = variable("VIDFIT_CONFIG").filter(|path| !path.as_os_str().is_empty());
@@ -47,7 +50,8 @@ impl Folders {
         Folders {
             config_is_named: named.is_some(),
             config_file: named.unwrap_or_else(|| config.join("config.toml")),
-            runs: data.unwrap_or_else(|| home(".local/share")).join("vidfit").join("runs"),
+            runs: data.join("runs"),
+            queue: data.join("queue"),
             running: running.unwrap_or_else(|| state.join("running")),
             state,
         }
@@ -98,6 +102,7 @@ mod tests {
         assert_eq!(moved.state, Path::new("/s/vidfit"));
         assert_eq!(moved.running, Path::new("/r/vidfit"));
         assert_eq!(moved.runs, Path::new("/d/vidfit/runs"));
+        assert_eq!(moved.queue, Path::new("/d/vidfit/queue"));
         let named = folders(&[xdg[0], ("VIDFIT_CONFIG", "mine.toml")]);
         assert_eq!(named.config_file, Path::new("mine.toml"));
         assert!(named.config_is_named);

@@ -8,6 +8,8 @@ mod job;
 mod lora;
 mod machine;
 mod runs;
+mod serve;
+mod work;
 
 pub use calibrate::CalibrateArgs;
 pub use choices::{Dtype, DynamicCfg, Frames, ProgressStyle};
@@ -16,6 +18,8 @@ pub use input::{GenerateType, InputArgs};
 pub use job::{JobArgs, OutputArgs};
 pub use machine::{FitArgs, MachineArgs};
 pub use runs::{DecodeArgs, GcArgs, ResumeArgs, RunsArgs, RunsCommand, RunsFolder};
+pub use serve::{LogStyle, ServeArgs};
+pub use work::WorkArgs;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -34,6 +38,7 @@ Start with:
   vidfit recommend                               which model for which card?
   vidfit models pull zai-org/CogVideoX-2b        download one
   vidfit generate \"A panda\" --model zai-org/CogVideoX-2b
+  vidfit serve                                   a web page and an HTTP API for all of it
 
 Exit codes: 0 done, 2 bad input, 3 does not fit into memory, 130 interrupted, 1 anything else."
 )]
@@ -52,6 +57,8 @@ pub enum Command {
     Resume(Box<ResumeArgs>),
     /// Make the video of a run again: at another rate or quality, in another form, in other tiles.
     Decode(Box<DecodeArgs>),
+    /// Serve a web page and an HTTP API that make videos, one after another.
+    Serve(Box<ServeArgs>),
     /// List the runs that are kept, show one, or take some away.
     Runs(RunsArgs),
     /// Say what a job will take, phase by phase, before anything is loaded.
@@ -82,6 +89,10 @@ pub enum Command {
     Presets(crate::config::ConfigArgs),
     /// Measure what this machine's operations cost, for predictions of time.
     Calibrate(CalibrateArgs),
+    /// Do the jobs that standard input asks for, one after another: what a server has its videos made
+    /// by.
+    #[command(hide = true)]
+    Work(Box<WorkArgs>),
     /// Measure this program against the reference.
     Bench(BenchArgs),
 }

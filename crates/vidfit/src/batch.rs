@@ -13,20 +13,19 @@ use crate::generate::{Company, Made, job_of, make, takes_demo};
 use crate::interrupt;
 use crate::model::folder;
 use crate::progress::{Shown, listener};
+use crate::warm::{self, Warm};
 use lines::{Line, numbered, read, spelled};
 use serde_json::json;
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use vidfit_engine::checkpoint::Checkpoint;
-use vidfit_engine::pipelines::{Pipeline, Pipelines, Task, WarmSettings};
+use vidfit_engine::pipelines::Pipeline;
 use vidfit_engine::planner::Target;
 use vidfit_engine::request::Job;
-use vidfit_engine::settings::Settings;
 use vidfit_engine::state::RunState;
 use vidfit_engine::texts::{Texts, encode_texts};
 
@@ -39,7 +38,7 @@ pub fn run(path: &Path, batch: &GenerateArgs) -> Result<(), Failure> {
     // A pipe may be waited for, and Ctrl-C then ends that.
     let lines = read(path)?;
     let stop = interrupt::watch()?;
-    let opened = open(&batch.machine)?;
+    let mut opened = open(&batch.machine)?;
     opened.announce(shown);
     let words: Vec<OsString> = std::env::args_os().collect();
     let last = lines.last().map_or(1, |line| line.number);
@@ -48,7 +47,8 @@ pub fn run(path: &Path, batch: &GenerateArgs) -> Result<(), Failure> {
     if asked.iter().flatten().any(takes_demo) {
         demo::announce(shown)?;
     }
-    let mut all = Together { texts: AllTexts::default(), warm: Warm::new(&opened)? };
+    let warm = Warm::on(&mut opened, warm::settings()?);
+    let mut all = Together { texts: AllTexts::default(), warm };
 
     let mut ends: Vec<End> = Vec::new();
     for (index, (line, asked_now)) in lines.iter().zip(&asked).enumerate() {
@@ -195,26 +195,6 @@ impl AllTexts {
     }
 }
 
-/// The pipelines of a batch, where weights may stay on the device from one video to the next.
-struct Warm {
-    pipelines: Pipelines,
-    loaded: RefCell<BTreeMap<(PathBuf, String), Rc<Pipeline>>>,
-}
-
-impl Warm {
-    /// As the settings have it; none, if nothing is to stay.
-    fn new(opened: &Opened) -> Result<Option<Warm>, Failure> {
-        let settings = Settings::load()?;
-        let pipelines = settings.read("warm_pipelines")?.unwrap_or(0);
-        let idle_unload = settings.read("idle_unload_seconds")?.map(Duration::from_secs);
-        let settings = WarmSettings { pipelines, idle_unload };
-        Ok((pipelines > 0).then(|| Warm {
-            pipelines: Pipelines::new(opened.device.clone(), settings),
-            loaded: RefCell::default(),
-        }))
-    }
-}
-
 /// What the videos of a batch share.
 struct Together {
     texts: AllTexts,
@@ -231,17 +211,9 @@ impl Company for Together {
         checkpoint: &Checkpoint,
         job: &Job,
     ) -> Result<Option<Rc<Pipeline>>, Failure> {
-        let Some(Warm { pipelines, loaded }) = &self.warm else { return Ok(None) };
-        pipelines.unload_idle(Instant::now());
-        let task = Task::of(job.start);
-        let mut loaded = loaded.borrow_mut();
-        let key = (folder(checkpoint), task.to_string());
-        if let Some(pipeline) = loaded.get(&key) {
-            return Ok(Some(pipeline.clone()));
-        }
-        let pipeline = Rc::new(pipelines.load_pipeline(checkpoint.place.clone(), task)?);
-        loaded.insert(key, pipeline.clone());
-        Ok(Some(pipeline))
+        let Some(warm) = &self.warm else { return Ok(None) };
+        warm.unload_idle(Instant::now());
+        warm.pipeline(checkpoint, job).map(Some)
     }
 }
 

@@ -67,7 +67,7 @@ impl Wanted {
         change: Option<&FitArgs>,
         target: Target,
         keeps_tensors: bool,
-        open: fn(&str) -> Result<Model, Failure>,
+        open: impl Fn(&str) -> Result<Model, Failure>,
     ) -> Result<Wanted, Failure> {
         let mut models = vec![open(job.model.as_deref().unwrap_or(demo::NAME))?];
         let checkpoint = &models[0].checkpoint;

@@ -18,6 +18,7 @@ use vidfit_engine::catalogue::{self, Gpu};
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::result_bytes;
 use vidfit_engine::machine::available_ram_bytes;
+use vidfit_engine::pipelines::Pipelines;
 use vidfit_engine::placement::Parts;
 use vidfit_engine::planner::{Certainty, Target};
 use vidfit_engine::request::Job;
@@ -38,6 +39,8 @@ pub struct Opened {
     pub memory_bytes: Option<u64>,
     /// Why it is none of this machine's cards, where one would have been taken.
     pub why: Option<String>,
+    /// Whose weights stay on it between jobs.
+    pub pipelines: Option<Pipelines>,
     kind: Kind,
 }
 
@@ -64,6 +67,7 @@ pub fn open(args: &MachineArgs) -> Result<Opened, Failure> {
             device: Arc::new(SimDevice::new(card.config(args.threads))?),
             memory_bytes: Some(card.memory_bytes),
             why: None,
+            pipelines: None,
             kind: Kind::Simulated(card.clone(), args.threads),
         }),
         DeviceChoice::Cuda(number) => cards::open(Some(*number)),
@@ -76,21 +80,26 @@ pub fn open(args: &MachineArgs) -> Result<Opened, Failure> {
 
 fn open_processor(threads: usize, why: Option<String>) -> Result<Opened, Failure> {
     let device = Arc::new(CpuDevice::new(threads)?);
-    Ok(Opened { device, memory_bytes: None, why, kind: Kind::Processor(threads) })
+    Ok(Opened { device, memory_bytes: None, why, pipelines: None, kind: Kind::Processor(threads) })
 }
 
 impl Opened {
-    /// What a run on it is planned for: what is free by now, and no more RAM than is available,
-    /// whatever `--ram` says.
+    /// What a run on it is planned for: what is free by now, or will be once weights go that stay
+    /// between jobs, and no more RAM than is available, whatever `--ram` says.
     ///
     /// # Errors
     /// Bad input in the settings.
     pub fn target(&self, args: &MachineArgs) -> Result<Target, Failure> {
+        let warm_bytes = self.pipelines.as_ref().map_or(0, Pipelines::warm_bytes);
         let target = match &self.kind {
-            Kind::Processor(threads) => processor(*threads),
+            Kind::Processor(threads) => {
+                let target = processor(*threads);
+                Target { free_bytes: target.free_bytes.saturating_add(warm_bytes), ..target }
+            }
             Kind::Simulated(card, threads) => simulated(card, *threads),
             Kind::Card(target) => {
-                let free_bytes = self.device.free_bytes().unwrap_or(0) + target.overhead_bytes;
+                let free_bytes = self.device.free_bytes().unwrap_or(0);
+                let free_bytes = free_bytes + warm_bytes + target.overhead_bytes;
                 Target { free_bytes, ..(**target).clone() }
             }
         };

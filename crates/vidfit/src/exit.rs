@@ -60,6 +60,16 @@ impl Failure {
         self.code == INTERRUPTED
     }
 
+    /// Whether the job does not fit.
+    pub fn is_about_room(&self) -> bool {
+        self.code == DOES_NOT_FIT
+    }
+
+    /// Whether it is neither the user's doing nor a matter of memory.
+    pub fn is_unforeseen(&self) -> bool {
+        self.code == OTHER
+    }
+
     /// The word of a run's report for it.
     pub fn outcome(&self) -> &'static str {
         match self.code {

@@ -31,7 +31,7 @@ use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::generate::Prepared;
 use vidfit_engine::pipelines::Pipeline;
 use vidfit_engine::plan::Plan;
-use vidfit_engine::planner::{Offload, PlanReport, Planned, RunReport, SavedPlan, Target};
+use vidfit_engine::planner::{Offload, PlanReport, Planned, Refused, RunReport, SavedPlan, Target};
 use vidfit_engine::request::{Job, Request};
 use vidfit_engine::state::RunState;
 use vidfit_media::check_file;
@@ -48,15 +48,46 @@ pub fn run(args: GenerateArgs) -> Result<(), Failure> {
         Some(prompts) => batch::run(prompts, &args),
         None => make_alone(&args, shown, &mut plan),
     };
-    result.inspect_err(|failure| {
-        shown.failed(failure);
-        let (Some(path), Ok(())) = (&args.report, check_names(&args)) else { return };
-        let report =
-            RunReport::of_plan(failure.outcome(), Some(failure.message.clone()), plan.take());
-        if let Err(error) = report.save(path) {
-            shown.warn(&error.to_string());
-        }
-    })
+    result.inspect_err(|failure| tell_of(failure, &args, shown, plan))
+}
+
+/// Makes one video among others, on a device that is open. Of a failure are told whoever listens, and
+/// the report.
+///
+/// # Errors
+/// Whatever keeps the video from being made.
+pub fn make_among_others(
+    args: &GenerateArgs,
+    shown: Shown,
+    on: (&AtomicBool, &Opened),
+    company: &dyn Company,
+) -> Result<(), Failure> {
+    let mut plan = None;
+    let announced = if takes_demo(args) { demo::announce(shown) } else { Ok(()) };
+    let made = announced.and_then(|()| {
+        check_report(args)?;
+        make(args, shown, &mut plan, on, company)
+    });
+    made.map(drop).inspect_err(|failure| tell_of(failure, args, shown, plan))
+}
+
+/// Tells a script, and the report, why there is no video.
+fn tell_of(failure: &Failure, args: &GenerateArgs, shown: Shown, plan: Option<PlanReport>) {
+    shown.failed(failure);
+    let (Some(path), Ok(())) = (&args.report, check_names(args)) else { return };
+    let report = RunReport::of_plan(failure.outcome(), Some(failure.message.clone()), plan);
+    if let Err(error) = report.save(path) {
+        shown.warn(&error.to_string());
+    }
+}
+
+/// Checks, before any work, that the report can be written.
+fn check_report(args: &GenerateArgs) -> Result<(), Failure> {
+    check_names(args)?;
+    match &args.report {
+        Some(path) => check_file(path, REPORT_BYTES).map(drop).map_err(Failure::input),
+        None => Ok(()),
+    }
 }
 
 /// Makes one video. What is planned is left in `plan`, whatever comes after.
@@ -65,11 +96,8 @@ fn make_alone(
     shown: Shown,
     plan: &mut Option<PlanReport>,
 ) -> Result<(), Failure> {
-    check_names(args)?;
+    check_report(args)?;
     let stop = interrupt::watch()?;
-    if let Some(path) = &args.report {
-        check_file(path, REPORT_BYTES).map_err(Failure::input)?;
-    }
     let opened = open(&args.machine)?;
     opened.announce(shown);
     if takes_demo(args) {
@@ -129,7 +157,7 @@ pub trait Company {
 }
 
 /// A video by itself.
-struct Alone;
+pub struct Alone;
 
 impl Company for Alone {
     fn state(&self, _: &Checkpoint, _: &Job) -> Option<RunState> {
@@ -208,7 +236,7 @@ pub fn make(
 /// # Errors
 /// Bad input if the model is not there, or cannot make that.
 pub fn job_of(args: &GenerateArgs, opened: &Opened) -> Result<(Checkpoint, Target, Job), Failure> {
-    let (mut wanted, ..) = wanted(args, opened)?;
+    let (mut wanted, ..) = wanted(args, opened.target(&args.machine)?, downloaded)?;
     let (job, _) = Job::new(wanted.checkpoint(), &wanted.request)?;
     Ok((wanted.models.swap_remove(0).checkpoint, wanted.target, job))
 }
@@ -217,11 +245,13 @@ pub fn job_of(args: &GenerateArgs, opened: &Opened) -> Result<(Checkpoint, Targe
 const REPORT_BYTES: u64 = 1 << 20;
 
 /// A job that is to be run.
-struct Chosen {
-    model: Model,
-    prepared: Prepared,
+pub struct Chosen {
+    /// The model that makes it.
+    pub model: Model,
+    /// It, its plan, and what the user should know.
+    pub prepared: Prepared,
     /// Its plan, for people and programs.
-    report: PlanReport,
+    pub report: PlanReport,
     /// What to ask for to get it.
     request: Request,
     target: Target,
@@ -249,15 +279,14 @@ impl Chosen {
 /// What the arguments ask for, what it starts from, and whether that is shorter than it should be.
 fn wanted(
     args: &GenerateArgs,
-    opened: &Opened,
+    target: Target,
+    open: impl Fn(&str) -> Result<Model, Failure>,
 ) -> Result<(Wanted, Option<Input>, Option<String>), Failure> {
     if args.job.prompt().is_none() {
         return Err(Failure::input(NO_PROMPT));
     }
-    let (target, change) = (opened.target(&args.machine)?, Some(&args.fit));
-    let keeps_tensors = args.output.save_tensors.is_some();
-    let mut wanted =
-        Wanted::new(&args.job, &args.machine, change, target, keeps_tensors, downloaded)?;
+    let (change, keeps_tensors) = (Some(&args.fit), args.output.save_tensors.is_some());
+    let mut wanted = Wanted::new(&args.job, &args.machine, change, target, keeps_tensors, open)?;
     // What a plan takes for granted has to be there now.
     wanted.request.start = args.job.input.start();
     let input = Input::open(&args.job.input)?;
@@ -283,16 +312,40 @@ fn choose(
     opened: &Opened,
     plan: &mut Option<PlanReport>,
 ) -> Result<Chosen, Failure> {
-    let (mut wanted, input, shorter) = wanted(args, opened)?;
+    match chosen_on(opened.target(&args.machine)?, args, downloaded)? {
+        Ok(chosen) => Ok(chosen),
+        Err(too_big) => {
+            let NoRoom { report, message } = too_big.wanted.no_room(&too_big.refused)?;
+            *plan = Some(report);
+            Err(Failure::no_room(message))
+        }
+    }
+}
+
+/// A job that does not fit.
+pub struct TooBig {
+    /// What was wanted.
+    pub wanted: Wanted,
+    /// The least that it would take.
+    pub refused: Refused,
+}
+
+/// The job that the arguments ask for on `target`, changed as far as they allow if it has to be. `open`
+/// finds models.
+///
+/// # Errors
+/// Bad input if it cannot be made on any device.
+pub fn chosen_on(
+    target: Target,
+    args: &GenerateArgs,
+    open: impl Fn(&str) -> Result<Model, Failure>,
+) -> Result<Result<Chosen, Box<TooBig>>, Failure> {
+    let (mut wanted, input, shorter) = wanted(args, target, open)?;
     let (job, _) = Job::new(wanted.checkpoint(), &wanted.request)?;
     job.check_runnable(wanted.checkpoint())?;
     let decided = match wanted.decide()? {
         Ok(decided) => decided,
-        Err(refused) => {
-            let NoRoom { report, message } = wanted.no_room(&refused)?;
-            *plan = Some(report);
-            return Err(Failure::no_room(message));
-        }
+        Err(refused) => return Ok(Err(Box::new(TooBig { wanted, refused }))),
     };
     let report = wanted.report(&decided);
     let model = wanted.models.swap_remove(decided.model);
@@ -312,7 +365,7 @@ fn choose(
     let request = decided.request;
     let prepared = Prepared::new(decided.planned, warnings);
     let target = wanted.target;
-    Ok(Chosen { model, prepared, report, request, target, offload, may_replan: true, input })
+    Ok(Ok(Chosen { model, prepared, report, request, target, offload, may_replan: true, input }))
 }
 
 /// What is wrong with a rate that is not the model's: things then move faster or slower than they do.

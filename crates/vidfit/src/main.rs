@@ -30,8 +30,11 @@ mod requirements;
 mod resume;
 mod runs;
 mod say;
+mod serve;
 mod snapshot;
 mod status;
+mod warm;
+mod work;
 
 use args::{Args, Command};
 use std::process::ExitCode;
@@ -49,6 +52,7 @@ fn run(args: Args) -> Result<(), exit::Failure> {
         Command::Generate(args) => generate::run(*args),
         Command::Resume(args) => resume::run(&args),
         Command::Decode(args) => decode::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Runs(args) => runs::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Check(args) => check::run(&args),
@@ -64,6 +68,7 @@ fn run(args: Args) -> Result<(), exit::Failure> {
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Presets(args) => config::presets(&args),
+        Command::Work(args) => work::run(&args),
         Command::Bench(args) => bench::run(args),
     }
 }

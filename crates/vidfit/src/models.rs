@@ -27,7 +27,7 @@ fn pull_model(id: &str, shown: Shown) -> Result<(), Failure> {
         Shown::Bars => draw(&mut bar, event),
         Shown::Lines => tell(event),
         Shown::Json => line!("{}", as_json(&event)),
-        Shown::Nothing => {}
+        Shown::Job(_) | Shown::Nothing => {}
     };
     let dir = pull(id, &HubConfig::from_env(), &mut listener, &stop)?;
     if let Some(bar) = bar {

@@ -1,5 +1,9 @@
 //! Progress as bars, lines or JSON.
 
+mod job;
+
+pub use job::JobName;
+
 use crate::args::ProgressStyle;
 use crate::exit::Failure;
 use crate::human::{duration, size};
@@ -18,6 +22,8 @@ pub enum Shown {
     Lines,
     /// One JSON object a line.
     Json,
+    /// One JSON object a line, with the name of the job among others of one worker.
+    Job(JobName),
     /// Nothing.
     Nothing,
 }
@@ -38,16 +44,23 @@ impl Shown {
     pub fn say(self, text: &str) {
         match self {
             Shown::Bars | Shown::Lines => note!("{text}"),
-            Shown::Json | Shown::Nothing => {}
+            Shown::Json | Shown::Job(_) | Shown::Nothing => {}
         }
     }
 
     /// Says something that the user should not miss.
     pub fn warn(self, text: &str) {
         match self {
-            Shown::Json => line!("{}", json!({ "event": "warning", "message": text })),
+            Shown::Json | Shown::Job(_) => {
+                self.event(json!({ "event": "warning", "message": text }));
+            }
             _ => note!("warning: {text}"),
         }
+    }
+
+    /// Whether a script listens, and nobody else.
+    pub fn is_for_scripts(self) -> bool {
+        matches!(self, Shown::Json | Shown::Job(_))
     }
 
     /// Tells a script why the command fails; people are told when it ends.
@@ -57,9 +70,14 @@ impl Shown {
     }
 
     /// A line of JSON, if that is what is shown.
-    pub fn event(self, event: serde_json::Value) {
-        if self == Shown::Json {
-            line!("{event}");
+    pub fn event(self, mut event: serde_json::Value) {
+        match self {
+            Shown::Json => line!("{event}"),
+            Shown::Job(job) => {
+                event["job"] = json!(job.as_str());
+                line!("{event}");
+            }
+            Shown::Bars | Shown::Lines | Shown::Nothing => {}
         }
     }
 }
@@ -75,7 +93,7 @@ pub fn listener(shown: Shown) -> Listener {
             Progress::PlannedAgain { .. } => note!("{}", planned_again(&news)),
             _ => {}
         }),
-        Shown::Json => Box::new(|news| line!("{}", as_json(&news))),
+        Shown::Json | Shown::Job(_) => Box::new(move |news| shown.event(as_json(&news))),
         Shown::Bars => {
             let mut bar: Option<(ProgressBar, Option<usize>)> = None;
             Box::new(move |news| draw(&mut bar, news))

@@ -1,12 +1,14 @@
 //! `vidfit resume`: a run goes on from its last step.
 
-use crate::args::ResumeArgs;
+use crate::args::{MachineArgs, ResumeArgs};
 use crate::decide::needs;
 use crate::demo;
-use crate::device::{beside_results, open};
+use crate::device::{Opened, beside_results, open};
 use crate::exit::Failure;
 use crate::generate::output::{Output, are_one_file};
-use crate::generate::{Making, Unmade, announce, check_all_room, name, settle, written_in_words};
+use crate::generate::{
+    Company, Making, Unmade, announce, check_all_room, name, settle, written_in_words,
+};
 use crate::human::size;
 use crate::interrupt;
 use crate::model::Model;
@@ -30,11 +32,31 @@ use vidfit_tensor::Profile;
 /// Goes on with a run until its video is there.
 pub fn run(args: &ResumeArgs) -> Result<(), Failure> {
     let shown = Shown::from(args.progress);
-    go_on(args, shown).inspect_err(|failure| shown.failed(failure))
+    let gone_on = interrupt::watch().and_then(|stop| go_on(args, shown, &stop, None));
+    gone_on.inspect_err(|failure| shown.failed(failure))
 }
 
-fn go_on(args: &ResumeArgs, shown: Shown) -> Result<(), Failure> {
-    let stop = interrupt::watch()?;
+/// A device that is open already, on which runs go on whatever device they name.
+pub struct OnDevice<'a> {
+    /// It.
+    pub opened: &'a Opened,
+    /// What of it may be used.
+    pub machine: &'a MachineArgs,
+    /// What is there of other videos.
+    pub company: &'a dyn Company,
+}
+
+/// Goes on with a run until its video is there: on `device`, or on the one that the run or the
+/// arguments name.
+///
+/// # Errors
+/// Whatever keeps the video from being made.
+pub fn go_on(
+    args: &ResumeArgs,
+    shown: Shown,
+    stop: &AtomicBool,
+    device: Option<&OnDevice<'_>>,
+) -> Result<(), Failure> {
     let began = Instant::now();
     let runs = args.folder.runs();
     let run = runs.open(&runs.find(&args.run)?)?;
@@ -46,7 +68,7 @@ fn go_on(args: &ResumeArgs, shown: Shown) -> Result<(), Failure> {
     let written = match kept_frames(&run, &output) {
         Some(frames) => {
             output.check(None)?;
-            write_kept(&frames, &output, &stop, shown)
+            write_kept(&frames, &output, stop, shown)
         }
         None => Ok(None),
     };
@@ -61,9 +83,18 @@ fn go_on(args: &ResumeArgs, shown: Shown) -> Result<(), Failure> {
             settle(run, made, plan.as_ref(), &args.folder, shown)?
         }
         None => {
-            let machine = args.machine.instead_of(&record.machine).map_err(Failure::input)?;
-            let opened = open(&machine)?;
-            opened.announce(shown);
+            let other =
+                device.map_or(args.machine.clone(), |device| args.machine.on(device.machine));
+            let machine = other.instead_of(&record.machine).map_err(Failure::input)?;
+            let own;
+            let opened = match device {
+                Some(device) => device.opened,
+                None => {
+                    own = open(&machine)?;
+                    own.announce(shown);
+                    &own
+                }
+            };
             let Model { checkpoint, .. } = &model_of(&record)?;
             let job = record.job(checkpoint)?;
             let state = run.state(&job, embeds(checkpoint, &job))?;
@@ -71,6 +102,8 @@ fn go_on(args: &ResumeArgs, shown: Shown) -> Result<(), Failure> {
                 Some(state) if state.has_begun() => None,
                 _ => given_again(&run, &job)?,
             };
+            let pipeline = device.map(|device| device.company.pipeline(checkpoint, &job));
+            let pipeline = pipeline.transpose()?.flatten();
             let keeps_tensors = record.save_tensors.is_some();
             let target = beside_results(opened.target(&machine)?, checkpoint, &job, keeps_tensors);
             let tensors = record.save_tensors.as_deref();
@@ -88,7 +121,7 @@ fn go_on(args: &ResumeArgs, shown: Shown) -> Result<(), Failure> {
             announce(shown, &planned.prepared, &planned.report, &output);
             let making = Making {
                 shown,
-                stop: &stop,
+                stop,
                 began,
                 checkpoint,
                 prepared: &planned.prepared,
@@ -96,12 +129,12 @@ fn go_on(args: &ResumeArgs, shown: Shown) -> Result<(), Failure> {
                 target: &target,
                 offload: machine.offload,
                 may_replan: true,
-                opened: &opened,
+                opened,
                 output: &output,
                 save_tensors: tensors,
                 pixels: pixels.as_ref(),
                 state: state.as_ref(),
-                pipeline: None,
+                pipeline: pipeline.as_deref(),
             };
             let made = making.make(&run).map(|(report, _)| report);
             settle(run, made, Some(&planned.report), &args.folder, shown)?
@@ -152,7 +185,7 @@ fn say_where(run: &Run, args: &ResumeArgs, shown: Shown) -> Result<(), Failure> 
         report.save(path)?;
     }
     shown.event(json!({ "event": "done", "run": run.id().as_str(), "output": path }));
-    if shown == Shown::Json {
+    if shown.is_for_scripts() {
         return Ok(());
     }
     match path {

@@ -40,6 +40,30 @@ pub struct MachineArgs {
     pub offload: Offload,
 }
 
+impl MachineArgs {
+    /// The device of `machine`, and no more of it than may be used there; what is left open here is as
+    /// it is there.
+    pub fn on(&self, machine: &MachineArgs) -> MachineArgs {
+        MachineArgs {
+            dtype: if self.dtype == Dtype::Auto { machine.dtype } else { self.dtype },
+            device: machine.device.clone(),
+            threads: machine.threads,
+            vram_budget: least(self.vram_budget, machine.vram_budget),
+            buffer: self.buffer.max(machine.buffer),
+            ram: least(self.ram, machine.ram),
+            offload: if self.offload == Offload::Auto { machine.offload } else { self.offload },
+        }
+    }
+}
+
+/// The smaller of two limits, of those that there are.
+pub fn least(one: Option<ByteSize>, other: Option<ByteSize>) -> Option<ByteSize> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
 /// What may change so that a job fits.
 #[derive(clap::Args, Clone)]
 pub struct FitArgs {

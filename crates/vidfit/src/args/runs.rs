@@ -1,7 +1,7 @@
 //! Runs: where they are kept, and what is done with them afterwards.
 
 use super::choices::{Dtype, ProgressStyle, Tiling};
-use super::machine::MachineArgs;
+use super::machine::{MachineArgs, least};
 use crate::device::DeviceChoice;
 use clap::Subcommand;
 use std::path::PathBuf;
@@ -95,6 +95,18 @@ pub struct OtherMachineArgs {
 }
 
 impl OtherMachineArgs {
+    /// The device of `machine`, and no more of it than may be used there.
+    pub fn on(&self, machine: &MachineArgs) -> OtherMachineArgs {
+        OtherMachineArgs {
+            device: Some(machine.device.clone()),
+            threads: Some(machine.threads),
+            vram_budget: least(self.vram_budget, machine.vram_budget),
+            buffer: self.buffer.max(machine.buffer),
+            ram: least(self.ram, machine.ram),
+            offload: self.offload,
+        }
+    }
+
     /// The machine of a run, with what is given here in its place.
     ///
     /// # Errors

@@ -249,7 +249,8 @@ pub fn settle(
     let report = RunReport::of_plan(outcome, Some(failure.message.clone()), plan.cloned());
     // On a full disk there is no room for it; that it was stopped can be told without.
     let _ = run.end(&report);
-    if goes_on {
+    // Whoever gave a worker its jobs knows where they are, and goes on with them himself.
+    if goes_on && !matches!(shown, Shown::Job(_)) {
         failure.message += &format!("\ngo on with: {}", folder.resume_command(run.id()));
     }
     Err(failure)

@@ -2,6 +2,9 @@
 #![allow(dead_code)] // Each file of tests uses a part.
 #![allow(clippy::unwrap_used)] // A test may panic.
 
+pub mod server;
+pub mod worker;
+
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

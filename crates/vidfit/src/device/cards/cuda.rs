@@ -56,6 +56,7 @@ pub fn open(number: Option<u32>) -> Result<Opened, Failure> {
         memory_bytes: Some(card.memory_bytes),
         kind: Kind::Card(Box::new(target)),
         why: None,
+        pipelines: None,
     })
 }
 

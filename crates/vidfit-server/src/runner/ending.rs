@@ -1,0 +1,127 @@
+//! The ways in which a job ends.
+
+use super::Runner;
+use crate::backend::{Refusal, Report};
+use crate::job::{Job, Outcome, Status};
+use crate::live::Live;
+use serde_json::{Map, Value};
+use std::time::Instant;
+
+/// Exit codes of the program's commands.
+const DONE: i64 = 0;
+const BAD_INPUT: i64 = 2;
+const DOES_NOT_FIT: i64 = 3;
+const INTERRUPTED: i64 = 130;
+
+impl Runner {
+    /// The worker says that the running job has ended.
+    pub(super) fn ended(&mut self, event: &Map<String, Value>) {
+        let code = event.get("code").and_then(Value::as_i64).unwrap_or(1);
+        let message = event.get("message").and_then(Value::as_str);
+        let message = message.filter(|text| !text.is_empty()).unwrap_or("the job failed");
+        let cancelled = self.running.as_ref().is_some_and(|job| job.cancel);
+        match code {
+            DONE => self.completed(),
+            _ if cancelled => self.finish(Status::Cancelled, None),
+            INTERRUPTED if self.stopping => self.leave_for_the_next_server(),
+            INTERRUPTED => self.crashed("it was interrupted"),
+            BAD_INPUT => self.failed(Refusal::new("invalid_request", message)),
+            DOES_NOT_FIT => self.failed(Refusal::new("does_not_fit", message)),
+            _ => self.failed(Refusal::new("failed", message)),
+        }
+    }
+
+    /// The running job's video is there, if the worker is right.
+    pub(super) fn completed(&mut self) {
+        let Some(job) = &self.running else { return };
+        let folder = self.shared.folders.job(&job.id);
+        match std::fs::metadata(job.work(&folder).video()) {
+            Ok(video) if video.len() > 0 => self.finish(Status::Completed, None),
+            _ => self.failed(Refusal::new("no_video", "the job ended without a video")),
+        }
+    }
+
+    /// There will be no video of the running job.
+    pub(super) fn failed(&mut self, why: Refusal) {
+        self.finish(Status::Failed, Some(why));
+    }
+
+    /// The worker's output has ended.
+    pub(super) fn closed(&mut self) {
+        let Some(mut worker) = self.worker.take() else { return };
+        let how = match worker.wait() {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        };
+        self.shared.metrics.worker_lives(false);
+        tracing::info!(how, "worker ended");
+        match &self.running {
+            None => {}
+            Some(job) if job.cancel => self.finish(Status::Cancelled, None),
+            Some(_) if self.stopping => self.leave_for_the_next_server(),
+            Some(_) => self.crashed(&how),
+        }
+    }
+
+    /// The worker is gone, and the running job is not done. It goes on, unless that happens too often.
+    pub(super) fn crashed(&mut self, how: &str) {
+        let Some(job) = self.running.take() else { return };
+        let crashes = job.crashes + 1;
+        self.shared.metrics.crashed();
+        tracing::warn!(job = job.id, crashes, how, "the worker ended under a job");
+        if crashes > self.shared.config.max_crashes {
+            self.running = Some(job);
+            return self.failed(Refusal::new(
+                "worker_crashed",
+                format!(
+                    "the process that makes the video ended {crashes} times before it was done \
+                     (last: {how}); the server's log says more"
+                ),
+            ));
+        }
+        self.shared.set_live(None);
+        self.insist(|shared| shared.store.requeue(&job.id, true));
+        self.pause_until = Some(Instant::now() + self.shared.config.crash_pause * crashes);
+        self.rest();
+        self.tell_end(&job.id);
+    }
+
+    /// The running job was saved, and goes on when the server is started again.
+    fn leave_for_the_next_server(&mut self) {
+        let Some(job) = self.running.take() else { return };
+        self.shared.set_live(None);
+        tracing::info!(job = job.id, "job saved; it goes on when the server is started again");
+        // If this cannot be noted, the next server finds it in progress, which is as good.
+        let _ = self.shared.store.requeue(&job.id, false);
+    }
+
+    /// What became of a job, with what the client may know of it.
+    pub(super) fn outcome(
+        &self,
+        job: &Job,
+        status: Status,
+        error: Option<Refusal>,
+        live: Option<Live>,
+    ) -> Outcome {
+        let told = live.as_ref().map(|live| live.report.clone()).unwrap_or_default();
+        let folder = self.shared.folders.job(&job.id);
+        let kept = match status {
+            Status::Completed => self.shared.backend.report(&job.work(&folder)),
+            _ => None,
+        };
+        let report = match kept {
+            Some(kept) => kept,
+            None => told,
+        };
+        if status == Status::Completed {
+            self.shared.metrics.completed(&report);
+        }
+        let warnings = live.map(|live| live.warnings).unwrap_or_default();
+        let shown = |text: String| crate::scrub::without_paths(&text);
+        Outcome {
+            error: error.map(|it| Refusal { message: shown(it.message), ..it }),
+            report: Some(report).filter(|report| *report != Report::default()),
+            warnings: warnings.into_iter().map(shown).collect(),
+        }
+    }
+}
