@@ -13,12 +13,18 @@ export function Clip({ job, open }) {
   const [isNear, setNear] = useState(false);
   const [isPlaying, setPlaying] = useState(false);
   const isPaused = useRef(wantsStill.matches);
+  const isSeen = useRef(false);
 
+  const run = () => {
+    if (!isSeen.current) video.current?.pause();
+    else if (!isPaused.current) video.current?.play().catch(() => {});
+  };
+  useEffect(run, [isNear]);
   useEffect(() => {
     const near = new IntersectionObserver(([entry]) => entry.isIntersecting && setNear(true), { rootMargin: "300px" });
     const seen = new IntersectionObserver(([entry]) => {
-      if (!entry.isIntersecting) video.current?.pause();
-      else if (!isPaused.current) video.current?.play().catch(() => {});
+      isSeen.current = entry.isIntersecting;
+      run();
     }, { threshold: 0.4 });
     near.observe(video.current);
     seen.observe(video.current);

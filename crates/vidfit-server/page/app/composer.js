@@ -6,7 +6,7 @@ import { fields, planned, randomSeed } from "./draft.js";
 import { NumberField, SelectField, TextField } from "./fields.js";
 import * as icons from "./icons.js";
 import { usePlan } from "./plan.js";
-import { PlanView, verdict } from "./plan-view.js";
+import { PlanView, brief, verdict } from "./plan-view.js";
 import { SizeField } from "./size-field.js";
 import { SourceField } from "./source-field.js";
 import { Tabs } from "./tabs.js";
@@ -112,6 +112,7 @@ export function Composer({ draft, setDraft, source, models, presets, devices, jo
       <div class="actions">
         ${errors.form && html`<p class="error" role="alert">${icons.cross}<span>${errors.form}</span></p>`}
         <button type="submit" id="start" class="button primary" aria-disabled=${isSending ? "true" : undefined} aria-keyshortcuts="Control+Enter">${isSending ? "Sending…" : "Make video"}</button>
+        <p class="brief" aria-hidden="true">${plan.plan ? brief(plan.plan) : ""}</p>
         <p class="hint">${jobs.active.length > 0 ? `${count(jobs.active.length, "job")} before it` : html`<kbd>Ctrl</kbd> <kbd>Enter</kbd>`}</p>
       </div>
     </form>`;
@@ -146,7 +147,7 @@ function problems(refused, planError, sourceError) {
 
 /** Says the verdict once it has stood for a moment; typing must not make it chatter. */
 function useSaid({ plan, isBusy }, devices, say) {
-  const words = plan && !isBusy ? verdict(plan, devices?.find((one) => one.name === plan.device)) : "";
+  const words = plan && !isBusy ? verdict(plan, devices?.find((one) => one.used && one.memory_bytes)) : "";
   const last = useRef("");
   useEffect(() => {
     if (!words || words === last.current) return undefined;

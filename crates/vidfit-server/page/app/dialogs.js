@@ -47,7 +47,7 @@ export function Token({ done }) {
       await api.signIn(token.trim());
       done();
     } catch (refusal) {
-      setError(refusal.message);
+      setError(refusal.status === 401 ? "That is not the token." : refusal.message);
       input.current.select();
     }
   };

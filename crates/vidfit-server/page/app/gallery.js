@@ -10,7 +10,7 @@ export function Gallery({ jobs, isLoaded, hasMore, more, act }) {
   return html`
     <section class="gallery" aria-labelledby="gallery-title" aria-busy=${String(!isLoaded)}>
       <h2 id="gallery-title" tabindex="-1">Videos ${jobs.length > 0 && html`<span class="tally">${jobs.length}${hasMore ? "+" : ""}</span>`}</h2>
-      ${!isLoaded && html`<div class="tiles" aria-label="Loading">${[1, 2, 3].map((n) => html`<div key=${n} class="tile ghost"><div class="clip skeleton"></div></div>`)}</div>`}
+      ${!isLoaded && html`<div class="tiles"><span class="unseen">Loading</span>${[1, 2, 3].map((n) => html`<div key=${n} class="tile ghost"><div class="clip skeleton"></div></div>`)}</div>`}
       ${isLoaded && jobs.length === 0 && html`<${Empty} />`}
       <ul class="tiles">${jobs.map((job) => html`<${Tile} key=${job.id} job=${job} act=${act} />`)}</ul>
       ${hasMore && html`<${More} more=${more} />`}
@@ -59,7 +59,7 @@ export function Actions({ job, act }) {
       ${job.status === "completed" && html`
         <a class="button small" href=${api.content(job)} download=${`${fileName(job)}.mp4`} aria-label=${`Download MP4: ${job.prompt}`}>${icons.download}MP4</a>
         <a class="button small" href=${api.content(job, "gif")} download=${`${fileName(job)}.gif`} aria-label=${`Download GIF: ${job.prompt}`}>${icons.download}GIF</a>`}
-      <button type="button" class="button small" aria-label=${`Use settings: ${job.prompt}`} title="Copies its settings into the form" onClick=${() => act.reuse(job)}>${icons.reuse}Reuse</button>
+      <button type="button" class="button small" aria-label=${`Reuse the settings of: ${job.prompt}`} title="Copies its settings into the form" onClick=${() => act.reuse(job)}>Reuse</button>
       <button type="button" class="button small quiet push" aria-label=${`Delete: ${job.prompt}`} title="Delete" onClick=${() => act.remove(job)}>${icons.trash}</button>
     </div>`;
 }

@@ -7,6 +7,7 @@ import { bytes, capital } from "./words.js";
 const LINES = {
   connecting: "Connecting…",
   polling: "No live updates; asking every 2 s",
+  failing: "The server reports a fault; trying again",
   lost: "The server does not answer; trying again",
 };
 

@@ -6,7 +6,6 @@ const icon = (content) => html`<svg class="icon" viewBox="0 0 16 16" aria-hidden
 const path = (d) => icon(html`<path d=${d} />`);
 
 export const download = path("M8 2v8M4.5 7 8 10.5 11.5 7M2.5 13.5h11");
-export const reuse = path("M6 3 2.5 6.5 6 10M3 6.5h6a4 4 0 0 1 0 8H7");
 export const trash = path("M2.5 4.5h11M6 4V2.5h4V4M4 4.5l.6 9h6.8l.6-9M6.7 7v4M9.3 7v4");
 export const play = path("M5 3v10l8-5z");
 export const pause = path("M5.5 3v10M10.5 3v10");

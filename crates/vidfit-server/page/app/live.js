@@ -7,7 +7,10 @@ import * as api from "./api.js";
 const POLL_MS = 2000;
 const LONGEST_WAIT_MS = 15000;
 
-/** Calls `on.list`, `on.video`, `on.deleted` and `on.state` ("live", "polling", "lost"); returns what stops it. */
+/**
+ * Calls `on.list`, `on.video`, `on.deleted` and `on.state` ("live", "polling", "failing", "lost"); returns
+ * what stops it. Where a token is wanted it stops by itself: whoever gets one begins anew.
+ */
 export function follow(on) {
   let source = null;
   let isStopped = false;
@@ -21,7 +24,8 @@ export function follow(on) {
       on.list(await api.videos(), since);
       return true;
     } catch (error) {
-      if (!isStopped && source?.readyState !== EventSource.OPEN) on.state(error.status === 0 ? "lost" : "polling");
+      if (error.status === 401) stop();
+      else if (!isStopped && source?.readyState !== EventSource.OPEN) on.state(error.status ? "failing" : "lost");
       return false;
     }
   };
@@ -46,6 +50,7 @@ export function follow(on) {
     source.addEventListener("video", (event) => on.video(JSON.parse(event.data)));
     source.addEventListener("deleted", (event) => on.deleted(JSON.parse(event.data).id));
     source.onerror = () => {
+      if (isStopped) return;
       // The browser's own retries are not relied on: it gives up after an answer that is no stream.
       source.close();
       clearTimeout(reconnecting);
@@ -61,12 +66,7 @@ export function follow(on) {
       connect();
     }
   };
-  addEventListener("online", wake);
-  document.addEventListener("visibilitychange", wake);
-  fetchList();
-  connect();
-
-  return () => {
+  const stop = () => {
     isStopped = true;
     clearTimeout(polling);
     clearTimeout(reconnecting);
@@ -74,4 +74,10 @@ export function follow(on) {
     removeEventListener("online", wake);
     document.removeEventListener("visibilitychange", wake);
   };
+  addEventListener("online", wake);
+  document.addEventListener("visibilitychange", wake);
+  fetchList();
+  connect();
+
+  return stop;
 }

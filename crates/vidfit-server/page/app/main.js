@@ -80,6 +80,7 @@ function App() {
   const [draft, setDraft] = useState(drafts.restore);
   const [question, setQuestion] = useState(null);
   const [shownId, setShownId] = useState(null);
+  const [stopping, setStopping] = useState(() => new Set());
   const [mishap, setMishap] = useState(null);
   const [log, say] = useAnnouncer();
   const source = useSource();
@@ -115,7 +116,16 @@ function App() {
     }
   };
   const cancel = (job) => {
-    const act = () => attempt(async () => jobs.put(await api.cancel(job.id)));
+    const act = () => attempt(async () => {
+      // A job that runs stops after its unit of work, not at once.
+      setStopping((now) => new Set(now).add(job.id));
+      try {
+        jobs.put(await api.cancel(job.id));
+      } catch (error) {
+        setStopping((now) => new Set([...now].filter((id) => id !== job.id)));
+        throw error;
+      }
+    });
     // Nothing is lost with a job that has not begun, so nothing is asked.
     if (job.status === "queued" || job.progress === 0) return act();
     setQuestion({
@@ -160,17 +170,17 @@ function App() {
 
   const shown = shownId && jobs.byId.get(shownId);
   return html`
-    <a class="skip" href="#composer-form" onClick=${(event) => { event.preventDefault(); document.getElementById("prompt")?.focus(); }}>Skip to the prompt</a>
+    <a class="skip" href="#main" onClick=${skip}>Skip to the form</a>
     <${Header} devices=${server.devices} line=${jobs.line} isSignedIn=${signedIn()} signOut=${leave} />
     ${mishap && html`<div class="mishap" role="alert">${icons.warning}<p>${mishap}</p><button type="button" class="button small quiet" onClick=${() => setMishap(null)}>Dismiss</button></div>`}
-    <main>
+    <main id="main" tabindex="-1">
       <div class="left">
         ${server.models
           ? html`<${Composer} draft=${draft} setDraft=${setDraft} source=${source} models=${server.models} presets=${server.presets} devices=${server.devices} jobs=${jobs} occasion=${occasion} say=${say} />`
           : html`<${Waiting} error=${server.error} />`}
       </div>
       <div class="right">
-        <${Queue} jobs=${jobs.active} cancel=${cancel} />
+        <${Queue} jobs=${jobs.active} stopping=${stopping} cancel=${cancel} />
         <${Gallery} jobs=${jobs.over} isLoaded=${jobs.isLoaded} hasMore=${jobs.hasMore} more=${jobs.more} act=${act} />
       </div>
     </main>
@@ -178,6 +188,12 @@ function App() {
     ${question && html`<${Confirm} question=${question} shut=${() => setQuestion(null)} />`}
     ${needsToken && html`<${Token} done=${enter} />`}
     ${log}`;
+}
+
+/** To the first field; without changing the address, which holds the draft. */
+function skip(event) {
+  event.preventDefault();
+  (document.getElementById("prompt") ?? document.getElementById("main")).focus();
 }
 
 function Waiting({ error }) {

@@ -14,8 +14,8 @@ const SURE = {
 export function PlanView({ state, devices, running, take }) {
   const { plan, near, error, isBusy } = state;
   if (error) return html`<${Panel} busy=${isBusy}><${NoPlan} error=${error} /><//>`;
-  if (!plan) return html`<${Panel} busy><p class="verdict skeleton">Planning…</p><div class="bar skeleton"></div><//>`;
-  const device = devices?.find((one) => one.name === plan.device && one.memory_bytes) ?? (plan.device === "the CPU" ? devices?.find((one) => one.id === "cpu") : undefined);
+  if (!plan) return html`<${Panel} busy><p class="verdict hint">Planning…</p><div class="bar skeleton"></div><//>`;
+  const device = devices?.find((one) => one.used && one.memory_bytes);
   return html`
     <${Panel} busy=${isBusy}>
       ${plan.fits ? html`<${Fits} plan=${plan} device=${device} />` : html`<${TooMuch} plan=${plan} near=${near} take=${take} />`}
@@ -34,6 +34,11 @@ export function verdict(plan, device) {
   if (!plan.fits) return `Does not fit: needs ${bytes(plan.peak_bytes)}, ${bytes(plan.budget_bytes)} may be used.`;
   const whole = device?.memory_bytes ?? plan.budget_bytes;
   return `${bytes(plan.peak_bytes)} of your ${bytes(whole)}, ${about(plan.seconds)}`;
+}
+
+/** The same, where there is no room for more. */
+export function brief(plan) {
+  return plan.fits ? `${bytes(plan.peak_bytes)}, ${about(plan.seconds)}` : "Does not fit";
 }
 
 function Fits({ plan, device }) {

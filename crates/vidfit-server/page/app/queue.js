@@ -4,22 +4,23 @@ import { html } from "../vendor/htm-preact.js";
 import * as icons from "./icons.js";
 import { about, bytes, capital, left, modelName, ordinal, phaseName } from "./words.js";
 
-export function Queue({ jobs, cancel }) {
+export function Queue({ jobs, stopping, cancel }) {
   if (jobs.length === 0) return null;
   return html`
     <section class="queue" aria-labelledby="queue-title">
       <h2 id="queue-title">Queue <span class="tally">${jobs.length}</span></h2>
-      <ul class="queue-list">${jobs.map((job) => html`<${Job} key=${job.id} job=${job} cancel=${cancel} />`)}</ul>
+      <ul class="queue-list">${jobs.map((job) => html`<${Job} key=${job.id} job=${job} isStopping=${stopping.has(job.id)} cancel=${cancel} />`)}</ul>
     </section>`;
 }
 
-function Job({ job, cancel }) {
+function Job({ job, isStopping, cancel }) {
   const isRunning = job.status === "in_progress";
   return html`
     <li class=${`job ${job.status}`} data-id=${job.id}>
       <div class="job-head">
         <p class="job-prompt" title=${job.prompt}>${job.prompt}</p>
-        <button type="button" class="button small" aria-label=${`Cancel: ${job.prompt}`} onClick=${() => cancel(job)}>Cancel</button>
+        <button type="button" class="button small" aria-disabled=${isStopping ? "true" : undefined}
+          aria-label=${`${isStopping ? "Cancelling" : "Cancel"}: ${job.prompt}`} onClick=${() => isStopping || cancel(job)}>${isStopping ? "Cancelling…" : "Cancel"}</button>
       </div>
       ${isRunning ? html`<${Progress} job=${job} />` : html`
         <p class="job-state">${icons.clock}<span>${place(job)}</span><span class="hint">${job.plan ? `${bytes(job.plan.peak_bytes)}, ${about(job.plan.seconds)}` : ""}</span></p>`}
@@ -50,7 +51,7 @@ function Progress({ job }) {
     <div class="progress" role="progressbar" aria-label=${`Progress: ${job.prompt}`} aria-valuemin="0" aria-valuemax="100" aria-valuenow=${job.progress} aria-valuetext=${says}>
       ${phases.map((phase, index) => html`
         <span key=${phase.name} class=${`step ${index < here ? "past" : index === here ? "now" : "next"}`} style=${{ flexGrow: phase.share }}>
-          <span class="track"><span class="fill" style=${{ transform: `scaleX(${index < here ? 1 : index === here ? within(job, phase) : 0})` }}></span></span>
+          <span class="track"><span class=${`fill${index === here && !job.steps ? " going" : ""}`} style=${{ transform: `scaleX(${index < here ? 1 : index === here ? within(job) : 0})` }}></span></span>
           <span class="step-name" aria-hidden="true">${phaseName(phase.name)}</span>
         </span>`)}
     </div>
@@ -67,7 +68,7 @@ function phasesOf(job) {
   return planned.map((phase) => ({ name: phase.name, share: Math.max(0.12, phase.seconds / whole) }));
 }
 
-/** How far the phase is that runs: by steps where it has some, else it just shows that it moves. */
+/** How far the phase is that runs, where it counts steps. */
 function within(job) {
-  return job.steps ? Math.min(1, (job.step ?? 0) / job.steps) : 0.5;
+  return job.steps ? Math.min(1, (job.step ?? 0) / job.steps) : 1;
 }

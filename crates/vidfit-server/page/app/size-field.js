@@ -25,7 +25,7 @@ export function SizeField({ draft, model, errors, take }) {
     const [width = "", height = ""] = value.split("x");
     return take({ width, height });
   };
-  const own = model ? `${model.width}×${model.height}, the model's` : "The model's";
+  const own = model ? `${model.width}×${model.height}` : "The model's";
   const options = [["", own], ...choices, [CUSTOM, "Other…"]];
   return html`
     <${SelectField} name="size" label="Size" value=${isCustom ? CUSTOM : chosen} set=${choose} options=${options} error=${isCustom ? null : error} />

@@ -1,12 +1,13 @@
 // What numbers look like to people. GB are 2^30 bytes with one decimal, as card vendors count.
+// \u00a0 keeps a number and its unit on one line.
 
 const GB = 2 ** 30;
 const MB = 2 ** 20;
 
 export function bytes(count) {
-  if (count >= 0.1 * GB) return `${(count / GB).toFixed(1)} GB`;
-  if (count >= MB) return `${Math.round(count / MB)} MB`;
-  return `${Math.max(count > 0 ? 1 : 0, Math.round(count / 1024))} KB`;
+  if (count >= 0.1 * GB) return `${(count / GB).toFixed(1)}\u00a0GB`;
+  if (count >= MB) return `${Math.round(count / MB)}\u00a0MB`;
+  return `${Math.max(count > 0 ? 1 : 0, Math.round(count / 1024))}\u00a0KB`;
 }
 
 /** A predicted time: no finer than it is known. */
@@ -15,28 +16,29 @@ export function about(seconds) {
 }
 
 function rounded(seconds) {
-  if (seconds < 55) return `${Math.max(1, Math.round(seconds))} s`;
+  if (seconds < 55) return `${Math.max(1, Math.round(seconds))}\u00a0s`;
   const minutes = Math.round(seconds / 60);
-  if (minutes < 90) return `${minutes} min`;
+  if (minutes < 90) return `${minutes}\u00a0min`;
   const hours = Math.round(seconds / 3600);
-  if (hours >= 48) return `${Math.round(hours / 24)} days`;
-  if (hours >= 10) return `${hours} h`;
+  if (hours >= 48) return `${Math.round(hours / 24)}\u00a0days`;
+  if (hours >= 10) return `${hours}\u00a0h`;
   const tens = Math.round((minutes % 60) / 10) * 10;
-  return tens === 60 ? `${Math.floor(minutes / 60) + 1} h` : `${Math.floor(minutes / 60)} h${tens ? ` ${tens} min` : ""}`;
+  return tens === 60 ? `${Math.floor(minutes / 60) + 1}\u00a0h` : `${Math.floor(minutes / 60)}\u00a0h${tens ? ` ${tens}\u00a0min` : ""}`;
 }
 
 /** A time that runs down, or that was taken. */
 export function duration(seconds) {
-  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds > 0 && seconds < 0.05) return "<0.1\u00a0s";
+  if (seconds < 10) return `${seconds.toFixed(1)}\u00a0s`;
   const whole = Math.round(seconds);
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+  if (whole < 60) return `${whole}\u00a0s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)}\u00a0min ${whole % 60}\u00a0s`;
+  return `${Math.floor(whole / 3600)}\u00a0h ${Math.floor((whole % 3600) / 60)}\u00a0min`;
 }
 
 export function left(seconds) {
   if (seconds < 1) return "nearly done";
-  return `${seconds < 60 ? `${Math.ceil(seconds)} s` : duration(seconds)} left`;
+  return `${seconds < 60 ? `${Math.ceil(seconds)}\u00a0s` : duration(seconds)} left`;
 }
 
 export function count(number, one, many = `${one}s`) {
@@ -56,7 +58,7 @@ export function number(value, digits = 2) {
 
 /** The name of a model without its owner, which says nothing to most people. */
 export function modelName(id) {
-  return id === "demo" ? "Demo (built in)" : id.slice(id.lastIndexOf("/") + 1);
+  return id === "demo" ? "Demo" : id.slice(id.lastIndexOf("/") + 1);
 }
 
 const TASKS = { t2v: "Text to video", i2v: "Image to video", v2v: "Video to video" };
