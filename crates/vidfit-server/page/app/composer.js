@@ -72,6 +72,11 @@ export function Composer({ draft, setDraft, source, models, presets, devices, jo
     }
     setSending(false);
   };
+  const accept = (changes) => {
+    take(Object.fromEntries(Object.entries(changes).map(([name, value]) => [name, String(value)])));
+    // The button that was pressed goes away, and the focus must not go with it.
+    document.getElementById("plan")?.focus({ preventScroll: true });
+  };
   const hotkey = (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) start(event);
   };
@@ -107,7 +112,7 @@ export function Composer({ draft, setDraft, source, models, presets, devices, jo
             <${TextField} wide name="lora" label="LoRA" value=${draft.lora} set=${set} error=${errors.lora} hint="One that the server offers; its scale may follow: name:0.5" />
           </div>
         </details>
-        <${PlanView} state=${plan} devices=${devices} running=${running} take=${(changes) => take(texts(changes))} />
+        <${PlanView} state=${plan} devices=${devices} running=${running} take=${accept} />
       </div>
       <div class="actions">
         ${errors.form && html`<p class="error" role="alert">${icons.cross}<span>${errors.form}</span></p>`}
@@ -164,5 +169,3 @@ function examples(model, task) {
   if (task === "i2v") return "She turns her head and smiles";
   return model?.id === "demo" ? "A red ball moving right" : "A panda plays the guitar in a bamboo forest";
 }
-
-const texts = (changes) => Object.fromEntries(Object.entries(changes).map(([name, value]) => [name, String(value)]));

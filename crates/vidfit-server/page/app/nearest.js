@@ -5,8 +5,8 @@
 const SHARES = [0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5, 0.4, 0.3];
 const MOST_MODELS = 2;
 
-/** A list of `{ what, fields, peak_bytes, seconds }`, each of which fits. `ask` gives the plan of fields. */
-export async function nearest(wanted, plan, models, ask) {
+/** Calls `found` with `{ what, fields, peak_bytes, seconds, changes }` for each that fits. `ask` gives the plan of fields. */
+export async function nearest(wanted, plan, models, ask, found) {
   const { frames, width, height } = plan.video;
   const fewer = [];
   for (let number = frames - 8; number >= 9; number -= 8) {
@@ -22,13 +22,16 @@ export async function nearest(wanted, plan, models, ask) {
     .filter((model) => model.tasks.includes(wanted.task) && model.available && model.id !== wanted.model && model.id !== plan.model)
     .map((model) => ({ what: model.id, isModel: true, fields: { model: model.id, width: "", height: "", num_frames: "" } }));
 
-  const found = [await most(fewer, wanted, ask), await most(smaller, wanted, ask)].filter(Boolean);
-  for (const other of others) {
-    if (found.filter((one) => one.isModel).length === MOST_MODELS) break;
-    const fitting = await tried(other, wanted, ask);
-    if (fitting) found.push(fitting);
+  for (const choices of [fewer, smaller]) {
+    const fitting = await most(choices, wanted, ask);
+    if (fitting) found(fitting);
   }
-  return found;
+  let offered = 0;
+  for (const other of others) {
+    const fitting = await tried(other, wanted, ask);
+    if (fitting) found(fitting);
+    if (fitting && ++offered === MOST_MODELS) break;
+  }
 }
 
 /** The first of `choices`, largest first, that fits. */
@@ -48,7 +51,7 @@ async function tried(choice, wanted, ask) {
   for (const name of Object.keys(fields)) if (fields[name] === "") delete fields[name];
   try {
     const plan = await ask(fields);
-    return plan.fits ? { ...choice, peak_bytes: plan.peak_bytes, seconds: plan.seconds } : null;
+    return plan.fits ? { ...choice, peak_bytes: plan.peak_bytes, seconds: plan.seconds, changes: plan.changes_picture } : null;
   } catch (error) {
     if (error.name === "AbortError") throw error;
     return null; // What cannot be made at all is no offer.

@@ -12,13 +12,13 @@ const SURE = {
 };
 
 export function PlanView({ state, devices, running, take }) {
-  const { plan, near, error, isBusy } = state;
+  const { plan, near, isLooking, error, isBusy } = state;
   if (error) return html`<${Panel} busy=${isBusy}><${NoPlan} error=${error} /><//>`;
   if (!plan) return html`<${Panel} busy><p class="verdict hint">Planning…</p><div class="bar skeleton"></div><//>`;
   const device = devices?.find((one) => one.used && one.memory_bytes);
   return html`
     <${Panel} busy=${isBusy}>
-      ${plan.fits ? html`<${Fits} plan=${plan} device=${device} />` : html`<${TooMuch} plan=${plan} near=${near} take=${take} />`}
+      ${plan.fits ? html`<${Fits} plan=${plan} device=${device} />` : html`<${TooMuch} plan=${plan} near=${near} isLooking=${isLooking} take=${take} />`}
       <${MemoryBar} plan=${plan} device=${device} running=${running} />
       ${plan.fits && html`<${Picture} plan=${plan} />`}
       <${Details} plan=${plan} />
@@ -26,7 +26,7 @@ export function PlanView({ state, devices, running, take }) {
 }
 
 function Panel({ busy, children }) {
-  return html`<section class=${`plan${busy ? " busy" : ""}`} aria-label="Plan" aria-busy=${String(Boolean(busy))}>${children}</section>`;
+  return html`<section class=${`plan${busy ? " busy" : ""}`} id="plan" tabindex="-1" aria-label="Plan" aria-busy=${String(Boolean(busy))}>${children}</section>`;
 }
 
 /** What the plan says in one sentence, also for the live region. */
@@ -50,20 +50,20 @@ function Fits({ plan, device }) {
     </p>`;
 }
 
-function TooMuch({ plan, near, take }) {
+function TooMuch({ plan, near, isLooking, take }) {
   return html`
     <p class="verdict">
       <span class="state bad">${icons.cross}Does not fit</span>
       <span class="figures">needs <b>${bytes(plan.peak_bytes)}</b>, <b>${bytes(plan.budget_bytes)}</b> may be used</span>
     </p>
     <div class="near" id="near">
-      ${near === null && html`<p class="hint">Looking for the nearest that fits…</p>`}
-      ${near?.length === 0 && html`<p class="hint">Nothing near it fits either. Try a smaller model.</p>`}
-      ${near?.length > 0 && html`
-        <p class="hint">These would fit:</p>
+      ${isLooking && html`<p class="hint">Looking for the nearest that fits…</p>`}
+      ${!isLooking && near.length === 0 && html`<p class="hint">Nothing near it fits either. Try a smaller model.</p>`}
+      ${near.length > 0 && html`
+        ${!isLooking && html`<p class="hint">These would fit:</p>`}
         <ul>${near.map((one) => html`
           <li key=${one.what}><button type="button" class="offer" onClick=${() => take(one.fields)}>
-            <b>${one.isModel ? modelName(one.what) : one.what}</b><span>${bytes(one.peak_bytes)}, ${about(one.seconds)}</span>
+            <b>${one.isModel ? modelName(one.what) : one.what}</b><span>${[bytes(one.peak_bytes), about(one.seconds), ...(one.changes ?? [])].join(", ")}</span>
           </button></li>`)}
         </ul>`}
     </div>`;

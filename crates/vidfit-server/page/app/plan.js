@@ -6,9 +6,9 @@ import { nearest } from "./nearest.js";
 
 const PAUSE_MS = 250;
 
-/** `{ plan, near, error, isBusy }` of `wanted`, the fields of a draft. `occasion` asks again: memory may have changed. */
+/** `{ plan, near, isLooking, error, isBusy }` of `wanted`, the fields of a draft. `occasion` asks again: memory may have changed. */
 export function usePlan(wanted, models, occasion) {
-  const [state, setState] = useState({ plan: null, near: null, error: null, isBusy: true });
+  const [state, setState] = useState({ plan: null, near: [], error: null, isBusy: true });
   const key = JSON.stringify(wanted);
   useEffect(() => {
     if (!models) return undefined;
@@ -18,12 +18,14 @@ export function usePlan(wanted, models, occasion) {
       try {
         const plan = await api.plan(wanted, stop.signal);
         if (stop.signal.aborted) return;
-        setState({ plan, near: plan.nearest ?? null, error: null, isBusy: false });
-        if (plan.fits || plan.nearest) return;
-        const near = await nearest(wanted, plan, models, (fields) => api.plan(fields, stop.signal));
-        if (!stop.signal.aborted) setState((was) => ({ ...was, near }));
+        setState({ plan, near: [], isLooking: !plan.fits, error: null, isBusy: false });
+        if (plan.fits) return;
+        const ask = (fields) => api.plan(fields, stop.signal);
+        const found = (one) => stop.signal.aborted || setState((was) => ({ ...was, near: [...was.near, one] }));
+        await nearest(wanted, plan, models, ask, found);
+        if (!stop.signal.aborted) setState((was) => ({ ...was, isLooking: false }));
       } catch (error) {
-        if (error.name !== "AbortError" && !stop.signal.aborted) setState({ plan: null, near: null, error, isBusy: false });
+        if (error.name !== "AbortError" && !stop.signal.aborted) setState({ plan: null, near: [], error, isBusy: false });
       }
     }, PAUSE_MS);
     return () => {
