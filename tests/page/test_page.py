@@ -188,8 +188,12 @@ class Page(unittest.TestCase):
         prompt = f"it comes alive, {time.time():.0f}"
         browser.fill("#prompt", prompt)
         browser.one("#start").click()
-        script = "return document.querySelector('.error')?.textContent ?? document.querySelector('.job, .tile')?.innerText"
-        self.assertIn(prompt, browser.wait(lambda: browser.run(script), "the job"))
+        browser.wait(lambda: prompt in browser.text(".job-prompt, .tile-prompt") or browser.all(".error"), "the job")
+        self.assertEqual(browser.text(".error"), "")
+        for job in browser.json("/v1/videos")["data"]:
+            if job["prompt"] == prompt:
+                self.assertEqual(job["task"], "i2v")
+                browser.ask(f"/v1/videos/{job['id']}", "DELETE")
 
     def test_a_video_is_uploaded(self):
         browser = self.browser

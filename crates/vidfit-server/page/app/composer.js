@@ -26,12 +26,14 @@ export function Composer({ draft, setDraft, source, models, presets, devices, jo
   const [isOpen, setOpen] = useState(FOLDED.some((name) => draft[name]));
 
   const tasks = TASKS.filter((task) => models.some((model) => model.tasks.includes(task)));
-  const able = models.filter((model) => model.tasks.includes(draft.task));
+  // A link or an older draft may name what this server does not offer.
+  const task = tasks.includes(draft.task) ? draft.task : tasks[0];
+  const able = models.filter((model) => model.tasks.includes(task));
   const model = able.find((one) => one.id === draft.model) ?? able.find((one) => one.available) ?? able[0];
   const preset = presets.find((one) => one.name === draft.preset);
   // The default model is the server's to choose, unless it is no model for this task.
   const wantsDefault = !draft.model && model === models[0];
-  const whole = { ...draft, model: wantsDefault ? "" : model?.id ?? "" };
+  const whole = { ...draft, task, model: wantsDefault ? "" : model?.id ?? "" };
   const plan = usePlan(planned(whole), models, occasion);
   const running = jobs.active.find((job) => job.status === "in_progress");
   const errors = problems(refused, plan.error, sourceError);
@@ -55,9 +57,9 @@ export function Composer({ draft, setDraft, source, models, presets, devices, jo
   const start = async (event) => {
     event?.preventDefault();
     if (isSending) return;
-    const chosen = draft.task === "t2v" ? null : source.of(draft.task);
+    const chosen = task === "t2v" ? null : source.of(task);
     if (!draft.prompt.trim()) return fail(new api.Refusal("Say what the video shows.", { param: "prompt" }));
-    if (draft.task !== "t2v" && !chosen) return fail(new api.Refusal(draft.task === "i2v" ? "Choose the image to start from." : "Choose the video to start from.", { param: "source" }));
+    if (task !== "t2v" && !chosen) return fail(new api.Refusal(task === "i2v" ? "Choose the image to start from." : "Choose the video to start from.", { param: "source" }));
     if (plan.plan && !plan.plan.fits && !plan.isBusy) return fail(new api.Refusal("It does not fit into memory. Take one of the offers above, or make it smaller."));
     // A second try of the same after a lost answer is the same job, not another.
     key.current ??= Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join("-");
@@ -86,10 +88,10 @@ export function Composer({ draft, setDraft, source, models, presets, devices, jo
   const unavailable = model && !model.available ? `Not on this machine yet: vidfit models pull ${model.id}` : null;
   return html`
     <form class="composer" id="composer-form" ref=${form} onSubmit=${start} onKeyDown=${hotkey} noValidate aria-label="New video">
-      <${Tabs} tasks=${tasks} chosen=${draft.task} choose=${(task) => { setSourceError(null); take({ task }); }} />
-      <div class="composer-body" id="composer" role="tabpanel" aria-labelledby=${`tab-${draft.task}`}>
-        ${draft.task !== "t2v" && html`<${SourceField} key=${draft.task} task=${draft.task} source=${source} error=${errors.source} refuse=${(message) => { setRefused(null); key.current = null; setSourceError(message); }} />`}
-        <${TextField} wide name="prompt" label="Prompt" rows=${4} value=${draft.prompt} set=${set} error=${errors.prompt} placeholder=${examples(model, draft.task)} />
+      ${tasks.length > 1 && html`<${Tabs} tasks=${tasks} chosen=${task} choose=${(chosen) => { setSourceError(null); take({ task: chosen }); }} />`}
+      <div class="composer-body" id="composer" role=${tasks.length > 1 ? "tabpanel" : undefined} aria-labelledby=${tasks.length > 1 ? `tab-${task}` : undefined}>
+        ${task !== "t2v" && html`<${SourceField} key=${task} task=${task} source=${source} error=${errors.source} refuse=${(message) => { setRefused(null); key.current = null; setSourceError(message); }} />`}
+        <${TextField} wide name="prompt" label="Prompt" rows=${4} value=${draft.prompt} set=${set} error=${errors.prompt} placeholder=${examples(model, task)} />
         <div class="grid">
           <${SelectField} name="model" label="Model" value=${model?.id ?? ""} set=${set} error=${errors.model} hint=${unavailable}
             options=${able.map((one) => [one.id, `${modelName(one.id)}${one.available ? "" : ", not downloaded"}`])} />
@@ -102,7 +104,7 @@ export function Composer({ draft, setDraft, source, models, presets, devices, jo
           <${NumberField} name="seed" label="Seed" min="0" step="1" value=${draft.seed} own="42" set=${set} error=${errors.seed}
             suffix=${html`<button type="button" class="dice" aria-label="Random seed" title="Random seed" onClick=${() => set("seed", randomSeed())}>${icons.dice}</button>`} />
         </div>
-        ${draft.task === "v2v" && html`<${Strength} value=${draft.strength} set=${set} error=${errors.strength} />`}
+        ${task === "v2v" && html`<${Strength} value=${draft.strength} set=${set} error=${errors.strength} />`}
         <details class="folded" open=${isOpen} onToggle=${(event) => setOpen(event.target.open)}>
           <summary>More settings</summary>
           <div class="grid">

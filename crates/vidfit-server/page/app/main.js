@@ -23,6 +23,7 @@ function useServer(visit, occasion) {
       try {
         const [models, presets] = await Promise.all([api.models(), api.presets()]);
         if (!isOver) setState((was) => ({ ...was, models, presets, error: null }));
+        if (!isOver && models.length === 0) timer = setTimeout(load, 3000);
       } catch (error) {
         if (isOver || error.status === 401) return;
         setState((was) => ({ ...was, error }));
@@ -175,9 +176,9 @@ function App() {
     ${mishap && html`<div class="mishap" role="alert">${icons.warning}<p>${mishap}</p><button type="button" class="button small quiet" onClick=${() => setMishap(null)}>Dismiss</button></div>`}
     <main id="main" tabindex="-1">
       <div class="left">
-        ${server.models
+        ${server.models?.length > 0
           ? html`<${Composer} draft=${draft} setDraft=${setDraft} source=${source} models=${server.models} presets=${server.presets} devices=${server.devices} jobs=${jobs} occasion=${occasion} say=${say} />`
-          : html`<${Waiting} error=${server.error} />`}
+          : html`<${Waiting} error=${server.error ?? (server.models && new Error("It offers no model."))} />`}
       </div>
       <div class="right">
         <${Queue} jobs=${jobs.active} stopping=${stopping} cancel=${cancel} />
