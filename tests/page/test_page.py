@@ -235,6 +235,19 @@ class Page(unittest.TestCase):
         outline = browser.run("return getComputedStyle(document.activeElement).outlineStyle")
         self.assertNotEqual(outline, "none", "the focus can be seen")
 
+    def test_nothing_moves_for_who_wants_it_still(self):
+        browser = self.browser
+        self.start("a small yellow ball", SHORT)
+        selector = self.tile("a small yellow ball")
+        browser.look(motion="reduce")
+        browser.open()
+        browser.wait(lambda: browser.run(f"return document.querySelector('{selector} video')?.poster"), "the still")
+        time.sleep(0.5)
+        paused = f"return document.querySelector('{selector} video').paused"
+        self.assertTrue(browser.run(paused))
+        browser.one(f"{selector} .toggle").click()
+        browser.wait(lambda: not browser.run(paused), "the video, once it was asked for")
+
     def test_it_looks_right_on_a_phone_and_on_a_desk(self):
         browser = self.browser
         self.start("a small yellow ball", SHORT)

@@ -4,6 +4,11 @@
 import { html } from "../vendor/htm-preact.js";
 import { bytes, capital } from "./words.js";
 
+function cardName(device) {
+  if (device === "the CPU") return "RAM";
+  return device.startsWith("sim:") ? "Simulated card" : capital(device);
+}
+
 /** `device` is the one of /v1/gpus that jobs run on. A plan counts what a running job gives back as free. */
 export function MemoryBar({ plan, device, running }) {
   const total = device?.memory_bytes ?? plan.free_bytes;
@@ -22,7 +27,7 @@ export function MemoryBar({ plan, device, running }) {
   ].filter(([, , size]) => size > 0);
   const all = Math.max(total, parts.reduce((sum, [, , size]) => sum + size, 0));
   const says = parts.map(([, label, size]) => `${label.toLowerCase()} ${bytes(size)}`).join(", ");
-  const card = plan.device === "the CPU" ? "RAM" : capital(plan.device.replace(/^the /, ""));
+  const card = cardName(plan.device);
   return html`
     <div class="memory">
       <div class="bar" role="img" aria-label=${`Memory of ${card}, ${bytes(total)}: ${says}`}>

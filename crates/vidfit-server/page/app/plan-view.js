@@ -54,7 +54,7 @@ function TooMuch({ plan, near, isLooking, take }) {
   return html`
     <p class="verdict">
       <span class="state bad">${icons.cross}Does not fit</span>
-      <span class="figures">needs <b>${bytes(plan.peak_bytes)}</b>, <b>${bytes(plan.budget_bytes)}</b> may be used</span>
+      <span class="figures">needs at least <b>${bytes(plan.peak_bytes)}</b>, <b>${bytes(plan.budget_bytes)}</b> may be used</span>
     </p>
     <div class="near" id="near">
       ${isLooking && html`<p class="hint">Looking for the nearest that fits…</p>`}

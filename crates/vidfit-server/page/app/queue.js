@@ -1,15 +1,24 @@
 // Jobs that wait or run: how far, what phase, how long still.
 
-import { html } from "../vendor/htm-preact.js";
+import { html, useState } from "../vendor/htm-preact.js";
 import * as icons from "./icons.js";
-import { about, bytes, capital, left, modelName, ordinal, phaseName } from "./words.js";
+import { about, bytes, capital, count, left, modelName, ordinal, phaseName } from "./words.js";
+
+/** More than so many would push the videos out of sight. */
+const SHOWN = 5;
 
 export function Queue({ jobs, stopping, cancel }) {
+  const [isWhole, setWhole] = useState(false);
   if (jobs.length === 0) return null;
+  const shown = isWhole ? jobs : jobs.slice(0, SHOWN);
   return html`
     <section class="queue" aria-labelledby="queue-title">
       <h2 id="queue-title">Queue <span class="tally">${jobs.length}</span></h2>
-      <ul class="queue-list">${jobs.map((job) => html`<${Job} key=${job.id} job=${job} isStopping=${stopping.has(job.id)} cancel=${cancel} />`)}</ul>
+      <ul class="queue-list">${shown.map((job) => html`<${Job} key=${job.id} job=${job} isStopping=${stopping.has(job.id)} cancel=${cancel} />`)}</ul>
+      ${jobs.length > SHOWN && html`
+        <button type="button" class="button small more" aria-expanded=${String(isWhole)} onClick=${() => setWhole(!isWhole)}>
+          ${isWhole ? "Show fewer" : `Show ${count(jobs.length - SHOWN, "more job")}`}
+        </button>`}
     </section>`;
 }
 
@@ -31,7 +40,7 @@ function Job({ job, isStopping, cancel }) {
 
 export function Warnings({ job }) {
   return job.warnings?.length > 0 && html`
-    <ul class="warnings">${job.warnings.map((warning) => html`<li key=${warning}>${icons.warning}<span>${capital(warning)}</span></li>`)}</ul>`;
+    <ul class="warnings">${job.warnings.map((warning) => html`<li key=${warning}>${icons.warning}<span title=${warning}>${capital(warning)}</span></li>`)}</ul>`;
 }
 
 function place(job) {
