@@ -1,0 +1,84 @@
+// The way to the server. Every failure becomes a `Refusal` with the server's own words.
+
+export class Refusal extends Error {
+  constructor(message, { status = 0, param = null, code = null } = {}) {
+    super(message);
+    this.status = status;
+    this.param = param;
+    this.code = code;
+  }
+}
+
+/** Told when the server wants a token; the page then asks for one. */
+export const session = new EventTarget();
+
+export async function call(method, path, body, { signal, headers = {} } = {}) {
+  const isForm = body instanceof FormData;
+  let answer;
+  try {
+    answer = await fetch(path, {
+      method,
+      signal,
+      credentials: "same-origin",
+      headers: body === undefined || isForm ? headers : { "Content-Type": "application/json", ...headers },
+      body: body === undefined || isForm ? body : JSON.stringify(body),
+    });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refusal("The server does not answer. Is vidfit serve still running?");
+  }
+  const text = await answer.text();
+  if (answer.ok) return text ? JSON.parse(text) : null;
+  throw refusal(answer, text);
+}
+
+function refusal(answer, text) {
+  if (answer.status === 401) session.dispatchEvent(new Event("needed"));
+  let said = {};
+  try {
+    said = JSON.parse(text).error ?? {};
+  } catch {
+    // Not the server's form: something between it and here answered.
+  }
+  let message = said.message ?? `The server answered ${answer.status} ${answer.statusText}`.trim();
+  const wait = answer.headers.get("Retry-After");
+  if (answer.status === 429 && wait && !said.message) message = `The queue is full. Try again in ${wait} s.`;
+  return new Refusal(message, { status: answer.status, param: said.param, code: said.code });
+}
+
+export const get = (path, options) => call("GET", path, undefined, options);
+export const post = (path, body, options) => call("POST", path, body, options);
+
+export const models = () => get("/v1/models").then((list) => list.data ?? list);
+export const presets = () => get("/v1/presets").then(named);
+export const memory = () => get("/v1/gpus");
+export const plan = (body, signal) => post("/v1/plan", body, { signal });
+export const cancel = (id) => post(`/v1/videos/${id}/cancel`);
+export const remove = (id) => call("DELETE", `/v1/videos/${id}`);
+export const signIn = (token) => post("/session", { token });
+export const signOut = () => call("DELETE", "/session");
+
+export function videos(after, most = 100) {
+  const from = after ? `&after=${encodeURIComponent(after)}` : "";
+  return get(`/v1/videos?order=desc&limit=${most}${from}`);
+}
+
+export function create(fields, source, key) {
+  const headers = { "Idempotency-Key": key };
+  if (!source) return post("/v1/videos", fields, { headers });
+  const form = new FormData();
+  for (const [name, value] of Object.entries(fields)) form.append(name, value);
+  form.append(source.field, source.file, source.file.name || "input");
+  return post("/v1/videos", form, { headers });
+}
+
+export function content(job, variant = "video") {
+  return `/v1/videos/${job.id}/content?variant=${variant}`;
+}
+
+/** Presets come as a list or as an object by name; the page wants a list. */
+function named(answer) {
+  const list = answer.data ?? answer.presets ?? answer;
+  if (Array.isArray(list)) return list.map((preset) => ({ ...preset, name: preset.name ?? preset.id }));
+  return Object.entries(list).map(([name, preset]) => ({ name, ...preset }));
+}

@@ -1,0 +1,285 @@
+#!/usr/bin/env python3
+"""Uses the web page of a running server as people do, in headless Chromium.
+
+    vidfit serve --port 8080 &
+    tests/page/test_page.py http://127.0.0.1:8080 [--token T] [--axe axe.min.js] [--pictures DIR]
+
+Needs selenium, chromium and chromedriver, and skips everything with a reason where they are missing.
+axe.min.js is in the npm package axe-core (`npm pack axe-core`); without it, barriers are not looked for.
+The server should have the demo model as its default, and nobody else using it.
+"""
+
+import argparse
+import struct
+import sys
+import tempfile
+import time
+import unittest
+import zlib
+from pathlib import Path
+
+from browser import Browser, missing
+
+ARGUMENTS = argparse.Namespace(url=None, token=None, axe=None, pictures=None)
+SHORT = "model=demo&num_inference_steps=20"
+# Long enough to look at while it runs, on any machine.
+LONG = "model=demo&num_inference_steps=1000"
+
+
+def png(width: int, height: int) -> bytes:
+    """A picture with a slope of red."""
+    rows = b"".join(b"\0" + b"".join(bytes((x * 255 // width, 60, 90)) for x in range(width)) for _ in range(height))
+    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+class Page(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        if not ARGUMENTS.url:
+            raise unittest.SkipTest("no server: give its address")
+        if reason := missing():
+            raise unittest.SkipTest(reason)
+        cls.browser = Browser(ARGUMENTS.url, ARGUMENTS.axe)
+        cls.addClassCleanup(cls.browser.driver.quit)
+        cls.browser.open()
+        if cls.browser.all("#token"):
+            cls.browser.fill("#token", f"{ARGUMENTS.token or ''}\n")
+            cls.browser.wait(lambda: cls.browser.all("#prompt"), "the form, once the token was given")
+
+    def setUp(self):
+        self.browser.look()
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+
+    def tearDown(self):
+        self.assertEqual(self.browser.complaints(), [])
+
+    def tile(self, prompt: str) -> str:
+        """The selector of the tile of the video of that prompt, once there is one."""
+        script = """return [...document.querySelectorAll('.tile')]
+            .find((tile) => tile.querySelector('.tile-prompt')?.textContent === arguments[0])?.dataset.id"""
+        name = self.browser.wait(lambda: self.browser.run(script, prompt), f"the tile of {prompt}", 180)
+        return f'.tile[data-id="{name}"]'
+
+    def start(self, prompt: str, draft: str) -> None:
+        from selenium.webdriver.common.keys import Keys
+
+        self.browser.open(draft)
+        self.browser.one("#prompt").send_keys(prompt, Keys.CONTROL, Keys.ENTER)
+
+    def running(self, prompt: str):
+        """How much of the job is done, in percent; `None` if it does not run."""
+        script = """return [...document.querySelectorAll('[role=progressbar]')]
+            .find((bar) => bar.getAttribute('aria-label').endsWith(arguments[0]))?.getAttribute('aria-valuenow')"""
+        percent = self.browser.run(script, prompt)
+        return None if percent is None else int(percent)
+
+    def test_the_plan_follows_the_form(self):
+        browser = self.browser
+        browser.open(SHORT)
+        browser.wait(lambda: "Fits" in browser.text("#plan"), "a plan that fits")
+        self.assertRegex(browser.text("#plan .figures"), r"^\d+(\.\d)? [KMG]B of your \d+\.\d GB, about \d+ (s|min|h)$")
+        browser.one("#plan summary").click()
+        before = browser.text("#plan table")
+        browser.fill("#num_frames", "9")
+        browser.wait(lambda: "9 frames of 64×64" in browser.text("#plan .facts"), "the plan of 9 frames")
+        self.assertNotEqual(browser.text("#plan table"), before)
+        self.assertIn("num_frames=9", browser.wait(lambda: browser.driver.current_url if "num_frames=9" in browser.driver.current_url else None, "the draft in the address"))
+
+    def test_errors_stand_beside_their_field(self):
+        browser = self.browser
+        browser.open("model=demo&num_inference_steps=0")
+        browser.wait(lambda: "1000" in browser.text("#num_inference_steps-error"), "the server's words")
+        self.assertEqual(browser.one("#num_inference_steps").get_attribute("aria-invalid"), "true")
+        browser.one("#start").click()
+        browser.wait(lambda: browser.text("#prompt-error"), "a word on the missing prompt")
+        browser.wait(lambda: browser.run("return document.activeElement.id") == "prompt", "the focus on the prompt")
+
+    def test_a_video_is_made_and_played(self):
+        browser, prompt = self.browser, f"a red ball moving right, {time.time():.0f}"
+        self.start(prompt, "model=demo&num_inference_steps=150&seed=7")
+        seen = set()
+
+        def tile():
+            seen.add(self.running(prompt))
+            return any(prompt in text.get_attribute("title") for text in browser.all(".tile-prompt"))
+
+        browser.wait(tile, "the video", 180)
+        self.assertGreater(len(seen - {None}), 2, "progress was seen to move")
+        selector = self.tile(prompt)
+        play = f"const v = document.querySelector('{selector} video'); return v.readyState >= 2 && v.currentTime"
+        first = browser.wait(lambda: browser.run(play), "a playing video")
+        browser.wait(lambda: browser.run(play) not in (False, first), "a video that goes on")
+        shape = f"const v = document.querySelector('{selector} video'); return [v.videoWidth, v.videoHeight, v.loop, v.muted]"
+        self.assertEqual(browser.run(shape), [64, 64, True, True])
+        for kind, magic in (("MP4", b"ftyp"), ("GIF", b"GIF89a")):
+            link = next(link for link in browser.all(f"{selector} a") if kind in link.text)
+            status, _, head, _ = browser.ask(link.get_attribute("href"))
+            self.assertEqual(status, 200)
+            self.assertIn(magic, bytes(head))
+        self.look_at_it(selector, prompt)
+
+    def look_at_it(self, selector: str, prompt: str):
+        """Its dialog, its settings in the form, and its deletion."""
+        from selenium.webdriver.common.keys import Keys
+
+        browser = self.browser
+        browser.one(f"{selector} .open").send_keys(Keys.ENTER)
+        browser.wait(lambda: browser.all("dialog[open] video"), "the dialog")
+        self.assertIn("Memory planned", browser.text("dialog"))
+        self.assertIn(browser.barriers(), (None, []))
+        browser.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
+        browser.wait(lambda: not browser.all("dialog"), "the dialog's end")
+        browser.open()
+        browser.fill("#prompt", "something else")
+        next(b for b in browser.all(f"{self.tile(prompt)} button") if "Reuse" in b.text).click()
+        browser.wait(lambda: browser.one("#prompt").get_property("value") == prompt, "the prompt in the form")
+        values = [browser.one(name).get_property("value") for name in ("#seed", "#num_inference_steps")]
+        self.assertEqual(values, ["7", "150"])
+        browser.one(f'{selector} [title="Delete"]').click()
+        browser.wait(lambda: browser.all("dialog .danger"), "the question")
+        browser.one("dialog .danger").click()
+        browser.wait(lambda: not browser.all(selector), "the video's end")
+
+    def test_a_job_is_found_again_after_a_reload_and_cancelled(self):
+        browser, prompt = self.browser, f"a long blue star, {time.time():.0f}"
+        self.start(prompt, LONG)
+        before = browser.wait(lambda: self.running(prompt), "progress", 60)
+        browser.driver.refresh()
+        after = browser.wait(lambda: self.running(prompt), "the job after a reload")
+        self.assertGreaterEqual(after, before)
+        browser.wait(lambda: (self.running(prompt) or 0) > after, "progress after a reload", 60)
+        self.assertEqual(browser.one("#prompt").get_property("value"), prompt)
+        browser.one(".job.in_progress button").click()
+        browser.wait(lambda: browser.all("dialog .danger"), "the question")
+        self.assertIn("would be lost", browser.text("dialog"))
+        browser.one("dialog .danger").click()
+        selector = self.tile(prompt)
+        self.assertIn("Cancelled", browser.text(f"{selector} .state"))
+        browser.one(f'{selector} [title="Delete"]').click()
+        browser.wait(lambda: not browser.all(selector), "the job's end")
+
+    def test_what_waits_is_cancelled_without_a_question(self):
+        browser, stamp = self.browser, f"{time.time():.0f}"
+        self.start(f"first, {stamp}", LONG)
+        browser.wait(lambda: self.running(f"first, {stamp}") is not None, "the first job")
+        self.start(f"second, {stamp}", LONG)
+        browser.wait(lambda: "Next in the queue" in browser.text(".job.queued"), "the second job's place")
+        browser.one(".job.queued button").click()
+        self.assertIn("Cancelled", browser.text(f"{self.tile(f'second, {stamp}')} .state"))
+        self.assertEqual(browser.all("dialog"), [])
+        for job in browser.json("/v1/videos")["data"]:
+            if stamp in job["prompt"]:
+                browser.ask(f"/v1/videos/{job['id']}", "DELETE")
+        browser.wait(lambda: not browser.all(".job"), "an empty queue")
+
+    def test_an_image_is_uploaded(self):
+        browser, file = self.browser, self.folder / "slope.png"
+        file.write_bytes(png(96, 64))
+        browser.open()
+        if not browser.all("#tab-i2v"):
+            self.skipTest("the server has no image-to-video model")
+        browser.open("task=i2v&num_inference_steps=2&num_frames=9")
+        browser.one("#source").send_keys(str(file))
+        browser.wait(lambda: browser.run("return document.querySelector('img.preview')?.naturalWidth") == 96, "the preview")
+        browser.driver.refresh()
+        browser.wait(lambda: browser.all("img.preview"), "the preview after a reload")
+        prompt = f"it comes alive, {time.time():.0f}"
+        browser.fill("#prompt", prompt)
+        browser.one("#start").click()
+        browser.wait(lambda: prompt in browser.text(".job-prompt, .tile-prompt") or browser.all(".error"), "the job")
+        self.assertEqual(browser.text(".error"), "")
+        for job in browser.json("/v1/videos")["data"]:
+            if job["prompt"] == prompt:
+                self.assertEqual(job["task"], "i2v")
+                browser.ask(f"/v1/videos/{job['id']}", "DELETE")
+
+    def test_a_video_is_uploaded(self):
+        browser = self.browser
+        browser.open("task=v2v&" + SHORT)
+        if not browser.all("#tab-v2v"):
+            self.skipTest("the server has no video-to-video model")
+        wrong = self.folder / "notes.txt"
+        wrong.write_text("no video")
+        browser.one("#source").send_keys(str(wrong))
+        browser.wait(lambda: "not a video" in browser.text("#source-error"), "a word on a wrong file")
+        source = f"a green square falling, {time.time():.0f}"
+        self.start(source, SHORT)
+        made = self.tile(source)
+        script = """const [path, done] = arguments;
+            fetch(path).then((answer) => answer.arrayBuffer()).then((bytes) => done(Array.from(new Uint8Array(bytes))));"""
+        link = browser.one(f"{made} a").get_attribute("href")
+        file = self.folder / "green.mp4"
+        file.write_bytes(bytes(browser.driver.execute_async_script(script, link)))
+        browser.open("task=v2v&strength=0.6&" + SHORT)
+        browser.one("#source").send_keys(str(file))
+        browser.wait(lambda: browser.run("return document.querySelector('video.preview')?.videoWidth") == 64, "the preview")
+        prompt = f"a red square falling, {time.time():.0f}"
+        browser.fill("#prompt", prompt)
+        browser.one("#start").click()
+        selector = self.tile(prompt)
+        self.assertIn("completed", browser.one(selector).get_attribute("class"))
+
+    def test_the_keyboard_reaches_the_tabs(self):
+        from selenium.webdriver.common.keys import Keys
+
+        browser = self.browser
+        browser.open("task=t2v")
+        tabs = [tab.get_attribute("id") for tab in browser.all("[role=tab]")]
+        focused = lambda: browser.run("return [document.activeElement.id, document.activeElement.ariaSelected]")
+        browser.one("#tab-t2v").click()
+        for key, expected in ((Keys.ARROW_LEFT, tabs[-1]), (Keys.HOME, tabs[0]), (Keys.END, tabs[-1]), (Keys.ARROW_RIGHT, tabs[0])):
+            browser.driver.switch_to.active_element.send_keys(key)
+            browser.wait(lambda: focused() == [expected, "true"], f"{expected} by {key!r}")
+        outline = browser.run("return getComputedStyle(document.activeElement).outlineStyle")
+        self.assertNotEqual(outline, "none", "the focus can be seen")
+
+    def test_nothing_moves_for_who_wants_it_still(self):
+        browser = self.browser
+        self.start("a small yellow ball", SHORT)
+        selector = self.tile("a small yellow ball")
+        browser.look(motion="reduce")
+        browser.open()
+        browser.wait(lambda: browser.run(f"return document.querySelector('{selector} video')?.poster"), "the still")
+        time.sleep(0.5)
+        paused = f"return document.querySelector('{selector} video').paused"
+        self.assertTrue(browser.run(paused))
+        browser.one(f"{selector} .toggle").click()
+        browser.wait(lambda: not browser.run(paused), "the video, once it was asked for")
+
+    def test_it_looks_right_on_a_phone_and_on_a_desk(self):
+        browser = self.browser
+        self.start("a small yellow ball", SHORT)
+        self.tile("a small yellow ball")
+        for width, height in ((360, 780), (1440, 900)):
+            for scheme in ("light", "dark"):
+                browser.look(width, height, scheme)
+                browser.open(SHORT)
+                browser.wait(lambda: "Fits" in browser.text("#plan"), "a plan")
+                browser.wait(lambda: browser.all(".tile"), "the gallery")
+                time.sleep(0.6)
+                self.assertLessEqual(browser.run("return document.documentElement.scrollWidth"), width)
+                if ARGUMENTS.pictures:
+                    browser.picture(ARGUMENTS.pictures / f"page-{width}-{scheme}.png")
+                self.assertIn(browser.barriers(), (None, []))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("url")
+    parser.add_argument("--token")
+    parser.add_argument("--axe", type=Path)
+    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("-k", action="append", default=[], help="only the tests whose names hold this")
+    parser.parse_args(namespace=ARGUMENTS)
+    if ARGUMENTS.pictures:
+        ARGUMENTS.pictures.mkdir(parents=True, exist_ok=True)
+    if not ARGUMENTS.axe:
+        print("no --axe: barriers are not looked for", file=sys.stderr)
+    words = [sys.argv[0], "-v", *(word for name in ARGUMENTS.k for word in ("-k", name))]
+    return not unittest.main(argv=words, exit=False).result.wasSuccessful()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
