@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Uses the web page of a running server as people do, in headless Chromium.
 
-    vidfit serve --port 8080 &
+    vidfit serve &
     tests/page/test_page.py http://127.0.0.1:8080 [--token T] [--axe axe.min.js] [--pictures DIR]
 
 Needs selenium, chromium and chromedriver, and skips everything with a reason where they are missing.
