@@ -149,6 +149,8 @@ impl Form {
 
 /// A name: no control characters.
 const NAME: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$";
+/// What a prompt is.
+const PROMPT: &str = "What the video shows";
 /// Something to start from, in base64.
 const DATA_URL: &str = "^data:[^,]*;base64,([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{2}==|\
                         [A-Za-z0-9+/]{3}=)$";
@@ -157,12 +159,15 @@ const DATA_URL: &str = "^data:[^,]*;base64,([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{4}|
 fn order(facts: &Facts, plan: bool, form: Form) -> Value {
     let side = whole_pattern(16, 16_384);
     let most = facts.max_prompt_chars;
+    let prompt = json!({ "type": "string", "minLength": 1, "maxLength": most,
+        "pattern": "^[^\\u0000]*[^\\s\\u0000][^\\u0000]*$" });
     let mut fields = json!({
-        "prompt": { "description": "What the video shows", "type": "string", "minLength": 1,
-            "maxLength": most, "pattern": "^[^\\u0000]*[^\\s\\u0000][^\\u0000]*$" },
+        "prompt": if plan { form.optional(PROMPT, vec![prompt]) } else {
+            json!({ "description": PROMPT, "allOf": [prompt] })
+        },
         "model": form.choice("The model's id; see /v1/models", &facts.models),
         "seconds": form.float("How long the video is; num_frames goes before it", 0.1, 3600),
-        "size": form.text("Width x height, such as 720x480", &format!("^({side})x({side})$"), 11),
+        "size": form.text("Width x height, such as 720x480; width and height go before it", &format!("^({side})x({side})$"), 11),
         "width": form.whole("Pixels", 16, 16_384),
         "height": form.whole("Pixels", 16, 16_384),
         "num_frames": form.whole("Frames", 1, 100_000),
@@ -197,10 +202,8 @@ fn order(facts: &Facts, plan: bool, form: Form) -> Value {
     let required = if plan { json!([]) } else { json!(["prompt"]) };
     let mut schema = json!({ "type": "object", "required": required, "properties": fields,
         "additionalProperties": false });
-    if form == Form::Json {
-        // What says the same thing twice may contradict itself.
-        let twice = [["size", "width"], ["size", "height"], ["input_reference", "video_reference"]];
-        schema["not"] = json!({ "anyOf": twice.map(|both| json!({ "required": both })) });
+    if form == Form::Json && !plan {
+        schema["not"] = json!({ "required": ["input_reference", "video_reference"] });
     }
     schema
 }

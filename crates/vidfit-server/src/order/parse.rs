@@ -80,11 +80,8 @@ pub(crate) fn parse(
         }
     }
     if let Some((width, height)) = size {
-        if order.width.is_some_and(|it| it != width) || order.height.is_some_and(|it| it != height)
-        {
-            return Err(bad("size", "it says otherwise than width and height; give one of them"));
-        }
-        (order.width, order.height) = (Some(width), Some(height));
+        order.width.get_or_insert(width);
+        order.height.get_or_insert(height);
     }
     if !prompted {
         return Err(
