@@ -1,7 +1,7 @@
 //! [`Cuda`]: an NVIDIA card behind its driver, which is loaded when the program runs.
 //!
 //! - `library`: the driver's library, and the cards that it has. `checkup`: the same for people.
-//! - `context`: the context, the queues, the events. `module`: the kernels.
+//! - `sys`: the driver's functions. `context`: the context, the queues, the events. `module`: the kernels.
 //! - `blas`: matrix products by NVIDIA's library. `words`: what errors mean, and what to do.
 
 mod blas;
@@ -10,6 +10,7 @@ mod context;
 mod library;
 mod module;
 mod nvml;
+mod sys;
 mod words;
 
 pub use checkup::{Checkup, check_up, free_bytes};
@@ -19,7 +20,6 @@ pub use module::Kernel;
 use crate::driver::{Driver, Event, Launch, Product, Queue};
 use blas::Blas;
 use context::{Context, Queues};
-use cudarc::driver::sys;
 use module::Module;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_void;
@@ -123,11 +123,10 @@ impl Cuda {
 
     /// Matrix products by the library, all of them tried, so that what it loads is there; or why not.
     fn find_blas(&self, device: sys::CUdevice) -> Result<Result<Blas, String>, String> {
-        let count = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
         blas::find(blas::Place {
             driver: self,
             stream: self.queues.stream(Queue::Computing).cast(),
-            multiprocessors: library::attribute(device, count)?,
+            multiprocessors: library::attribute(device, sys::DEVICE_MULTIPROCESSOR_COUNT)?,
         })
     }
 

@@ -298,19 +298,20 @@ fn it_is_said_what_makes_products_and_why() {
     let own = |why: &str| format!("made by vidfit's own kernels ({why}");
     let off = "VIDFIT_CUBLASLT is off";
     is_said(&[(VARIABLE, "off")], &[&own(off)]);
-    is_said(
-        &[(VARIABLE, "/nowhere/libcublasLt.so")],
-        &[&own("/nowhere/libcublasLt.so: cannot open"), "`pip install nvidia-cublas-cu12`"],
-    );
-    is_said(
-        &[(VARIABLE, driver.to_str().unwrap())],
-        &[
-            &own(driver.to_str().unwrap()),
-            "is not a cuBLASLt that vidfit knows: it has no cublasLt",
-        ],
-    );
+    is_said(&[(VARIABLE, "OFF")], &[&own(off)]);
+    // What is named is not done without.
     let old = format!("cuBLASLt 11.4.2 ({path}) is too old; vidfit needs 12.0 or newer");
-    is_said(&[("BLAS_VERSION", "110402")], &[&own(&old)]);
+    for (settings, why) in [
+        ((VARIABLE, "/nowhere/libcublasLt.so"), "/nowhere/libcublasLt.so: cannot open"),
+        ((VARIABLE, driver.to_str().unwrap()), "is not a cuBLASLt that vidfit knows: it has no"),
+        (("BLAS_VERSION", "110402"), &*old),
+    ] {
+        let (passed, said) = inside("inside_it_is_said_what_makes_products", &[settings]);
+        assert!(!passed && said.contains("VIDFIT_CUBLASLT names a library, but"), "{said}");
+        assert!(said.contains(why), "{why} in {said}");
+    }
+    let absent = [(VARIABLE, "")];
+    is_said(&absent, &[&own("libcublasLt.so.13: cannot open"), "`pip install nvidia-cublas-cu12`"]);
     is_said(
         &[("BLAS_CREATE", "1")],
         &[&own(&format!("{found}: starting it: CUBLAS_STATUS_NOT_INITIALIZED: the driver may"))],

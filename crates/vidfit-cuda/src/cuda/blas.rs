@@ -117,7 +117,8 @@ pub(super) struct Place<'a> {
 ///
 /// # Errors
 /// What failed of the card. That there is no memory for trying is such a failure, and nothing that the
-/// own kernels are taken for: products must not change with what else uses the card.
+/// own kernels are taken for: products must not change with what else uses the card. So is that the library
+/// which the user names cannot be had.
 pub(super) fn find(place: Place<'_>) -> Result<Result<Blas, String>, String> {
     let names = match library::names() {
         Ok(names) => names,
@@ -127,6 +128,9 @@ pub(super) fn find(place: Place<'_>) -> Result<Result<Blas, String>, String> {
     for name in names {
         let library = match Library::load(&name) {
             Ok(library) => library,
+            Err(why) if library::is_named() => {
+                return Err(format!("{VARIABLE} names a library, but {why}"));
+            }
             Err(why) => {
                 absent.push(why);
                 continue;

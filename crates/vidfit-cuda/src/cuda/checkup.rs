@@ -41,9 +41,15 @@ fn look(found: &mut Checkup) -> Result<(), String> {
     found.cuda = Some(version);
     found.missing.extend(library::problem_of(version));
     for index in 0..library::count()? {
-        let (_, card) = library::card(index)?;
-        let problem = card.problem();
-        found.cards.push((card, problem));
+        // One that fails keeps nobody from the others.
+        let described = library::card(index).map(|(_, card)| card);
+        found.cards.push(match described {
+            Ok(card) => {
+                let problem = card.problem();
+                (card, problem)
+            }
+            Err(what) => (Card::unknown(index), Some(what)),
+        });
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! The card's context, its queues, and points in them.
 
-use super::words::check;
+use super::sys;
+use super::words::{NOT_READY, check};
 use crate::driver::{Event, Queue};
-use cudarc::driver::sys;
 use std::ptr::null_mut;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -86,9 +86,9 @@ impl Queues {
     pub fn new() -> Result<Queues, String> {
         let mut queues = Queues { streams: [null_mut(); 3], events: Mutex::default() };
         for stream in &mut queues.streams {
-            let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
             // SAFETY: writes the handle.
-            check("making a queue on the card", unsafe { sys::cuStreamCreate(stream, flags) })?;
+            let made = unsafe { sys::cuStreamCreate(stream, sys::STREAM_NON_BLOCKING) };
+            check("making a queue on the card", made)?;
         }
         let made: Result<Vec<Event>, String> =
             (0..EVENTS).map(|_| queues.record(Queue::Computing)).collect();
@@ -106,8 +106,7 @@ impl Queues {
             Some(number) => number,
             None => {
                 // Whoever waits sleeps meanwhile.
-                let flags = sys::CUevent_flags::CU_EVENT_BLOCKING_SYNC as u32
-                    | sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
+                let flags = sys::EVENT_BLOCKING_SYNC | sys::EVENT_DISABLE_TIMING;
                 let mut event = null_mut();
                 // SAFETY: writes the handle.
                 check("making an event", unsafe { sys::cuEventCreate(&mut event, flags) })?;
@@ -134,7 +133,7 @@ impl Queues {
     pub fn is_passed(&self, event: Event) -> Result<bool, String> {
         // SAFETY: it is there.
         match unsafe { sys::cuEventQuery(self.event(event)) } {
-            sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+            NOT_READY => Ok(false),
             other => check("asking for an event", other).map(|()| true),
         }
     }

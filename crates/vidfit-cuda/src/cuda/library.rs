@@ -1,13 +1,15 @@
 //! The driver's library: loaded when the program runs, if it is there.
 
+use super::sys::{self, Problem};
 use super::words::{OLDEST_CAPABILITY, OLDEST_CUDA, OLDEST_DRIVER, check, dotted};
-use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
-use std::error::Error;
 use std::ffi::{CStr, c_char, c_int};
 use std::path::PathBuf;
 
 /// What the library is called.
 const LIBRARY: &str = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" };
+
+/// What else it may be called.
+const OTHER_NAME: &str = if cfg!(windows) { "nvcuda" } else { "libcuda.so" };
 
 /// The most bytes of a card's name.
 const LONGEST_NAME: usize = 256;
@@ -26,6 +28,11 @@ pub struct Card {
 }
 
 impl Card {
+    /// One of which the driver tells nothing.
+    pub(super) fn unknown(index: u32) -> Card {
+        Card { index, name: "a card that fails".into(), capability: (0, 0), memory_bytes: 0 }
+    }
+
     /// Why vidfit cannot use it, if it cannot.
     pub fn problem(&self) -> Option<String> {
         (self.capability < OLDEST_CAPABILITY).then(|| {
@@ -42,18 +49,16 @@ impl Card {
 
 /// Loads the library, or says why it cannot be.
 ///
-/// Everything else of the driver must only be called after this: where there is no library, cudarc
-/// panics.
+/// Everything else of the driver must only be called after this.
 pub(super) fn load() -> Result<(), String> {
-    // SAFETY: loading runs the library's own beginning, which is meant for that.
-    if unsafe { sys::is_culib_present() } {
-        return Ok(());
-    }
-    // SAFETY: as above.
-    let why = match unsafe { libloading::Library::new(LIBRARY) } {
-        Ok(_) => "it can be loaded only under another name".to_owned(),
-        // What the loader says is behind what the crate does.
-        Err(error) => error.source().map_or_else(|| error.to_string(), ToString::to_string),
+    let why = match sys::load(&[LIBRARY, OTHER_NAME]) {
+        Ok(()) => return Ok(()),
+        Err(Problem::NotLoaded(why)) => why,
+        Err(Problem::Incomplete(what)) => {
+            let path =
+                path_of("libcuda.so").map_or(LIBRARY.into(), |path| path.display().to_string());
+            return Err(format!("{path} is not an NVIDIA driver's library: {what}"));
+        }
     };
     // On Linux; elsewhere the loader's own words have to do.
     if why.starts_with(&format!("{LIBRARY}: cannot open")) && why.contains("No such file") {
@@ -117,14 +122,14 @@ pub(super) fn card(index: u32) -> Result<(sys::CUdevice, Card), String> {
         check("asking for the card's memory", asked)?;
         CStr::from_ptr(name.as_ptr()).to_string_lossy().into_owned()
     };
-    let major = attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
-    let minor = attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+    let major = attribute(device, sys::DEVICE_COMPUTE_CAPABILITY_MAJOR)?;
+    let minor = attribute(device, sys::DEVICE_COMPUTE_CAPABILITY_MINOR)?;
     let memory_bytes = memory_bytes as u64;
     Ok((device, Card { index, name, capability: (major, minor), memory_bytes }))
 }
 
 /// One of the numbers that describe a card.
-pub(super) fn attribute(device: sys::CUdevice, attribute: Attribute) -> Result<u32, String> {
+pub(super) fn attribute(device: sys::CUdevice, attribute: c_int) -> Result<u32, String> {
     let mut value = 0;
     // SAFETY: writes one number.
     let asked = unsafe { sys::cuDeviceGetAttribute(&mut value, attribute, device) };

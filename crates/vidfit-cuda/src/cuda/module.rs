@@ -1,8 +1,8 @@
 //! The kernels: compiled ahead to PTX, and by the driver for the card that is there.
 
 use super::library::attribute;
+use super::sys;
 use super::words::check;
-use cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute, CUjit_option};
 use std::collections::HashMap;
 use std::ffi::{CString, c_int, c_void};
 use std::ptr::null_mut;
@@ -53,8 +53,7 @@ impl Module {
             .ok_or("there are no kernels for a card this old")?;
         let architecture = major * 100 + minor * 10;
         let mut module = Module { handle: load(ptx)?, kernels: HashMap::new(), architecture };
-        let optin = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
-        let most_shared_bytes = attribute(device, optin)?;
+        let most_shared_bytes = attribute(device, sys::DEVICE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
         for entry in entries(ptx) {
             let kernel = kernel(module.handle, &entry, most_shared_bytes)
                 .map_err(|what| format!("the kernel {}: {what}", entry.name))?;
@@ -109,12 +108,11 @@ impl Kernel {
     ) -> Result<(), String> {
         let mut bytes = arguments.len();
         let mut extra = [
-            sys::CU_LAUNCH_PARAM_BUFFER_POINTER_AS_INT as usize as *mut c_void,
+            sys::LAUNCH_PARAM_BUFFER_POINTER as *mut c_void,
             arguments.as_ptr().cast_mut().cast(),
-            sys::CU_LAUNCH_PARAM_BUFFER_SIZE_AS_INT as usize as *mut c_void,
+            sys::LAUNCH_PARAM_BUFFER_SIZE as *mut c_void,
             (&raw mut bytes).cast(),
-            // CU_LAUNCH_PARAM_END
-            null_mut(),
+            sys::LAUNCH_PARAM_END as *mut c_void,
         ];
         // SAFETY: the driver reads the list and the arguments before it returns, and holds their size
         // against the kernel's. What the kernel itself does is the device's affair.
@@ -174,8 +172,7 @@ fn entries(ptx: &str) -> impl Iterator<Item = Entry<'_>> {
 fn load(ptx: &str) -> Result<sys::CUmodule, String> {
     let image = CString::new(ptx).map_err(|_| "the PTX has a zero in its midst")?;
     let mut log = vec![0u8; LOG_BYTES];
-    let mut options =
-        [CUjit_option::CU_JIT_ERROR_LOG_BUFFER, CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
+    let mut options = [sys::JIT_ERROR_LOG_BUFFER, sys::JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
     // The second is the number itself in the place of a pointer.
     let mut values = [log.as_mut_ptr().cast::<c_void>(), LOG_BYTES as *mut c_void];
     let mut handle = null_mut();
@@ -206,7 +203,6 @@ fn kernel(
     entry: &Entry<'_>,
     most_shared_bytes: u32,
 ) -> Result<Kernel, String> {
-    use CUfunction_attribute as Attribute;
     let mut function = null_mut();
     let symbol = CString::new(entry.name).map_err(|_| "a name with a zero")?;
     // SAFETY: writes the handle; the name ends with a zero.
@@ -218,16 +214,16 @@ fn kernel(
         let asked = unsafe { sys::cuFuncGetAttribute(&mut value, attribute, function) };
         check("asking what it needs", asked).map(|()| value.unsigned_abs())
     };
-    let own = ask(Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?;
+    let own = ask(sys::FUNC_SHARED_SIZE_BYTES)?;
     let most_shared_bytes = most_shared_bytes.saturating_sub(own);
-    let most = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    let most = sys::FUNC_MAX_DYNAMIC_SHARED_SIZE_BYTES;
     // SAFETY: the function is there.
     let set = unsafe { sys::cuFuncSetAttribute(function, most, most_shared_bytes as c_int) };
     check("letting it use shared memory", set)?;
     Ok(Kernel {
         function,
-        registers: ask(Attribute::CU_FUNC_ATTRIBUTE_NUM_REGS)?,
-        local_bytes: ask(Attribute::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)?,
+        registers: ask(sys::FUNC_NUM_REGS)?,
+        local_bytes: ask(sys::FUNC_LOCAL_SIZE_BYTES)?,
         most_shared_bytes,
         argument_bytes: entry.argument_bytes,
         most_threads: entry.most_threads,

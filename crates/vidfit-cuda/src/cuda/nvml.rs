@@ -1,6 +1,7 @@
 //! What NVML knows: how much of a card's memory is free before this process has a context on it.
 
-use cudarc::driver::sys;
+use super::sys;
+use super::words::SUCCESS;
 use nvml_wrapper::Nvml;
 
 /// The library that the driver brings.
@@ -19,10 +20,10 @@ pub(super) fn free_bytes(device: sys::CUdevice) -> Option<u64> {
 
 /// The card's name in the whole world.
 fn uuid(device: sys::CUdevice) -> Option<String> {
-    let mut uuid = sys::CUuuid { bytes: [0; 16] };
-    // SAFETY: writes the 16 bytes. The call is older than any driver that gets here.
+    let mut uuid = [0; 16];
+    // SAFETY: writes the 16 bytes.
     let asked = unsafe { sys::cuDeviceGetUuid_v2(&mut uuid, device) };
-    (asked == sys::CUresult::CUDA_SUCCESS).then(|| dashed(uuid.bytes.map(|byte| byte as u8)))
+    (asked == SUCCESS).then(|| dashed(uuid))
 }
 
 /// As 8-4-4-4-12 digits.

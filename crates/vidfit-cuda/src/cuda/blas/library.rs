@@ -19,11 +19,11 @@ const NAMES: [&str; 2] = if cfg!(windows) {
     ["libcublasLt.so.13", "libcublasLt.so.12"]
 };
 
-/// Where NVIDIA's package for Python has it.
+/// Where NVIDIA's packages for Python have it.
 const IN_PACKAGE: &str = if cfg!(windows) {
-    r"nvidia\cublas\bin\cublasLt64_12.dll"
+    r"nvidia\cublas\bin\cublasLt64_12.dll (or nvidia\cu13\bin\x86_64\cublasLt64_13.dll)"
 } else {
-    "nvidia/cublas/lib/libcublasLt.so.12"
+    "nvidia/cublas/lib/libcublasLt.so.12 (or nvidia/cu13/lib/libcublasLt.so.13)"
 };
 
 /// The first version of CUDA 12, whose drivers vidfit needs anyway.
@@ -195,10 +195,15 @@ impl Library {
 /// What a library may be called here, the first to be tried first; or why none is.
 pub(super) fn names() -> Result<Vec<OsString>, String> {
     match std::env::var_os(VARIABLE) {
-        Some(said) if said == "off" => Err(format!("{VARIABLE} is off")),
+        Some(said) if said.eq_ignore_ascii_case("off") => Err(format!("{VARIABLE} is off")),
         Some(file) if !file.is_empty() => Ok(vec![file]),
         _ => Ok(NAMES.map(OsString::from).to_vec()),
     }
+}
+
+/// Whether the user says which library it is to be.
+pub(super) fn is_named() -> bool {
+    std::env::var_os(VARIABLE).is_some_and(|said| !said.is_empty())
 }
 
 /// Why there is no library, with what to do.
