@@ -1,33 +1,46 @@
 #!/usr/bin/env bash
 # Everything about NVIDIA cards that only a card can show, in one command.
 #
-#   bench/cuda_check.sh pack            where Rust is: builds what is needed into target/cuda-check.tar.xz
+#   bench/cuda_check.sh pack [WHEELS]   where Rust is: builds what is needed into target/cuda-check.tar.xz;
+#                                       with a folder of wheels, takes them along for Python
 #   bench/cuda_check.sh [LOGS]          where the card is: builds nothing, runs everything, within 8 minutes
 #
-# The second needs this repository's files, the pack, and the driver. With a python3 that has torch and diffusers
-# it times the reference as well; with compute-sanitizer it looks for memory errors and races. What each step
-# prints is kept in LOGS (target/cuda-check-logs). Exits with 1 if a step failed.
+# The second needs this repository's files, the pack, and the driver. With a python3 that has torch, and diffusers
+# there or in the pack (pip download --no-deps diffusers), it times the reference as well; with compute-sanitizer it
+# looks for memory errors and races. LOGS (target/cuda-check-logs) gets all.log, what every step printed, and the
+# measurements as JSON. Exits with 1 if a step failed.
 set -uo pipefail
+[ "${1:-}" = pack ] || logs=$(realpath -m "${1:-$(dirname "$0")/../target/cuda-check-logs}")
 cd "$(dirname "$0")/.."
 
 pack=target/cuda-check.tar.xz
 operations=(attention conv elementwise frame group_norm linear norm patch)
+# Seconds in all.
+time_limit=470
+
+# built NAME CRATE: the program of a test that was built, which there must be one of.
+built() {
+  local found
+  found=$(grep -F "/crates/$2/tests/$1.rs\"" "$room/built.json" | grep -oE '"executable":"[^"]+"' | cut -d'"' -f4 | sort -u)
+  [ "$(wc -l <<<"$found")" = 1 ] && [ -x "$found" ] || { echo "$1 of $2 was not built once: $found" >&2; exit 1; }
+  cp "$found" "$room/test-$1"
+}
 
 build() {
   set -e
-  local built name
+  local name
   room=$(mktemp -d)
   trap 'rm -rf "$room"' EXIT
   cargo build --release -p vidfit
   cp target/release/vidfit "$room/vidfit"
-  cargo test --release --no-run --message-format=json -p vidfit-cuda -p vidfit-engine \
-    --test card --test blas --test cuda $(printf -- '--test %s ' "${operations[@]}") >"$room/built.json"
-  for name in card blas cuda "${operations[@]}"; do
-    built=$(grep -oE "\"executable\":\"[^\"]*/$name-[0-9a-f]+\"" "$room/built.json" | tail -1 | cut -d'"' -f4)
-    cp "$built" "$room/test-$name"
-  done
+  cargo test --release --no-run --message-format=json -p vidfit-cuda --test card --test blas \
+    $(printf -- '--test %s ' "${operations[@]}") >"$room/built.json"
+  cargo test --release --no-run --message-format=json -p vidfit-engine --test cuda >>"$room/built.json"
+  for name in card blas "${operations[@]}"; do built "$name" vidfit-cuda; done
+  built cuda vidfit-engine
   rm "$room/built.json"
   strip "$room"/vidfit "$room"/test-*
+  [ -z "${1:-}" ] || cp -r "$1" "$room/wheels"
   # The test programs have most of their bytes in common, which xz sees at a distance of 64 MiB.
   tar -C "$room" -cf - . | xz -9 >"$pack.part"
   mv "$pack.part" "$pack"
@@ -35,58 +48,81 @@ build() {
 }
 
 if [ "${1:-}" = pack ]; then
-  build
+  build "${2:-}"
   exit
 fi
 
-logs=${1:-target/cuda-check-logs}
-mkdir -p "$logs"
+mkdir -p "$logs" || exit 2
 here=$(mktemp -d)
 trap 'rm -rf "$here"' EXIT
 [ -s "$pack" ] || { echo "there is no $pack: make it with bench/cuda_check.sh pack" >&2; exit 2; }
 # Python reads it where there is no xz.
 tar -C "$here" -xJf "$pack" 2>/dev/null || python3 -m tarfile -e "$pack" "$here" || exit 2
-export HOME="$here" # whatever is remembered of other runs
+export XDG_STATE_HOME="$here/state" XDG_DATA_HOME="$here/data" XDG_CONFIG_HOME="$here/config"
 export CARGO_MANIFEST_DIR="$PWD/crates/vidfit-engine" # where the fixtures are found from
+: >"$logs/all.log"
 failed=0
 passed=0
+left_out=0
 
-# step NAME SECONDS COMMAND...: runs it, within a time.
+# step NAME SECONDS COMMAND...: runs it, within its time and what is left of all.
 step() {
-  local name=$1 limit=$2 began result
+  local name=$1 limit=$2 began=$SECONDS result code
   shift 2
-  began=$SECONDS
-  if timeout "$limit" "$@" >"$logs/$name.log" 2>&1 </dev/null; then
+  if [ "$limit" -gt $((time_limit - SECONDS)) ]; then limit=$((time_limit - SECONDS)); fi
+  if [ "$limit" -lt 5 ]; then
+    printf '%-28s left out: no time\n' "$name"
+    left_out=$((left_out + 1))
+    return
+  fi
+  timeout -k 5 "$limit" "$@" >"$here/said" 2>&1 </dev/null
+  code=$?
+  { printf '\n===== %s: %s\n' "$name" "$*"; cat "$here/said"; } >>"$logs/all.log"
+  # A test that skips itself has not passed.
+  if [ $code = 0 ] && ! grep -q 'skipped: ' "$here/said"; then
     result=passed
     passed=$((passed + 1))
   else
-    result="FAILED ($?)"
+    result="FAILED ($([ $code = 0 ] && echo 'it skipped itself' || echo "exit code $code"))"
     failed=$((failed + 1))
   fi
-  # A test that skips itself has not passed.
-  if [ "$result" = passed ] && grep -q '^skipped: ' "$logs/$name.log"; then
-    result='FAILED (it skipped itself)'
-    passed=$((passed - 1))
-    failed=$((failed + 1))
-  fi
-  printf '%-34s %s, %d s\n' "$name" "$result" "$((SECONDS - began))"
-  [ "$result" = passed ] || tail -25 "$logs/$name.log" | sed 's/^/    /'
+  printf '%-28s %s, %d s\n' "$name" "$result" "$((SECONDS - began))"
+  [ "$result" = passed ] || tail -25 "$here/said" | sed 's/^/    /'
 }
 
-# optional NAME SECONDS COMMAND...: the same, if there is time left for it.
-optional() {
-  if [ $((SECONDS + $2)) -gt 470 ]; then
-    printf '%-34s left out: no time\n' "$1"
-  else
-    step "$@"
-  fi
+card() { env VIDFIT_TEST_CARD=1 "$@"; }
+
+finish() {
+  echo
+  echo "$passed passed, $failed failed, $left_out left out, $SECONDS s"
+  [ "$failed" = 0 ] && [ "$left_out" = 0 ]
+  exit
 }
 
-nvidia-smi --query-gpu=name,memory.total,driver_version,pcie.link.gen.current,pcie.link.width.current --format=csv,noheader 2>/dev/null
+nvidia-smi --query-gpu=name,memory.total,driver_version,pcie.link.gen.current,pcie.link.width.current,clocks.sm,power.limit \
+  --format=csv 2>/dev/null | tee -a "$logs/all.log"
+
+# cuBLASLt as Python's packages have it, if the loader knows none.
+if [ -z "${VIDFIT_CUBLASLT:-}" ] && ! ldconfig -p 2>/dev/null | grep -q 'libcublasLt.so.1[23]'; then
+  found=$(python3 - 2>/dev/null <<'PYTHON'
+import glob, os, sys
+folders = [*sys.path, *(os.path.dirname(path) for path in glob.glob("/usr/local/cuda*/lib64/libcublasLt.so.1[23]"))]
+kinds = ["nvidia/cu13/lib/libcublasLt.so.13", "nvidia/cublas/lib/libcublasLt.so.1[23]", "libcublasLt.so.1[23]"]
+print(next((path for kind in kinds for folder in folders for path in glob.glob(os.path.join(folder, kind))), ""))
+PYTHON
+  )
+  [ -z "$found" ] || export VIDFIT_CUBLASLT="$found"
+fi
+
 step doctor 120 "$here/vidfit" doctor
-cat "$logs/doctor.log"
+cat "$here/said"
+grep -q '^ *works: ' "$here/said" || { echo 'there is no card that works'; failed=$((failed + 1)); finish; }
+if [ -n "${VIDFIT_CUBLASLT:-}" ] && ! grep -q 'made by cuBLASLt' "$here/said"; then
+  echo "FAILED: products are not made by $VIDFIT_CUBLASLT"
+  failed=$((failed + 1))
+fi
 
-echo; echo '== operations, each held to the CPU'
+echo; echo '== operations, each held to the CPU; copies; products'
 for name in "${operations[@]}"; do
   step "ops-$name" 60 env VIDFIT_TEST_CARD=1 "$here/test-$name" --test-threads=1 --skip in_many_launches
 done
@@ -94,37 +130,39 @@ step card 60 "$here/test-card" --nocapture --test-threads=1 --skip driver_over_t
 step products 60 "$here/test-blas" --nocapture --test-threads=1 on_this_machines_card
 
 echo; echo '== whole videos, held to the reference; every placement the same bits'
-step videos 100 "$here/test-cuda" --nocapture --test-threads=1 --skip driver_over_the_emulation
-step videos-own-products 100 env VIDFIT_CUBLASLT=off \
+step videos 60 "$here/test-cuda" --nocapture --test-threads=1 --skip driver_over_the_emulation
+step videos-own-products 60 env VIDFIT_CUBLASLT=off \
   "$here/test-cuda" --nocapture --test-threads=1 --skip driver_over_the_emulation
-step demo 60 "$here/vidfit" generate 'a red ball moving right' --device cuda:0 -o "$logs/ball.gif" --no-keep
+step demo 30 "$here/vidfit" generate 'a red ball moving right' --device cuda:0 -o "$logs/ball.gif" --no-keep
 
 echo; echo '== speed'
-python=()
-if command -v python3 >/dev/null && python3 -c 'import torch, diffusers' 2>/dev/null; then
-  python=(--python "$(command -v python3)")
+[ -d "$here/wheels" ] && for wheel in "$here"/wheels/*.whl; do python3 -m zipfile -e "$wheel" "$here/site"; done
+export PYTHONPATH="$here/site${PYTHONPATH:+:$PYTHONPATH}"
+step bench-5b 150 "$here/vidfit" bench card --device cuda:0 --model 5b --json "$logs/bench-5b.json"
+cat "$here/said"
+if command -v python3 >/dev/null && python3 -c 'import torch, diffusers' 2>>"$logs/all.log"; then
+  step reference-5b 100 "$here/vidfit" bench card --device cuda:0 --model 5b --placements none,sequential \
+    --budgets 8GB --python "$(command -v python3)" --json "$logs/reference-5b.json"
+  cat "$here/said"
 else
-  echo 'python3 has no torch and diffusers: the reference is not timed'
+  echo 'python3 has no torch and diffusers: the reference is not timed (all.log says more)'
 fi
-step bench-5b 180 "$here/vidfit" bench card --device cuda:0 --model 5b --json "$logs/bench-5b.json" "${python[@]}"
-cat "$logs/bench-5b.log"
 
 echo; echo '== memory errors and races'
-if command -v compute-sanitizer >/dev/null; then
+sanitizer=$(command -v compute-sanitizer)
+if [ -n "$sanitizer" ] && ! card "$sanitizer" "$here/test-patch" --test-threads=1 >"$here/said" 2>&1 \
+  && grep -q 'not supported' "$here/said"; then
+  echo 'compute-sanitizer does not work on this machine: nothing was looked for'
+elif [ -n "$sanitizer" ]; then
   for name in linear attention conv norm group_norm; do
-    optional "memcheck-$name" 45 env VIDFIT_TEST_CARD=1 compute-sanitizer --tool memcheck --error-exitcode 9 \
+    step "memcheck-$name" 40 env VIDFIT_TEST_CARD=1 "$sanitizer" --tool memcheck --error-exitcode 9 \
       "$here/test-$name" --test-threads=1 --skip in_many_launches
   done
-  optional racecheck-linear 45 env VIDFIT_TEST_CARD=1 compute-sanitizer --tool racecheck --error-exitcode 9 \
+  step racecheck-linear 40 env VIDFIT_TEST_CARD=1 "$sanitizer" --tool racecheck --error-exitcode 9 \
     "$here/test-linear" --test-threads=1 all_shapes
-  optional racecheck-attention 45 env VIDFIT_TEST_CARD=1 compute-sanitizer --tool racecheck --error-exitcode 9 \
+  step racecheck-attention 40 env VIDFIT_TEST_CARD=1 "$sanitizer" --tool racecheck --error-exitcode 9 \
     "$here/test-attention" --test-threads=1 --skip in_many_launches
 else
   echo 'compute-sanitizer is not there: nothing was looked for'
 fi
-optional bench-2b 60 "$here/vidfit" bench card --device cuda:0 --model 2b --json "$logs/bench-2b.json"
-[ -s "$logs/bench-2b.log" ] && cat "$logs/bench-2b.log"
-
-echo
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+finish

@@ -157,9 +157,9 @@ fn shallow(variant: Variant, dtype: DType) -> Checkpoint {
     let mut transformer = checkpoint.transformer.config.clone();
     (text.num_layers, transformer.num_layers) = (1, 1);
     let vae = checkpoint.vae.config.clone();
-    checkpoint.text_encoder = Arc::new(Component::with_repeating_weights(text, dtype));
-    checkpoint.transformer = Arc::new(Component::with_repeating_weights(transformer, dtype));
-    checkpoint.vae = Arc::new(Component::with_repeating_weights(vae, dtype));
+    checkpoint.text_encoder = Arc::new(Component::with_pooled_weights(text, dtype));
+    checkpoint.transformer = Arc::new(Component::with_pooled_weights(transformer, dtype));
+    checkpoint.vae = Arc::new(Component::with_pooled_weights(vae, dtype));
     checkpoint
 }
 

@@ -209,7 +209,7 @@ fn a_card_is_measured_in_every_placement() {
     let placements = measured["placements"].as_array().unwrap();
     let names: Vec<&str> =
         placements.iter().map(|one| one["placement"].as_str().unwrap()).collect();
-    let expected = ["none", "model", "auto", "auto, 9.0 MB", "auto, 1.0 MB", "sequential"];
+    let expected = ["none", "model", "auto", "sequential", "auto, 9.0 MB", "auto, 1.0 MB"];
     assert_eq!(names, expected, "{text}");
     let mut planned = Vec::new();
     for one in placements {
@@ -229,5 +229,13 @@ fn a_card_is_measured_in_every_placement() {
         planned.push(made["planned_bytes"].as_u64().unwrap());
     }
     assert_eq!(planned.len(), 5, "{text}");
-    assert!(planned.first() > planned.last(), "{planned:?}");
+    // All on the card, and everything streamed.
+    assert!(planned[0] > planned[3], "{planned:?}");
+
+    // What does not fit at all is not measured, which is no success.
+    let words = ["bench", "card", "--device", "sim:10MB", "--model", model, "--steps", "3"];
+    let size = ["--frames", "9", "--height", "480", "--width", "720", "--budgets", "9MB"];
+    let output = vidfit(folder, &[&words[..], &size[..]].concat()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("nothing was measured"), "{said}");
 }

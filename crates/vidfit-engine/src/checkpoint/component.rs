@@ -148,9 +148,9 @@ impl<C: ModelConfig> Component<C> {
         Component::random(config, dtype, Variety::All)
     }
 
-    /// The same of a few values that repeat, which nothing waits for.
-    pub fn with_repeating_weights(config: C, dtype: DType) -> Component<C> {
-        Component::random(config, dtype, Variety::Few)
+    /// The same, of which the large matrices are parts of one pool, so that nothing waits for them.
+    pub fn with_pooled_weights(config: C, dtype: DType) -> Component<C> {
+        Component::random(config, dtype, Variety::Pooled)
     }
 
     fn random(config: C, dtype: DType, variety: Variety) -> Component<C> {

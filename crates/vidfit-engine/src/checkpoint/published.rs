@@ -144,13 +144,13 @@ impl Checkpoint {
     }
 
     /// A published model, whole, with random weights that cost no time: to measure how fast a device is.
-    pub fn repeating(variant: Variant) -> Checkpoint {
+    pub fn pooled(variant: Variant) -> Checkpoint {
         let dtype = variant.published_dtype();
         let transformer = variant.transformer_config();
         Checkpoint {
-            text_encoder: Arc::new(Component::with_repeating_weights(t5_xxl(), dtype)),
-            transformer: Arc::new(Component::with_repeating_weights(transformer, dtype)),
-            vae: Arc::new(Component::with_repeating_weights(variant.vae_config(), dtype)),
+            text_encoder: Arc::new(Component::with_pooled_weights(t5_xxl(), dtype)),
+            transformer: Arc::new(Component::with_pooled_weights(transformer, dtype)),
+            vae: Arc::new(Component::with_pooled_weights(variant.vae_config(), dtype)),
             ..Checkpoint::published(variant)
         }
     }

@@ -28,24 +28,21 @@ enum Store {
     Random(DType, Variety),
 }
 
-/// How many different values the random weights of a tensor have.
+/// Whether a tensor's random weights are its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Variety {
-    /// As many as elements.
+    /// All of them.
     All,
-    /// So few that they are made in no time, again and again: for measuring how fast a card is, which
-    /// else would wait for them. A prime, so that no rows of a matrix are alike.
-    Few,
+    /// Those of large matrices are parts of one pool: for measuring how fast a card is, which else would wait
+    /// for them to be made. They are read from RAM, as those of a file are that was read before.
+    Pooled,
 }
 
-impl Variety {
-    fn of(self, elements: usize) -> usize {
-        match self {
-            Variety::All => elements,
-            Variety::Few => elements.min(65_521),
-        }
-    }
-}
+/// Bytes of the pool: more than what processors keep close by.
+const POOL_BYTES: usize = 512 << 20;
+
+/// Matrices of fewer elements have weights of their own.
+const LEAST_POOLED: usize = 1 << 20;
 
 /// Under this name some files hold the T5 embedding, which is one matrix with two names.
 const EMBEDDING_NAMES: [&str; 2] = ["shared.weight", "encoder.embed_tokens.weight"];
@@ -155,9 +152,11 @@ impl StoredWeights {
             }
             Store::Nowhere(_) => Arc::new(Vec::new()),
             Store::Random(dtype, variety) => {
-                let different = random_bytes(spec, *dtype, *variety);
                 let mut bytes = vec![0; self.stored_bytes(spec) as usize];
-                repeat(&different, 0, &mut bytes);
+                match pooled(spec, *dtype, *variety) {
+                    Some((pool, place)) => repeat(pool, place, &mut bytes),
+                    None => bytes = random_bytes(spec, *dtype),
+                }
                 Arc::new(bytes)
             }
         }
@@ -207,7 +206,7 @@ pub struct RandomBytes {
     spec: WeightSpec,
     dtype: DType,
     variety: Variety,
-    /// Those that differ.
+    /// Its own, if it has any.
     bytes: OnceLock<Vec<u8>>,
 }
 
@@ -221,8 +220,13 @@ impl WeightSource {
             WeightSource::File(stored) => stored.read(first, out),
             WeightSource::Random(random) => {
                 let RandomBytes { spec, dtype, variety, bytes } = random;
-                let different = bytes.get_or_init(|| random_bytes(spec, *dtype, *variety));
-                repeat(different, first, out);
+                match pooled(spec, *dtype, *variety) {
+                    Some((pool, place)) => repeat(pool, place + first, out),
+                    None => {
+                        let bytes = bytes.get_or_init(|| random_bytes(spec, *dtype));
+                        out.copy_from_slice(&bytes[first as usize..][..out.len()]);
+                    }
+                }
                 Ok(())
             }
             WeightSource::Nowhere => Err("there are no weights".into()),
@@ -290,6 +294,23 @@ fn check(manifest: &Manifest, files: &ShardedTensors, dir: &Path) -> Result<(), 
     Ok(())
 }
 
+/// The pool, and where in it the weights of a tensor begin, if they are there.
+fn pooled(spec: &WeightSpec, dtype: DType, variety: Variety) -> Option<(&'static [u8], u64)> {
+    static POOLS: [OnceLock<Vec<u8>>; 3] = [const { OnceLock::new() }; 3];
+    if variety == Variety::All || spec.stored.len() < 2 || spec.shape.elements() < LEAST_POOLED {
+        return None;
+    }
+    let number = match dtype {
+        DType::F32 => 0,
+        DType::F16 => 1,
+        DType::BF16 => 2,
+    };
+    let elements = POOL_BYTES / dtype.bytes() as usize;
+    // With the variance that a matrix of some thousand inputs has.
+    let pool = POOLS[number].get_or_init(|| values_of(1, 1.732 / 64.0, elements, dtype));
+    Some((pool, u64::from(seed_of(&spec.key)) * dtype.bytes() % POOL_BYTES as u64))
+}
+
 /// What is at `first` and behind it where `bytes` stand again and again.
 fn repeat(bytes: &[u8], first: u64, mut out: &mut [u8]) {
     let mut at = (first % bytes.len().max(1) as u64) as usize;
@@ -303,21 +324,28 @@ fn repeat(bytes: &[u8], first: u64, mut out: &mut [u8]) {
 
 /// Values with a variance of one over the number of inputs, always the same for a weight, so that
 /// what goes through a layer keeps its size.
-fn random_bytes(spec: &WeightSpec, dtype: DType, variety: Variety) -> Vec<u8> {
-    let mut state = spec
-        .key
-        .bytes()
-        .fold(0xcbf2_9ce4_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+fn random_bytes(spec: &WeightSpec, dtype: DType) -> Vec<u8> {
     let inputs: usize = spec.stored.iter().skip(1).product();
     let is_table = spec.form == Form::HostRows || spec.stored.len() < 2;
     let scale = if is_table { 0.5 } else { (inputs as f32).sqrt().recip() * 1.732 };
+    values_of(seed_of(&spec.key), scale, spec.shape.elements(), dtype)
+}
+
+fn seed_of(key: &str) -> u32 {
+    key.bytes()
+        .fold(0xcbf2_9ce4_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+/// Values from `-scale` to `scale`.
+fn values_of(seed: u32, scale: f32, elements: usize, dtype: DType) -> Vec<u8> {
+    let mut state = seed;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         ((state >> 8) as f32 / (1 << 23) as f32 - 1.0) * scale
     };
     // In large pieces, so that even a build for tests spends its time in few loops.
     let width = dtype.bytes() as usize;
-    let mut bytes = vec![0; variety.of(spec.shape.elements()) * width];
+    let mut bytes = vec![0; elements * width];
     let (mut values, mut bits) = ([0.0_f32; 4096], [0_u16; 4096]);
     for out in bytes.chunks_mut(values.len() * width) {
         let count = out.len() / width;

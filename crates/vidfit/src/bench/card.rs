@@ -6,13 +6,13 @@ mod placements;
 mod reference;
 
 use crate::args::{Dtype, MachineArgs};
-use crate::device::{DeviceChoice, Opened, open};
+use crate::device::{DeviceChoice, open};
 use crate::exit::Failure;
 use crate::human::size;
 use crate::model::downloaded;
 use crate::say::line;
 use placements::{Measured, Placement};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -44,6 +44,14 @@ pub struct CardArgs {
     /// Denoising steps, of which the first is not timed.
     #[arg(long, value_name = "N", default_value_t = 4)]
     steps: usize,
+    /// Where weights wait, with all of the card.
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_delimiter = ',',
+        default_value = "none,model,auto,sequential"
+    )]
+    placements: Vec<Offload>,
     /// Budgets that the card is used with besides all of it.
     #[arg(long, value_name = "SIZES", value_delimiter = ',', default_value = "12GB,8GB,6GB")]
     budgets: Vec<ByteSize>,
@@ -64,47 +72,58 @@ const MOST_OFF: f64 = 0.02;
 /// The driver gives memory in pages of this.
 const PAGE_BYTES: u64 = 2 << 20;
 
-/// Measures, and fails if something that vidfit promises does not hold.
+/// Measures, and fails if something that vidfit promises does not hold. What is measured is told and written
+/// as it comes, so that who is interrupted has it.
 pub fn run(args: &CardArgs) -> Result<(), Failure> {
     let checkpoint = model(&args.model)?;
     let request = args.request(&checkpoint);
     let (job, _) = Job::new(&checkpoint, &request)?;
     let machine = args.machine();
     let opened = open(&machine)?;
+    if let Some(why) = &opened.why {
+        return Err(Failure::input(format!(
+            "there is no card to measure: {why}. `--device cpu` measures the processor, with hours for a \
+             published model"
+        )));
+    }
     let target = opened.target(&machine)?;
-    tell_device(&opened, &target);
+    tell_device(&target);
+    let mut written = json!({
+        "device": target.name, "overhead_bytes": target.overhead_bytes, "model": args.model,
+        "placements": [],
+    });
 
     let operations = operations::measure(&*opened.device, &checkpoint, &job);
     match &operations {
-        Ok(operations) => line!("{}", operations::table(operations).text(false)),
+        Ok(operations) => {
+            line!("{}", operations::table(operations).text(false));
+            written["operations"] = json!(operations);
+        }
         Err(why) => line!("Single operations at this size cannot be timed: {}\n", why.message),
     }
+    args.write(&written)?;
     let mut measured = Vec::new();
     for placement in args.placements(&target) {
         let row = placements::measure(&placement, &checkpoint, &request, &opened, &target)?;
+        line!("{}", placements::in_words(&placement, &row));
+        if let Some(list) = written["placements"].as_array_mut() {
+            list.push(json!({ "placement": placement.name, "measured": row }));
+        }
+        args.write(&written)?;
         measured.push((placement, row));
     }
-    line!("{}", placements::table(&job, &measured).text(false));
-    let reference = match &args.python {
-        Some(python) => Some(reference::measure(python, &args.script, &checkpoint, &job)?),
-        None => None,
-    };
-    if let Some(reference) = &reference {
-        line!("{}", reference::table(reference, &measured).text(false));
+    line!("\n{}", placements::table(&job, &measured).text(false));
+    let mut broken = broken_promises(&measured);
+    if let Some(python) = &args.python {
+        match reference::measure(python, &args.script, &checkpoint, &job) {
+            Ok(reference) => {
+                line!("{}", reference::table(&reference, &measured).text(false));
+                written["reference"] = json!(reference);
+                args.write(&written)?;
+            }
+            Err(why) => broken.push(format!("the reference could not be timed: {}", why.message)),
+        }
     }
-    if let Some(path) = &args.json {
-        let all = json!({
-            "device": target.name, "overhead_bytes": target.overhead_bytes, "model": args.model,
-            "operations": operations.ok(), "reference": reference,
-            "placements": measured.iter().map(|(placement, row)| json!({
-                "placement": placement.name, "measured": row,
-            })).collect::<Vec<_>>(),
-        });
-        let write = |file: &mut File| file.write_all(all.to_string().as_bytes());
-        write_whole(path, write)
-            .map_err(|error| Failure::other(format!("cannot write {}: {error}", path.display())))?;
-    }
-    let broken = broken_promises(&measured);
     match broken.is_empty() {
         true => Ok(()),
         false => Err(Failure::other(format!("this does not hold: {}", broken.join("; ")))),
@@ -114,7 +133,7 @@ pub fn run(args: &CardArgs) -> Result<(), Failure> {
 /// A published model with weights that are made up, or one that is there.
 fn model(name: &str) -> Result<Checkpoint, Failure> {
     match Variant::named(name) {
-        Some(variant) if !Path::new(name).is_dir() => Ok(Checkpoint::repeating(variant)),
+        Some(variant) if !Path::new(name).is_dir() => Ok(Checkpoint::pooled(variant)),
         _ => Ok(downloaded(name)?.checkpoint),
     }
 }
@@ -148,7 +167,15 @@ impl CardArgs {
         }
     }
 
-    /// All of the card in every way, then its parts.
+    /// Writes what was measured so far, if that is wanted.
+    fn write(&self, measured: &Value) -> Result<(), Failure> {
+        let Some(path) = &self.json else { return Ok(()) };
+        let write = |file: &mut File| file.write_all(measured.to_string().as_bytes());
+        write_whole(path, write)
+            .map_err(|error| Failure::other(format!("cannot write {}: {error}", path.display())))
+    }
+
+    /// All of the card in the ways that are asked for, then its parts.
     fn placements(&self, target: &Target) -> Vec<Placement> {
         let whole = target.budget_bytes() + target.overhead_bytes;
         let named = |name: &str, offload, limit_bytes| Placement {
@@ -156,23 +183,15 @@ impl CardArgs {
             offload,
             limit_bytes,
         };
-        let mut all = vec![
-            named("none", Offload::None, None),
-            named("model", Offload::Model, None),
-            named("auto", Offload::Auto, None),
-        ];
-        for &ByteSize(bytes) in self.budgets.iter().filter(|budget| budget.0 < whole) {
-            all.push(named(&format!("auto, {}", size(bytes)), Offload::Auto, Some(bytes)));
-        }
-        all.push(named("sequential", Offload::Sequential, None));
-        all
+        let with_all = self.placements.iter();
+        let with_all = with_all.map(|offload| named(&offload.to_string(), *offload, None));
+        let budgets = self.budgets.iter().map(|budget| budget.0).filter(|bytes| *bytes < whole);
+        let within = |bytes| named(&format!("auto, {}", size(bytes)), Offload::Auto, Some(bytes));
+        with_all.chain(budgets.map(within)).collect()
     }
 }
 
-fn tell_device(opened: &Opened, target: &Target) {
-    if let Some(why) = &opened.why {
-        line!("computing on the CPU: {why}");
-    }
+fn tell_device(target: &Target) {
     line!(
         "{}: {} may be reserved; the driver, its context and the kernels take {} besides\n",
         target.name,
@@ -185,6 +204,9 @@ fn tell_device(opened: &Opened, target: &Target) {
 fn broken_promises(measured: &[(Placement, Measured)]) -> Vec<String> {
     let mut broken = Vec::new();
     let mut digest = None;
+    if !measured.iter().any(|(_, row)| matches!(row, Measured::Made(_))) {
+        broken.push("the video fits in no placement, so nothing was measured".to_owned());
+    }
     for (placement, row) in measured {
         let Measured::Made(made) = row else { continue };
         let name = &placement.name;

@@ -217,6 +217,23 @@ fn made_up(job: &Job) -> Result<Option<Pixels>, Failure> {
     Ok(Some(Pixels::new(job.height, job.width, vec![frame; job.given_frames])?))
 }
 
+/// What a placement took, in a line.
+pub fn in_words(placement: &Placement, measured: &Measured) -> String {
+    let name = &placement.name;
+    match measured {
+        Measured::Made(made) => {
+            let seconds: f64 = made.phases.iter().map(|phase| phase.seconds).sum();
+            format!(
+                "{name}: a step takes {:.3} s, the video {:.1} s, in {}",
+                made.step_seconds,
+                seconds,
+                size(made.planned_bytes)
+            )
+        }
+        Measured::DoesNotFit(least) => format!("{name}: does not fit, it needs {}", size(*least)),
+    }
+}
+
 /// What all of them took, side by side.
 pub fn table(job: &Job, measured: &[(Placement, Measured)]) -> Table {
     let in_use = |made: &Made| match &made.driver {
@@ -227,12 +244,17 @@ pub fn table(job: &Job, measured: &[(Placement, Measured)]) -> Table {
         let found = made.phases.iter().find(|phase| phase.name == name);
         found.map_or_else(|| "-".into(), |phase| format!("{:.2} s", phase.seconds))
     };
+    let resident = measured.iter().find_map(|(_, row)| match row {
+        Measured::Made(made) => Some(made.step_seconds),
+        Measured::DoesNotFit(_) => None,
+    });
     let rows = measured.iter().map(|(placement, row)| match row {
         Measured::Made(made) => vec![
             placement.name.clone() + if made.is_tiled { ", in tiles" } else { "" },
             size(made.planned_bytes),
             in_use(made),
             format!("{:.3} s", made.step_seconds),
+            format!("{:.2}", made.step_seconds / resident.unwrap_or(made.step_seconds)),
             format!("{:.3} s", made.planned_step_seconds),
             format!("{:.1}", made.step_flops / made.step_seconds.max(1e-9) / 1e12),
             format!("{:.1}", made.step_uploaded_bytes as f64 / made.step_seconds.max(1e-9) / 1e9),
@@ -241,7 +263,7 @@ pub fn table(job: &Job, measured: &[(Placement, Measured)]) -> Table {
         ],
         Measured::DoesNotFit(least) => {
             let mut cells = vec![placement.name.clone(), format!("needs {}", size(*least))];
-            cells.resize(9, "-".into());
+            cells.resize(10, "-".into());
             cells
         }
     });
@@ -255,11 +277,12 @@ pub fn table(job: &Job, measured: &[(Placement, Measured)]) -> Table {
             job.dtype
         ),
         note: "In use is what the driver says of the reservation while the job runs; a step is the \
-               median of all but the first, of which the arithmetic is in TFLOP/s and what is brought \
-               to the card in GB/s."
+               median of all but the first, beside that of the first placement; its arithmetic is in \
+               TFLOP/s and what it brings to the card in GB/s. Text and decode are one run each, with what \
+               they bring."
             .into(),
         columns: vec![
-            "weights", "planned", "in use", "a step", "predicted", "TFLOP/s", "GB/s", "text", "decode",
+            "weights", "planned", "in use", "a step", "ratio", "predicted", "TFLOP/s", "GB/s", "text", "decode",
         ],
         words: 1,
         rows: rows.collect(),

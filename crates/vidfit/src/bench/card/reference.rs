@@ -22,7 +22,7 @@ pub struct Reference {
     pub step_peak_bytes: u64,
     /// The same in decoding.
     pub decode_peak_bytes: u64,
-    /// A product of the transformer's largest size, in TFLOP/s.
+    /// A product of matrices of 8192 rows and columns, in TFLOP/s.
     pub product_tflops: f64,
     /// Copies from pinned memory to the card, in GB/s.
     pub upload_gigabytes_per_second: f64,
