@@ -16,7 +16,6 @@ from pathlib import Path
 
 FIXTURES = Path(__file__).resolve().parents[1] / "reference/fixtures"
 DEMO = Path(__file__).resolve().parents[2] / "demo/model"
-OVER = ("completed", "failed", "cancelled")
 
 
 class Claims:
