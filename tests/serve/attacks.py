@@ -2,6 +2,7 @@
 
 import base64
 import json
+import random
 import select
 import socket
 import struct
@@ -118,8 +119,8 @@ def slow_bodies(server) -> dict[str, Drips]:
     }
 
 
-def all_of(server, patience: float):
-    """Each attack as (name, the statuses that are right, the answer, the seconds that it took)."""
+def all_of(server, patience: float, video: bytes):
+    """Each attack as (name, the statuses that are right, the answer, the seconds that it took); `video` is an MP4."""
     head = f"Host: localhost\r\nConnection: close\r\nAuthorization: Bearer {server.token}\r\n"
 
     def send(line: str, headers: str = "", body: bytes = b"", with_length=True):
@@ -136,7 +137,7 @@ def all_of(server, patience: float):
         *bodies(send, order),
         *fields(order),
         *forms(order),
-        *files(order),
+        *files(order, video),
         *queries(send),
     ]:
         got, seconds = answer()
@@ -291,7 +292,7 @@ def fields(order):
 
 def form(*parts: tuple[str, bytes]) -> bytes:
     """A form of parts with these dispositions."""
-    all_parts = (("name=\"prompt\"", b"a red ball"), ("name=\"num_inference_steps\"", b"1"), ("name=\"num_frames\"", b"9"), *parts)
+    all_parts = (("name=\"prompt\"", b"a red ball"), ("name=\"num_inference_steps\"", b"2"), ("name=\"num_frames\"", b"9"), *parts)
     texts = [b"--x\r\nContent-Disposition: form-data; " + about.encode() + b"\r\n\r\n" + data + b"\r\n" for about, data in all_parts]
     return b"".join(texts) + b"--x--\r\n"
 
@@ -383,7 +384,7 @@ def box(kind: bytes, content: bytes, size: int | None = None) -> bytes:
     return struct.pack(">I", len(content) + 8 if size is None else size) + kind + content
 
 
-def files(order):
+def files(order, video: bytes):
     def upload(data: bytes, name="a.png", field="input_reference"):
         return lambda: order(form((f'name="{field}"; filename="{name}"', data)), "multipart/form-data; boundary=x")
 
@@ -429,9 +430,21 @@ def files(order):
     yield "file: a picture as video_reference", {400}, upload(small, "a.mp4", "video_reference")
     two = form(('name="input_reference"; filename="a.gif"', moves), ('name="video_reference"; filename="a.gif"', moves))
     yield "file: two", {400}, lambda: order(two, "multipart/form-data; boundary=x")
+    chance = random.Random(1)
+    for number in range(60):
+        damaged = bytearray(video)
+        for _ in range(chance.choice([1, 3, 30])):
+            damaged[chance.randrange(len(damaged))] = chance.choice([0, 255, chance.randrange(256)])
+        yield f"file damaged: an MP4, {number}", TAKEN | {400}, upload(bytes(damaged), "a.mp4")
+    for kind in [b"stsz", b"stts", b"stsc", b"stco", b"tkhd", b"mdhd", b"avcC", b"avc1"]:
+        at = video.find(kind)
+        for fill in [b"\xff", b"\0", b"\x7f"]:
+            damaged = video[: at + 8] + fill * 16 + video[at + 24 :]
+            yield f"file damaged: an MP4 whose {kind.decode()} is {fill!r}", TAKEN | {400}, upload(damaged, "a.mp4")
+    yield "file taken: an MP4", TAKEN, upload(video, "a.mp4")
     # They can be used, and what they are called does not count.
     for name in ["a.png", "../../../a.gif", "/etc/cron.d/a", "a\\..\\b.gif", "a" * 5000, "%00", "video.mp4"]:
-        yield f"file taken: a GIF called {name[:20]!r}", TAKEN | {400}, upload(moves, name)
+        yield f"file taken: a GIF called {name[:20]!r}", TAKEN, upload(moves, name)
     yield "file: a GIF of 100000 frames", TAKEN | REFUSED, upload(gif(64, 64, 100_000), "a.gif")
     yield "file: a GIF of 1500 frames of 2000×2000", TAKEN | REFUSED, upload(gif(2000, 2000, 1500, pixels=True), "a.gif")
 

@@ -43,12 +43,14 @@ class Watch:
     """The most that the server holds, and whether it answers others meanwhile."""
 
     def __init__(self, server: Server):
-        self.server, self.held, self.slowest, self.silent = server, 0.0, 0.0, 0
+        self.server, self.held, self.held_by_worker, self.slowest, self.silent = server, 0.0, 0.0, 0.0, 0
         threading.Thread(target=self.watch, daemon=True).start()
 
     def watch(self):
         while self.server.process.poll() is None:
             self.held = max(self.held, resident_mb(self.server.process.pid) or 0)
+            for worker in self.server.workers():
+                self.held_by_worker = max(self.held_by_worker, resident_mb(worker) or 0)
             began = time.monotonic()
             try:
                 self.silent += self.server.call("GET", "/healthz", timeout=PATIENCE).status != 200
@@ -64,10 +66,10 @@ def leaks(folder: str) -> list[str]:
     return [folder, "/tmp", home, "/root", "/work", str(Path.cwd()), "panicked", "root:x:0", "SQLite format"]
 
 
-def check_attacks(server: Server, folder: str, claim: Claims):
+def check_attacks(server: Server, folder: str, video: bytes, claim: Claims):
     """All of attacks.py, one after the other; what is wrong with an answer is said."""
     kinds, wrong, slowest = Counter(), [], (0.0, "")
-    for name, wanted, answer, seconds in attacks.all_of(server, PATIENCE):
+    for name, wanted, answer, seconds in attacks.all_of(server, PATIENCE, video):
         kind = name.split(":")[0]
         kinds[kind] += 1
         slowest = max(slowest, (seconds, name))
@@ -79,6 +81,19 @@ def check_attacks(server: Server, folder: str, claim: Claims):
         print("      ", line)
     claim(not wrong, f"{kinds.total()} hostile requests are answered as they should be, the slowest after {slowest[0]:.2f} s ({slowest[1]})")
     print("       of these:", dict(kinds))
+
+
+def check_jobs(server: Server, claim: Claims):
+    """What was taken is made, or fails with a reason."""
+    open_states = ("queued", "in_progress")
+    over = within(240, lambda: not any(video["status"] in open_states for video in server.videos()))
+    videos = server.videos()
+    failed = [video["error"] and video["error"]["message"] for video in videos if video["status"] == "failed"]
+    leaked = [video["id"] for video in videos if any(word in json.dumps(video) for word in leaks(str(server.queue)))]
+    crashed = server.log("the worker ended under a job")
+    told = dict(Counter(video["status"] for video in videos))
+    claim(over and all(failed) and not leaked, f"what was taken comes to an end: {told}, {sorted(set(failed))[:3]} {leaked or ''}")
+    claim(not crashed, f"the worker has lived through all of it {crashed[:2] or ''}")
 
 
 def check_schema(server: Server, folder: Path, seconds: int, claim: Claims):
@@ -156,13 +171,16 @@ def check_events(server: Server, claim: Claims):
     claim(within(40, takes_one), "once they are gone, others can wait for events")
 
 
-def check_ranges(server: Server, claim: Claims):
-    order = {"prompt": "a red ball", "num_inference_steps": 1, "num_frames": 9, "priority": 100}
-    video = server.post("/v1/videos", order).json["id"]
-    path = f"/v1/videos/{video}/content"
+def make_video(server: Server) -> tuple[str, bytes]:
+    """A video that is done: the path of its content, and that."""
+    order = {"prompt": "a red ball", "num_inference_steps": 1, "num_frames": 9}
+    path = f"/v1/videos/{server.post('/v1/videos', order).json['id']}/content"
     if not within(60, lambda: server.get(path).status == 200):
-        return claim(False, f"the video for the ranges: {server.get(path).body[:200]}")
-    whole = server.get(path).body
+        raise RuntimeError(f"no video is made: {server.get(path).body}")
+    return path, server.get(path).body
+
+
+def check_ranges(server: Server, path: str, whole: bytes, claim: Claims):
     size = len(whole)
     beyond = [f"bytes={size}-", f"bytes={size}-{size + 5}", "bytes=-0", "bytes=99999999999999999999999-", "bytes=18446744073709551615-"]
     parts = {"bytes=0-0": whole[:1], f"bytes=0-{size * 9}": whole, f"bytes=-{size * 9}": whole, f"bytes={size - 1}-": whole[-1:]}
@@ -193,9 +211,11 @@ def main():
             watch, pid = Watch(server), server.process.pid
             slow = None if options.no_slow else attacks.slow_bodies(server)
             check_token(server, claim)
-            check_attacks(server, str(server.queue), claim)
+            path, video = make_video(server)
+            check_ranges(server, path, video, claim)
+            check_attacks(server, str(server.queue), video, claim)
+            check_jobs(server, claim)
             empty(server)
-            check_ranges(server, claim)
             check_slow_heads(server, claim)
             check_events(server, claim)
             check_schema(server, Path(folder), options.seconds, claim)
@@ -208,7 +228,8 @@ def main():
             claim(within(60, lambda: not server.workers()), "no worker is left")
             claim(server.process.poll() is None and server.process.pid == pid, "the server has lived through it")
             claim(not watch.silent, f"it has answered others all the time, within {watch.slowest:.2f} s")
-            claim(watch.held < MAX_HELD_MB, f"it has held {watch.held:.0f} MB at most")
+            held = max(watch.held, watch.held_by_worker)
+            claim(held < MAX_HELD_MB, f"it has held {watch.held:.0f} MB at most, and its worker {watch.held_by_worker:.0f} MB")
         log = server.log_file.read_text()
         claim("panicked" not in log, f"nothing has panicked; {log.count(chr(34) + 'ERROR' + chr(34))} errors in its log")
     claim.end()
