@@ -181,13 +181,14 @@ fn least_of_each(
 /// Plans `job` so that it takes as little device memory as it can, whatever the budget.
 ///
 /// # Errors
-/// Whatever keeps the job from being planned.
+/// Whatever keeps the job from being planned: that it is beyond all measure, too.
 pub fn plan_least(
     checkpoint: &Checkpoint,
     job: &Job,
     offload: Offload,
     target: &Target,
 ) -> Result<Planned, EngineError> {
+    check_planable(checkpoint, std::slice::from_ref(job), target.budget_bytes())?;
     let offload = if offload == Offload::Auto { Offload::Sequential } else { offload };
     let trials = Trials { checkpoint, job, target };
     let search = Search { trials, offload, memo: &Memo::default(), spares_ram: false, state: None };

@@ -100,7 +100,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         match Query::from_request_parts(parts, state).await {
             Ok(Query(asked)) => Ok(Asked(asked)),
-            Err(error) => Err(ApiError::bad("invalid_query", error.body_text())),
+            Err(error) => {
+                let why = error.body_text();
+                let why = why.strip_prefix("Failed to deserialize query string: ").unwrap_or(&why);
+                Err(ApiError::bad("invalid_query", format!("behind the question mark: {why}")))
+            }
         }
     }
 }

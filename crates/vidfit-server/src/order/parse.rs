@@ -40,10 +40,8 @@ pub(crate) fn parse(
     let order = &mut wanted.order;
     let mut prompted = plan;
     for (name, value) in fields {
-        if value.is_null() {
-            continue;
-        }
         match name.as_str() {
+            name if value.is_null() && is_known(name, plan) => {}
             "prompt" => {
                 order.prompt = prompt(&name, value, limits)?;
                 prompted = true;
@@ -89,6 +87,18 @@ pub(crate) fn parse(
         );
     }
     Ok(wanted)
+}
+
+/// Whether an order has such a field.
+fn is_known(name: &str, plan: bool) -> bool {
+    match name {
+        "task" => plan,
+        "input_reference" | "video_reference" => !plan,
+        "prompt" | "negative_prompt" | "model" | "preset" | "lora" => true,
+        "seconds" | "size" | "width" | "height" | "num_frames" | "fps" => true,
+        "num_inference_steps" | "guidance_scale" | "strength" | "seed" | "priority" => true,
+        _ => false,
+    }
 }
 
 /// The largest seed that every program reads as the number it is.

@@ -82,6 +82,7 @@ fn what_is_wrong_with_an_order_is_said() {
         (json!({ "prompt": "a\0b" }), "prompt", "invalid_value"),
         (json!({ "prompt": "ä".repeat(21) }), "prompt", "invalid_value"),
         (json!({ "prompt": "a", "colour": 1 }), "colour", "unknown_field"),
+        (json!({ "prompt": "a", "colour": null }), "colour", "unknown_field"),
         (json!({ "prompt": "a", "seed": -1 }), "seed", "invalid_value"),
         (json!({ "prompt": "a", "seed": 1.5 }), "seed", "invalid_value"),
         (json!({ "prompt": "a", "seed": 9_007_199_254_740_992_u64 }), "seed", "invalid_value"),

@@ -260,6 +260,10 @@ mod tests {
         refused(preset, "invalid_request", Some("preset"), "no preset");
         let lora = Order { lora: Some("style".into()), ..ball() };
         refused(lora, "unknown_lora", Some("lora"), "no LoRAs");
+        // Nor is it planned for minutes before that is said.
+        let huge = Order { width: Some(10_000), height: Some(10_000), ..ball() };
+        refused(huge.clone(), "does_not_fit", None, "at least");
+        assert_eq!(orders.plan(&huge, Task::T2v).unwrap_err().code, "does_not_fit");
         assert_eq!(orders.plan(&ball(), Task::V2v).unwrap_err().code, "task_off");
         assert_eq!(orders.plan(&ball(), Task::T2v).unwrap()["fits"], false);
         let little_ram = self::orders("--device=sim:RTX 3060 12GB|--ram=100MB", &ALL);
