@@ -1,5 +1,6 @@
-// A cuBLASLt over the emulation's driver (driver.cpp): what of the library the device uses. Everything is done
-// when it is asked for. What a caller must not do ends the process, and says on stderr what it was.
+// A cuBLASLt over the emulation's driver (driver.cpp): what of the library the device uses. Products are made
+// when the driver's stream has come to them. What a caller must not do ends the process, and says on stderr what
+// it was.
 //
 // An element is one chain in the order of the inner dimension, in f32, rounded once: as the CPU device has it.
 //
@@ -303,7 +304,6 @@ API int cublasLtMatmul(void* handle, void* operation, const void* alpha, const v
     DEMAND(checked.count({algorithm->way, algorithm->type, algorithm->epilogue}));
     DEMAND(*static_cast<const float*>(alpha) == 1 && *static_cast<const float*>(beta) == 0);
     DEMAND(c == d && !workspace && !workspace_bytes);
-    DEMAND(driver<void*>("cuStreamQuery", stream) == 0);
     const Layout &weight = known<Layout>(a_layout), &x = known<Layout>(b_layout), &target = known<Layout>(d_layout);
     const Layout along{product.type, product.columns, 1, int64_t(product.columns)};
     const bool is_biased = product.operation.epilogue != DEFAULT;
@@ -313,8 +313,13 @@ API int cublasLtMatmul(void* handle, void* operation, const void* alpha, const v
     DEMAND(!overlap(target_at, target, weight_at, weight) && !overlap(target_at, target, x_at, x));
     DEMAND(!is_biased || !overlap(target_at, target, bias_at, along));
     if (algorithm->way == FAILS || (algorithm->way == LATER && product.depth > 512)) return NOT_SUPPORTED;
-    multiply(product, algorithm->way, elements(weight_at, weight), elements(x_at, x),
-             is_biased ? elements(bias_at, along) : nullptr, static_cast<uint16_t*>(d));
+    const auto *weight_data = elements(weight_at, weight), *x_data = elements(x_at, x);
+    const auto* bias_data = is_biased ? elements(bias_at, along) : nullptr;
+    const std::function<void()> make = [=, way = algorithm->way] {
+        multiply(product, way, weight_data, x_data, bias_data, static_cast<uint16_t*>(d));
+    };
+    const uint64_t used[] = {weight_at, x_at, target_at, bias_at};
     ++products;
-    return SUCCESS;
+    return driver<void*, const std::function<void()>*, const uint64_t*, size_t>("emulatedLaunch", stream, &make, used,
+                                                                                is_biased ? 4 : 3);
 }

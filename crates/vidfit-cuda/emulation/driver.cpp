@@ -1,10 +1,13 @@
 // A driver's library over the emulation, for the tests of what calls the driver: what of libcuda.so.1 the
-// device uses, on a card that is not there. Everything is done when it is asked for. What a caller must not
-// do ends the process, and says on stderr what it was.
+// device uses, on a card that is not there. Everything is done late (streams.hpp), and memory is taken for each
+// thing when it is first used. What a caller must not do ends the process, and says on stderr what it was.
 //
 // DRIVER_VERSION, CAPABILITY, MEMORY_KIB and COMPILER_SAYS in the environment make it another driver, another
-// card, one with less memory, and one whose compiler refuses the kernels.
+// card, one with less memory, and one whose compiler refuses the kernels; DRIVER_SEED, one that does its work in
+// another order.
 #include KERNELS
+#include "streams.hpp"
+#include <algorithm>
 #include <mutex>
 #include <set>
 
@@ -17,19 +20,26 @@ namespace {
 enum : int { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, UNSUPPORTED_PTX = 222, NOT_READY = 600 };
 
 constexpr int CARD = 7, SHARED_BYTES = 99 << 10;
-constexpr size_t CONTEXT_BYTES = 300 << 20, PAGE_BYTES = 2 << 20;
+constexpr size_t CONTEXT_BYTES = 300 << 20, MODULE_BYTES = 4 << 20, PAGE_BYTES = 2 << 20;
+
+using emulation::Point;
+using emulation::Range;
+using emulation::Work;
 
 struct Event {
-    bool is_recorded;
+    std::shared_ptr<Point> last;  // where it was recorded
 };
 
 std::recursive_mutex mutex;
 int contexts = 0;
 size_t used_bytes = 0;
 std::map<uintptr_t, size_t> memory, pinned;
-std::set<void*> streams, events, modules;
-void* computing = nullptr;  // the stream that has had kernels or fills
+std::set<void*> events, modules;
+std::set<std::string> set_up;  // what has been used before
+std::map<void*, char> roles;   // of streams
 thread_local void* current_context = nullptr;
+// The copy of this thread from or to memory that is not pinned.
+thread_local std::shared_ptr<Point> unpinned_copy;
 
 size_t pages(size_t bytes) { return (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES; }
 
@@ -39,6 +49,18 @@ int setting(const char* name, int otherwise) {
 }
 
 size_t memory_bytes() { return size_t(setting("MEMORY_KIB", 16 << 20)) << 10; }
+size_t free_bytes() { return memory_bytes() - std::min(used_bytes, memory_bytes()); }
+
+// Threads that copy may be there to the very end of the process, and so are the streams.
+emulation::Streams& streams() {
+    static auto& all = *new emulation::Streams(uint64_t(setting("DRIVER_SEED", 1)));
+    return all;
+}
+
+// Takes memory for what is used for the first time, as drivers do, and keeps it as long as the context.
+void use(const std::string& what) {
+    if (set_up.insert(what).second) used_bytes += PAGE_BYTES;
+}
 
 bool holds(const std::map<uintptr_t, size_t>& all, const void* first, size_t bytes) {
     auto after = all.upper_bound(uintptr_t(first));
@@ -47,22 +69,43 @@ bool holds(const std::map<uintptr_t, size_t>& all, const void* first, size_t byt
     return uintptr_t(first) + bytes <= after->first + after->second;
 }
 
-// Whoever calls must have entered the context.
-std::unique_lock<std::recursive_mutex> enter(const char* who) {
+// Whoever calls must have entered the context; and must wait for what it copies from and to memory that is not
+// pinned before it does anything else.
+std::unique_lock<std::recursive_mutex> enter(const char* who, bool is_to_wait) {
     std::unique_lock<std::recursive_mutex> lock(mutex);
     if (!contexts || current_context != &contexts) emulation::fail(std::string(who) + ": outside the context");
+    if (unpinned_copy && unpinned_copy->is_passed) unpinned_copy = nullptr;
+    if (unpinned_copy && !is_to_wait)
+        emulation::fail(std::string(who) + ": a copy of memory that is not pinned has not been waited for");
     return lock;
 }
 
-int copy(void* to, const void* from, size_t bytes, const void* on_card) {
+// The device has a stream for each: kernels with all else that is to be in order with them, and either way of
+// the copies beside.
+constexpr char COMPUTING = 'c', UPLOADING = 'u', DOWNLOADING = 'd';
+
+bool has_role(void* stream, char role) {
+    return streams().has(stream) && roles.emplace(stream, role).first->second == role;
+}
+
+// Host memory is read and written when the copy's turn comes, be it pinned or not.
+int copy(void* to, const void* from, size_t bytes, void* on_card, void* stream) {
     if (!holds(memory, on_card, bytes)) return INVALID_VALUE;
-    std::memcpy(to, from, bytes);
+    const bool is_upload = on_card == to;
+    const void* on_host = is_upload ? from : to;
+    const bool is_pinned = holds(pinned, on_host, bytes);
+    DEMAND(has_role(stream, !is_pinned ? COMPUTING : is_upload ? UPLOADING : DOWNLOADING));
+    use(std::string(is_upload ? "to the card" : "from the card") + (is_pinned ? "" : ", not pinned"));
+    std::vector<Range> used = {{uintptr_t(to), bytes}, {uintptr_t(from), bytes}};
+    auto done = streams().ask(stream, Work{[=] { std::memcpy(to, from, bytes); }, used, nullptr, nullptr});
+    if (!is_pinned) unpinned_copy = done;
     return SUCCESS;
 }
 
 }  // namespace
 
-#define ENTERED auto entered = enter(__func__)
+#define ENTERED auto entered = enter(__func__, false)
+#define ENTERED_TO_WAIT auto entered = enter(__func__, true)
 
 API cuInit(unsigned flags) {
     DEMAND(flags == 0);
@@ -121,8 +164,9 @@ API cuDevicePrimaryCtxRelease_v2(int device) {
     std::lock_guard<std::recursive_mutex> lock(mutex);
     DEMAND(contexts > 0);
     if (--contexts == 0) {
-        DEMAND(memory.empty() && pinned.empty() && streams.empty() && events.empty() && modules.empty());
-        used_bytes -= CONTEXT_BYTES;
+        DEMAND(memory.empty() && pinned.empty() && streams().is_empty() && events.empty() && modules.empty());
+        used_bytes -= CONTEXT_BYTES + set_up.size() * PAGE_BYTES;
+        set_up.clear();
     }
     return SUCCESS;
 }
@@ -138,13 +182,13 @@ API cuCtxGetCurrent(void** context) {
 
 API cuMemGetInfo_v2(size_t* free, size_t* total) {
     ENTERED;
-    *free = memory_bytes() - used_bytes, *total = memory_bytes();
+    *free = free_bytes(), *total = memory_bytes();
     return SUCCESS;
 }
 API cuMemAlloc_v2(uint64_t* address, size_t bytes) {
     ENTERED;
     void* first = nullptr;
-    if (bytes > memory_bytes() - used_bytes || posix_memalign(&first, 256, bytes)) return OUT_OF_MEMORY;
+    if (bytes > free_bytes() || posix_memalign(&first, 256, bytes)) return OUT_OF_MEMORY;
     *address = uintptr_t(first);
     memory[uintptr_t(first)] = bytes;
     used_bytes += pages(bytes);
@@ -154,6 +198,8 @@ API cuMemFree_v2(uint64_t address) {
     ENTERED;
     auto found = memory.find(address);
     DEMAND(found != memory.end());
+    // A real driver would wait. Whoever relies on that says nowhere what for.
+    DEMAND(!streams().is_used({address, found->second}));
     used_bytes -= pages(found->second);
     std::free(reinterpret_cast<void*>(address));
     memory.erase(found);
@@ -175,7 +221,9 @@ API cuMemHostAlloc(void** first, size_t bytes, unsigned) {
 }
 API cuMemFreeHost(void* first) {
     ENTERED;
-    DEMAND(pinned.erase(uintptr_t(first)));
+    auto found = pinned.find(uintptr_t(first));
+    DEMAND(found != pinned.end() && !streams().is_used({found->first, found->second}));
+    pinned.erase(found);
     std::free(first);
     return SUCCESS;
 }
@@ -183,30 +231,28 @@ API cuMemFreeHost(void* first) {
 API cuStreamCreate(void** stream, unsigned flags) {
     ENTERED;
     DEMAND(flags == 1);  // non-blocking: does not wait for what others do in this process
-    streams.insert(*stream = new char);
+    *stream = streams().create();
     return SUCCESS;
 }
 API cuStreamDestroy_v2(void* stream) {
     ENTERED;
-    DEMAND(streams.erase(stream));
-    delete static_cast<char*>(stream);
+    DEMAND(streams().destroy(stream));
+    roles.erase(stream);
     return SUCCESS;
-}
-API cuStreamQuery(void* stream) {
-    ENTERED;
-    DEMAND(streams.count(stream));
-    return stream == computing ? SUCCESS : NOT_READY;
 }
 API cuStreamWaitEvent(void* stream, void* event, unsigned flags) {
     ENTERED;
-    DEMAND(streams.count(stream) && events.count(event) && flags == 0);
-    DEMAND(static_cast<Event*>(event)->is_recorded);
+    DEMAND(streams().has(stream) && events.count(event) && flags == 0);
+    // Where the event is now: if it is recorded again, this stays.
+    auto last = static_cast<Event*>(event)->last;
+    DEMAND(last);
+    streams().ask(stream, Work{nullptr, {}, last, nullptr});
     return SUCCESS;
 }
 API cuEventCreate(void** event, unsigned flags) {
-    ENTERED;
+    ENTERED_TO_WAIT;
     DEMAND(flags == 3);  // whoever waits sleeps; no timing
-    events.insert(*event = new Event{false});
+    events.insert(*event = new Event);
     return SUCCESS;
 }
 API cuEventDestroy_v2(void* event) {
@@ -216,42 +262,40 @@ API cuEventDestroy_v2(void* event) {
     return SUCCESS;
 }
 API cuEventRecord(void* event, void* stream) {
-    ENTERED;
-    DEMAND(events.count(event) && streams.count(stream));
-    static_cast<Event*>(event)->is_recorded = true;
+    ENTERED_TO_WAIT;
+    DEMAND(events.count(event) && streams().has(stream));
+    static_cast<Event*>(event)->last = streams().ask(stream, Work{});
     return SUCCESS;
 }
 API cuEventQuery(void* event) {
     ENTERED;
-    DEMAND(events.count(event) && static_cast<Event*>(event)->is_recorded);
-    static unsigned asked = 0;
-    return ++asked % 3 ? NOT_READY : SUCCESS;
+    DEMAND(events.count(event) && static_cast<Event*>(event)->last);
+    return streams().ask_for(*static_cast<Event*>(event)->last) ? SUCCESS : NOT_READY;
 }
 API cuEventSynchronize(void* event) {
-    ENTERED;
-    DEMAND(events.count(event) && static_cast<Event*>(event)->is_recorded);
+    ENTERED_TO_WAIT;
+    DEMAND(events.count(event) && static_cast<Event*>(event)->last);
+    streams().reach(*static_cast<Event*>(event)->last);
     return SUCCESS;
 }
 
 API cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void* stream) {
     ENTERED;
-    DEMAND(streams.count(stream));
     auto* card = reinterpret_cast<void*>(to);
-    return copy(card, from, bytes, card);
+    return copy(card, from, bytes, card, stream);
 }
 API cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void* stream) {
     ENTERED;
-    DEMAND(streams.count(stream));
-    auto* card = reinterpret_cast<const void*>(from);
-    return copy(to, card, bytes, card);
+    auto* card = reinterpret_cast<void*>(from);
+    return copy(to, card, bytes, card, stream);
 }
 API cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void* stream) {
     ENTERED;
-    DEMAND(streams.count(stream));
+    DEMAND(has_role(stream, COMPUTING));
     auto* card = reinterpret_cast<void*>(to);
     if (!holds(memory, card, bytes)) return INVALID_VALUE;
-    computing = stream;
-    std::memset(card, value, bytes);
+    use(to % 4 || bytes % 4 ? "a fill of bytes" : "a fill of words");
+    streams().ask(stream, Work{[=] { std::memset(card, value, bytes); }, {{to, bytes}}, nullptr, nullptr});
     return SUCCESS;
 }
 
@@ -263,12 +307,14 @@ API cuModuleLoadDataEx(void** module, const void* image, unsigned count, int* op
         std::snprintf(static_cast<char*>(values[0]), size_t(values[1]), "%s", said);
         return UNSUPPORTED_PTX;
     }
+    used_bytes += MODULE_BYTES;
     modules.insert(*module = new std::string(static_cast<const char*>(image)));
     return SUCCESS;
 }
 API cuModuleUnload(void* module) {
     ENTERED;
     DEMAND(modules.erase(module));
+    used_bytes -= MODULE_BYTES;
     delete static_cast<std::string*>(module);
     return SUCCESS;
 }
@@ -296,29 +342,68 @@ API cuFuncSetAttribute(void*, int attribute, int value) {
     return SUCCESS;
 }
 
+// Work for the computing stream by a library of its own (blas.cpp), and where what it uses begins. It takes the
+// place of a launch.
+API emulatedLaunch(void* stream, const std::function<void()>* run, const uint64_t* used, size_t count) {
+    ENTERED;
+    DEMAND(has_role(stream, COMPUTING));
+    std::vector<Range> ranges;
+    for (size_t i = 0; i < count; ++i) ranges.push_back({used[i], 1});
+    streams().launch(stream, Work{*run, ranges, nullptr, nullptr});
+    return SUCCESS;
+}
+
+namespace {
+
+struct Launch {
+    const emulation::Kernel* kernel;
+    dim3 grid, block;
+    size_t shared_bytes;
+    std::vector<uint64_t> arguments;
+
+    void run() const {
+        using namespace emulation;
+        grid_size = grid, block_size = block;
+        Dice dice(1);
+        const std::function<void()> body = [&] { kernel->run(arguments.data()); };
+        Block threads(block.x * block.y * block.z, body, dice);
+        std::vector<char> shared(shared_bytes + 128);
+        shared_memory = reinterpret_cast<char*>((uintptr_t(shared.data()) + 127) / 128 * 128);
+        for (unsigned z = 0; z < grid.z; ++z)
+            for (unsigned y = 0; y < grid.y; ++y)
+                for (unsigned x = 0; x < grid.x; ++x) {
+                    current_block = {x, y, z};
+                    threads.run();
+                }
+    }
+
+    // Whatever among the arguments is an address of the card.
+    std::vector<Range> used() const {
+        std::vector<Range> ranges;
+        for (uint64_t word : arguments)
+            if (holds(memory, reinterpret_cast<const void*>(word), 1)) ranges.push_back({word, 1});
+        return ranges;
+    }
+};
+
+}  // namespace
+
 API cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared_bytes, void* stream, void** parameters, void** extra) {
-    using namespace emulation;
     ENTERED;
-    const auto& kernel = *static_cast<const Kernel*>(function);
-    DEMAND(streams.count(stream) && !parameters && int(shared_bytes) <= SHARED_BYTES);
+    const auto* kernel = static_cast<const emulation::Kernel*>(function);
+    DEMAND(has_role(stream, COMPUTING) && !parameters && int(shared_bytes) <= SHARED_BYTES);
     // CU_LAUNCH_PARAM_BUFFER_POINTER, CU_LAUNCH_PARAM_BUFFER_SIZE, CU_LAUNCH_PARAM_END
     DEMAND(size_t(extra[0]) == 1 && size_t(extra[2]) == 2 && !extra[4]);
-    DEMAND(*static_cast<size_t*>(extra[3]) == kernel.argument_bytes);
-    DEMAND(gx && gy && gz && bx * by * bz > 0 && bx * by * bz <= kernel.most_threads);
-    computing = stream;
-    grid_size.x = gx, grid_size.y = gy, grid_size.z = gz;
-    block_size.x = bx, block_size.y = by, block_size.z = bz;
-    Dice dice(1);
-    const std::function<void()> body = [&] { kernel.run(extra[1]); };
-    Block block(bx * by * bz, body, dice);
-    std::vector<char> shared(shared_bytes + 128);
-    shared_memory = reinterpret_cast<char*>((uintptr_t(shared.data()) + 127) / 128 * 128);
-    for (unsigned z = 0; z < gz; ++z)
-        for (unsigned y = 0; y < gy; ++y)
-            for (unsigned x = 0; x < gx; ++x) {
-                current_block = {x, y, z};
-                block.run();
-            }
+    DEMAND(*static_cast<size_t*>(extra[3]) == kernel->argument_bytes);
+    DEMAND(gx && gy && gz && bx * by * bz > 0 && bx * by * bz <= kernel->most_threads);
+    for (auto& [name, known] : emulation::kernels())
+        if (&known == kernel) use(name);
+    // In words as wide as an address, so that addresses among them are found.
+    std::vector<uint64_t> arguments((kernel->argument_bytes + 7) / 8);
+    std::memcpy(arguments.data(), extra[1], kernel->argument_bytes);
+    auto launch = std::make_shared<Launch>(
+        Launch{kernel, {gx, gy, gz}, {bx, by, bz}, shared_bytes, std::move(arguments)});
+    streams().launch(stream, Work{[launch] { launch->run(); }, launch->used(), nullptr, nullptr});
     return SUCCESS;
 }

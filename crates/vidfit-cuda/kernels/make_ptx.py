@@ -38,6 +38,13 @@ def digest():
     return whole.hexdigest()
 
 
+def first_line(sources, ptx):
+    """Says what it was made of, and what was made, so that neither changes without the other. tests/ptx.rs
+    holds both against what there is."""
+    made = hashlib.sha256(ptx.encode()).hexdigest()
+    return f"// The kernels of vidfit, made by kernels/make_ptx.py. SHA-256 of the sources: {sources}, of what is below: {made}"
+
+
 class Nvrtc:
     def __init__(self, requirements, folder):
         pinned = re.search(r"^([\w-]+)==([\d.]+)", (KERNELS / requirements).read_text(), re.M)
@@ -89,14 +96,15 @@ def main():
     parser.add_argument("--get", action="store_true", help="get NVRTC, and no more")
     parser.add_argument("--folder", type=Path, default=ROOT / "target" / "nvrtc", help="where NVRTC is kept")
     given = parser.parse_args()
-    first = f"// The kernels of vidfit, made by kernels/make_ptx.py. SHA-256 of the sources: {digest()}\n"
+    sources = digest()
     stale = []
     for requirements, written, tried in COMPILERS:
         nvrtc = Nvrtc(requirements, given.folder)
         if given.get:
             continue
         for architecture in written:
-            ptx = first + nvrtc.compile(architecture)
+            ptx = nvrtc.compile(architecture)
+            ptx = f"{first_line(sources, ptx)}\n{ptx}"
             path = PTX / f"sm_{architecture}.ptx"
             if given.check:
                 if not path.exists() or path.read_text() != ptx:

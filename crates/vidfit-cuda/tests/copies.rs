@@ -71,6 +71,23 @@ fn warm_regions() {
 }
 
 #[test]
+fn finishing() {
+    finish_waits_for_copies(Emulated::new(1));
+    late(finish_waits_for_copies);
+}
+
+/// Also within a unit, which may have thousands of launches, the host does not run away from the card.
+#[test]
+fn launches() {
+    for seed in 0..3 {
+        let card = Late::new(seed);
+        let seen = || assert!(card.computing() <= 700, "{} are left", card.computing());
+        many_launches_are_asked_for(card.clone(), seen);
+        settled(&card);
+    }
+}
+
+#[test]
 fn pieces_begin_at_multiples_of_64_and_cover_everything_once() {
     let table = Table::new(Late::new(1), &[LONG]);
     let source = source(3, LONG);

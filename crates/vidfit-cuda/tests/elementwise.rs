@@ -30,6 +30,21 @@ fn casts_and_sums_are_the_cpus() {
 }
 
 #[test]
+fn what_is_not_a_number_stays_that() {
+    // Rounded like numbers, these would become infinite, or 0.
+    let bits = [0x7f80_0001, 0xffff_ffff, 0xff80_0001, 0x7fff_8000, 0x7fc0_0000, 0xffbf_ffff];
+    // Eight in one thread, and some more.
+    let values: Vec<f32> = bits.into_iter().cycle().take(13).map(f32::from_bits).collect();
+    for to in DTYPES {
+        let from = Operand { dtype: DType::F32, shape: vec![13], values: values.clone() };
+        let operands = [from, Operand { values: vec![1.0; 13], ..Operand::empty(to, &[13]) }];
+        let cast = |d: &dyn Device, t: &[Tensor]| d.cast(&t[0], &mut t[1].clone());
+        let results = run(&operands, &[1], cast);
+        assert!(results[1].iter().all(|value| value.is_nan()), "{to}: {:?}", results[1]);
+    }
+}
+
+#[test]
 fn activations_are_the_cpus() {
     let mut random = Random::new(2);
     for length in LENGTHS {

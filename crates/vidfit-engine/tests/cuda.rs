@@ -43,11 +43,12 @@ fn is_emulated() -> bool {
     std::env::var_os(IS_EMULATED).is_some()
 }
 
-/// The card, if there is one, which one test at a time has.
-fn card() -> Option<(Arc<CudaDevice<Cuda>>, MutexGuard<'static, ()>)> {
+/// The card, if there is one, which one test at a time has. It is let go before the turn is: the next test
+/// would see memory come back.
+fn card() -> Option<(MutexGuard<'static, ()>, Arc<CudaDevice<Cuda>>)> {
     static TURN: Mutex<()> = Mutex::new(());
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    machine::card().map(|card| (Arc::new(CudaDevice::new(card).unwrap()), turn))
+    machine::card().map(|card| (turn, Arc::new(CudaDevice::new(card).unwrap())))
 }
 
 /// Runs a plan on the card in exactly the planned bytes, with what is freed poisoned. The driver's own
@@ -92,7 +93,7 @@ fn run_case(case: &Case, dtype: DType, card: &Arc<CudaDevice<Cuda>>) -> Generate
 
 #[test]
 fn cases_equal_the_reference_in_f32() {
-    let Some((card, _turn)) = card() else { return };
+    let Some((_turn, card)) = card() else { return };
     let is_chosen = |case: &Case| !is_emulated() || EMULATED_F32.contains(&&*case.name);
     let (mut failures, mut compared) = (Vec::new(), 0);
     for case in Case::all().iter().filter(|case| case.valid_request && is_chosen(case)) {
@@ -107,7 +108,7 @@ fn cases_equal_the_reference_in_f32() {
 
 #[test]
 fn half_types_are_no_farther_from_f32_than_the_references() {
-    let Some((card, _turn)) = card() else { return };
+    let Some((_turn, card)) = card() else { return };
     let is_chosen =
         |dtype: DType, case: &Case| !is_emulated() || EMULATED_HALF.contains(&(dtype, &*case.name));
     let (mut misses, mut compared) = (Vec::new(), 0);
@@ -127,7 +128,7 @@ fn half_types_are_no_farther_from_f32_than_the_references() {
 /// work cut up and the caches paged.
 #[test]
 fn placement_changes_no_bit() {
-    let Some((card, _turn)) = card() else { return };
+    let Some((_turn, card)) = card() else { return };
     let names: &[(DType, &str)] = match is_emulated() {
         true => &[(DType::BF16, "5b-dpm")],
         false => &[

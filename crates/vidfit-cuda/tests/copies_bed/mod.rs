@@ -194,6 +194,32 @@ pub fn failures_are_told_once(driver: impl Driver) {
     assert_eq!(table.fetch(1), values(2, 100));
 }
 
+/// Nothing goes on any more once the device says that it has finished, though nobody waited for it.
+pub fn finish_waits_for_copies(driver: impl Driver) {
+    let table = Table::new(driver, &[LONG]);
+    let source = source(3, LONG);
+    let up = table.device.begin_upload(source.clone(), &table.tensors[0], &[]);
+    table.download(0, &[up]);
+    table.device.finish().unwrap();
+    assert_eq!(Arc::strong_count(&source), 1, "the source is still used");
+    assert_eq!(table.buffer(0), values(3, LONG));
+}
+
+/// More launches than a driver's queue has room for, with nobody waiting for any. What is to be seen after
+/// each is asked of `seen`.
+pub fn many_launches_are_asked_for<D: Driver>(driver: D, seen: impl Fn()) {
+    let table = Table::new(driver, &[8, 8]);
+    let device = &table.device;
+    device.upload(&[1.0; 8], &mut table.tensors[0].clone());
+    device.upload(&[0.0; 8], &mut table.tensors[1].clone());
+    for _ in 0..1500 {
+        table.add(0, 1);
+        seen();
+    }
+    assert_eq!(table.fetch(1), [1500.0; 8]);
+    device.finish().unwrap();
+}
+
 /// Weights stay in a region of their own, without an arena.
 pub fn warm_regions_are_copied_to(driver: impl Driver) {
     let device = CudaDevice::new(driver).unwrap();
