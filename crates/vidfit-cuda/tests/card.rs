@@ -163,3 +163,35 @@ fn a_driver_over_the_emulation_is_called_as_it_asks_to_be() {
         "{said}"
     );
 }
+
+/// What is called like the driver's library and is none, or is one of which a function is missing.
+#[test]
+#[cfg(target_os = "linux")]
+fn another_library_of_that_name_is_no_driver() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("other.cpp");
+    for (text, missing) in [
+        ("extern \"C\" int something() { return 0; }", "it has no cuInit"),
+        ("extern \"C\" int cuInit(unsigned) { return 9999; }", "it has no cuDriverGetVersion"),
+    ] {
+        std::fs::write(&source, text).unwrap();
+        let built = Command::new("g++")
+            .args(["-shared", "-fPIC", "-o"])
+            .arg(folder.path().join("libcuda.so.1"))
+            .arg(&source)
+            .status()
+            .unwrap();
+        assert!(built.success());
+        let ran = Command::new(std::env::current_exe().unwrap())
+            .args(["--nocapture", "what_is_missing_is_said"])
+            .env("LD_LIBRARY_PATH", folder.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+        assert!(ran.status.success(), "{said}\n{}", String::from_utf8_lossy(&ran.stderr));
+        assert!(
+            said.contains("is not an NVIDIA driver's library") && said.contains(missing),
+            "{said}"
+        );
+    }
+}
