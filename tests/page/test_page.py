@@ -24,6 +24,8 @@ from browser import Browser, missing
 from server import Server
 
 ARGUMENTS = argparse.Namespace(url=None, token=None, program=None, axe=None, pictures=None)
+# A model of a few thousand weights that starts from images.
+IMAGE_MODEL = Path(__file__).parents[1] / "reference/fixtures/checkpoints/5b-i2v"
 SHORT = "model=demo&num_inference_steps=20"
 # Long enough to look at while it runs, on any machine.
 LONG = "model=demo&num_inference_steps=1000"
@@ -46,7 +48,7 @@ class Page(unittest.TestCase):
             raise unittest.SkipTest(reason)
         url = ARGUMENTS.url
         if not url:
-            server = Server(ARGUMENTS.program)
+            server = Server(ARGUMENTS.program, "--models", "demo", "--models", str(IMAGE_MODEL))
             cls.addClassCleanup(server.close)
             url = server.url.replace("localhost", "127.0.0.1")
         cls.browser = Browser(url, ARGUMENTS.axe)
@@ -88,12 +90,12 @@ class Page(unittest.TestCase):
         self.addCleanup(self.browser.driver.get, "about:blank")
         return server
 
-    def stub(self, path: str, status: int, answer: str) -> None:
+    def stub(self, path: str, status: int, answer: bytes, kind: str = "application/json") -> None:
         """From here on, the page hears this of this path."""
-        script = """const [path, status, answer] = arguments, real = window.fetch;
-            window.fetch = (to, options) => String(to).includes(path) && (options?.method ?? "GET") !== "DELETE"
-                ? Promise.resolve(new Response(answer, { status })) : real(to, options);"""
-        self.browser.run(script, path, status, answer)
+        script = """const [path, status, answer, kind] = arguments, real = window.fetch;
+            const response = () => new Response(new Uint8Array(answer), { status, headers: { "Content-Type": kind } });
+            window.fetch = (to, options) => String(to).includes(path) ? Promise.resolve(response()) : real(to, options);"""
+        self.browser.run(script, path, status, list(answer), kind)
 
     def drop(self, selector: str, name: str, kind: str, text: str = "something") -> bool:
         """Drops a file there, and says whether the page took it: the browser would open it otherwise."""
@@ -138,7 +140,7 @@ class Page(unittest.TestCase):
         browser = self.browser
         browser.open(SHORT)
         browser.wait(lambda: "Fits" in browser.text("#plan"), "a plan")
-        self.stub("/v1/videos", 503, '{"error": {"message": "The disk is full.", "param": null, "code": "disk_full"}}')
+        self.stub("/v1/videos", 503, b'{"error": {"message": "The disk is full.", "param": null, "code": "disk_full"}}')
         browser.fill("#prompt", "never made")
         browser.one("#start").click()
         browser.wait(lambda: "The disk is full." in browser.text(".actions .error"), "the server's words")
@@ -205,6 +207,9 @@ class Page(unittest.TestCase):
         browser.wait(lambda: browser.all("#prompt"), "the form")
         self.start(prompt, "model=demo&num_inference_steps=2")
         self.tile(prompt)
+        browser.one("#tab-v2v").click()
+        self.drop("#source", "mine.mp4", "video/mp4")
+        browser.wait(lambda: "mine.mp4" in browser.text(".file-name"), "the video to start from")
         next(button for button in browser.all(".head button") if button.text == "Sign out").click()
         browser.wait(lambda: browser.all("dialog[open] #token"), "the question again")
         self.assertNotIn(prompt, browser.run("return document.documentElement.outerHTML + location.hash + JSON.stringify(localStorage)"))
@@ -212,6 +217,9 @@ class Page(unittest.TestCase):
         browser.wait(lambda: browser.all("#prompt"), "the form again")
         self.assertEqual(browser.one("#prompt").get_property("value"), "")
         self.tile(prompt)
+        browser.open("task=v2v")
+        time.sleep(0.5)
+        self.assertNotIn("mine.mp4", browser.text(".composer"))
 
     def test_a_video_is_made_and_played(self):
         browser, prompt = self.browser, f"a red ball moving right, {time.time():.0f}"
@@ -309,6 +317,15 @@ class Page(unittest.TestCase):
         browser.one("#start").click()
         browser.wait(lambda: prompt in browser.text(".job-prompt, .tile-prompt") or browser.all(".error"), "the job")
         self.assertEqual(browser.text(".error"), "")
+        selector = self.tile(prompt)
+        other = self.folder / "other.png"
+        other.write_bytes(png(32, 32))
+        browser.one("#source").send_keys(str(other))
+        browser.wait(lambda: "other.png" in browser.text(".file-name"), "another image")
+        self.reuse_it(selector, "image", "input.png")
+        self.stub("variant=input", 200, png(48, 40), "image/png")
+        next(button for button in browser.all(f"{selector} button") if "Reuse" in button.text).click()
+        browser.wait(lambda: browser.run("return document.querySelector('img.preview')?.naturalWidth") == 48, "what the server gives back")
         for job in browser.json("/v1/videos")["data"]:
             if job["prompt"] == prompt:
                 self.assertEqual(job["task"], "i2v")
@@ -339,22 +356,23 @@ class Page(unittest.TestCase):
         browser.one("#start").click()
         selector = self.tile(prompt)
         self.assertIn("completed", browser.one(selector).get_attribute("class"))
-        self.reuse_it(selector)
+        self.reuse_it(selector, "video", "input.mp4")
+        self.assertEqual(browser.one("#strength").get_property("value"), "0.6")
 
-    def reuse_it(self, selector: str):
+    def reuse_it(self, selector: str, noun: str, name: str):
         """With its source where the server gives it, else without any: another would make another video."""
         browser = self.browser
         source = f"/v1/videos/{browser.one(selector).get_attribute('data-id')}/content?variant=input"
         press = lambda: next(b for b in browser.all(f"{selector} button") if "Reuse" in b.text).click()
         browser.one("#tab-t2v").click()
-        press()
         if browser.ask(source)[0] == 200:
-            browser.wait(lambda: "input.mp4" in browser.text(".file-name"), "its video in the form")
-        self.stub("variant=input", 404, "{}")
+            press()
+            browser.wait(lambda: name in browser.text(".file-name"), "its source in the form")
+            browser.one("#tab-t2v").click()
+        self.stub("variant=input", 404, b"{}")
         press()
-        browser.wait(lambda: "does not give back the video" in browser.text(".source-field"), "a word on the missing video")
+        browser.wait(lambda: f"does not give back the {noun}" in browser.text(".source-field"), "a word on the missing source")
         self.assertEqual(browser.all(".preview"), [])
-        self.assertEqual(browser.one("#strength").get_property("value"), "0.6")
 
     def test_the_keyboard_reaches_the_tabs(self):
         from selenium.webdriver.common.keys import Keys
