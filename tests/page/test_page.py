@@ -105,6 +105,15 @@ class Page(unittest.TestCase):
             return !it.dispatchEvent(new DragEvent("dragover", options)) && !it.dispatchEvent(new DragEvent("drop", options));"""
         return self.browser.run(script, selector, name, kind, text)
 
+    def kept(self, task: str) -> bool:
+        """Whether the browser keeps a file that such a job starts from."""
+        script = """const [task, done] = arguments, opening = indexedDB.open("vidfit");
+            opening.onsuccess = () => {
+                const getting = opening.result.transaction("sources").objectStore("sources").get(task);
+                getting.onsuccess = () => { opening.result.close(); done(Boolean(getting.result)); };
+            };"""
+        return self.browser.driver.execute_async_script(script, task)
+
     def focus(self) -> str:
         return self.browser.run("return document.activeElement.id || document.activeElement.tagName")
 
@@ -217,6 +226,7 @@ class Page(unittest.TestCase):
         browser.wait(lambda: browser.all("#prompt"), "the form again")
         self.assertEqual(browser.one("#prompt").get_property("value"), "")
         self.tile(prompt)
+        browser.wait(lambda: not self.kept("v2v"), "the end of what was kept")
         browser.open("task=v2v")
         time.sleep(0.5)
         self.assertNotIn("mine.mp4", browser.text(".composer"))
@@ -310,6 +320,7 @@ class Page(unittest.TestCase):
         browser.open("task=i2v&num_inference_steps=2&num_frames=9")
         browser.one("#source").send_keys(str(file))
         browser.wait(lambda: browser.run("return document.querySelector('img.preview')?.naturalWidth") == 96, "the preview")
+        browser.wait(lambda: self.kept("i2v"), "the image in the browser's storage")
         browser.driver.refresh()
         browser.wait(lambda: browser.all("img.preview"), "the preview after a reload")
         prompt = f"it comes alive, {time.time():.0f}"
