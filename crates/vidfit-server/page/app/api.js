@@ -70,7 +70,7 @@ export async function input(job) {
   if (answer?.status !== 200) return null;
   const data = await answer.blob().catch(() => null);
   if (!data?.size) return null;
-  const [, ending] = data.type.match(/^\w+\/(\w+)/) ?? [];
+  const [, ending] = data.type.match(/^(?:image|video)\/(\w+)/) ?? [];
   return new File([data], `input${ending ? `.${ending.replace("quicktime", "mov")}` : ""}`, { type: data.type });
 }
 
