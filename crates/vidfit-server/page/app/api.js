@@ -15,6 +15,7 @@ export const session = new EventTarget();
 export async function call(method, path, body, { signal, headers = {} } = {}) {
   const isForm = body instanceof FormData;
   let answer;
+  let text;
   try {
     answer = await fetch(path, {
       method,
@@ -23,11 +24,11 @@ export async function call(method, path, body, { signal, headers = {} } = {}) {
       headers: body === undefined || isForm ? headers : { "Content-Type": "application/json", ...headers },
       body: body === undefined || isForm ? body : JSON.stringify(body),
     });
+    text = await answer.text();
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refusal("The server does not answer. Is vidfit serve still running?");
   }
-  const text = await answer.text();
   if (answer.ok) return text ? JSON.parse(text) : null;
   throw refusal(answer, text);
 }
@@ -58,9 +59,19 @@ export const remove = (id) => call("DELETE", `/v1/videos/${id}`);
 export const signIn = (token) => post("/session", { token });
 export const signOut = () => call("DELETE", "/session");
 
-export function videos(after, most = 100) {
+export function videos(after, options) {
   const from = after ? `&after=${encodeURIComponent(after)}` : "";
-  return get(`/v1/videos?order=desc&limit=${most}${from}`);
+  return get(`/v1/videos?order=desc&limit=100${from}`, options);
+}
+
+/** What a job started from, as a file; nothing where the server does not give it (any more). */
+export async function input(job) {
+  const answer = await fetch(content(job, "input"), { credentials: "same-origin" }).catch(() => null);
+  if (answer?.status !== 200) return null;
+  const data = await answer.blob().catch(() => null);
+  if (!data?.size) return null;
+  const [, ending] = data.type.match(/^(?:image|video)\/(\w+)/) ?? [];
+  return new File([data], `input${ending ? `.${ending.replace("quicktime", "mov")}` : ""}`, { type: data.type });
 }
 
 export function create(fields, source, key) {

@@ -2,15 +2,17 @@
 
 import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
 import * as api from "./api.js";
+import { useDrop } from "./drop.js";
 import { fields, planned, randomSeed } from "./draft.js";
 import { NumberField, SelectField, TextField } from "./fields.js";
 import * as icons from "./icons.js";
 import { usePlan } from "./plan.js";
 import { PlanView, brief, verdict } from "./plan-view.js";
 import { SizeField } from "./size-field.js";
+import { fileOf, taskFor } from "./source.js";
 import { SourceField } from "./source-field.js";
 import { Tabs } from "./tabs.js";
-import { count, modelName, number } from "./words.js";
+import { bytes, count, modelName, number } from "./words.js";
 
 /** The fields of the folded part: it opens when one of them is wrong. */
 const FOLDED = ["guidance_scale", "fps", "negative_prompt", "lora"];
@@ -44,15 +46,34 @@ export function Composer({ draft, setDraft, source, models, presets, devices, jo
     setDraft((now) => ({ ...now, ...changes }));
   };
   const set = (name, value) => take({ [name]: value });
+  const choose = (chosen) => {
+    setSourceError(null);
+    take({ task: chosen });
+  };
+  const refuse = (message) => {
+    setRefused(null);
+    key.current = null;
+    setSourceError(message);
+  };
+  const isOver = useDrop((transfer) => {
+    // Where text is all that is asked for, an image or a video says what is wanted.
+    const to = task === "t2v" ? taskFor(transfer, tasks) : task;
+    if (!to) return fail(new api.Refusal("A video cannot start from what was dropped here."));
+    if (to !== task) choose(to);
+    const file = fileOf(transfer, to);
+    return file && refuse(source.choose(to, file));
+  });
   useEffect(() => {
     if (FOLDED.some((name) => errors[name])) setOpen(true);
   }, [refused, plan.error]);
   useSaid(plan, devices, say);
+  useEffect(() => setSourceError(null), [source.of(task)?.file]);
+  const isSlow = useSlow(isSending);
 
   const fail = (error) => {
     setRefused(error);
     const id = SOURCES.includes(error.param) ? "source" : error.param;
-    requestAnimationFrame(() => (form.current?.querySelector(`#${CSS.escape(id ?? "")}`) ?? form.current?.querySelector("#start"))?.focus());
+    requestAnimationFrame(() => ((id && form.current?.querySelector(`#${CSS.escape(id)}`)) ?? form.current?.querySelector("#start"))?.focus());
   };
   const start = async (event) => {
     event?.preventDefault();
@@ -88,9 +109,9 @@ export function Composer({ draft, setDraft, source, models, presets, devices, jo
   const unavailable = model && !model.available ? `Not on this machine yet: vidfit models pull ${model.id}` : null;
   return html`
     <form class="composer" id="composer-form" ref=${form} onSubmit=${start} onKeyDown=${hotkey} noValidate aria-label="New video">
-      ${tasks.length > 1 && html`<${Tabs} tasks=${tasks} chosen=${task} choose=${(chosen) => { setSourceError(null); take({ task: chosen }); }} />`}
+      ${tasks.length > 1 && html`<${Tabs} tasks=${tasks} chosen=${task} choose=${choose} />`}
       <div class="composer-body" id="composer" role=${tasks.length > 1 ? "tabpanel" : undefined} aria-labelledby=${tasks.length > 1 ? `tab-${task}` : undefined}>
-        ${task !== "t2v" && html`<${SourceField} key=${task} task=${task} source=${source} error=${errors.source} refuse=${(message) => { setRefused(null); key.current = null; setSourceError(message); }} />`}
+        ${task !== "t2v" && html`<${SourceField} key=${task} task=${task} source=${source} isOver=${isOver} error=${errors.source} refuse=${refuse} />`}
         <${TextField} wide name="prompt" label="Prompt" rows=${4} value=${draft.prompt} set=${set} error=${errors.prompt} placeholder=${examples(model, task)} />
         <div class="grid">
           <${SelectField} name="model" label="Model" value=${model?.id ?? ""} set=${set} error=${errors.model} hint=${unavailable}
@@ -120,6 +141,7 @@ export function Composer({ draft, setDraft, source, models, presets, devices, jo
         ${errors.form && html`<p class="error" role="alert">${icons.cross}<span>${errors.form}</span></p>`}
         <button type="submit" id="start" class="button primary" aria-disabled=${isSending ? "true" : undefined} aria-keyshortcuts="Control+Enter">${isSending ? "Sending…" : "Make video"}</button>
         <p class="brief" aria-hidden="true">${plan.plan ? brief(plan.plan) : ""}</p>
+        ${isSlow && html`<p class="hint slow" role="status">${slow(task, source)}</p>`}
         <p class="hint">${jobs.active.length > 0 ? `${count(jobs.active.length, "job")} before it` : html`<kbd>Ctrl</kbd> <kbd>Enter</kbd>`}</p>
       </div>
     </form>`;
@@ -150,6 +172,23 @@ function problems(refused, planError, sourceError) {
   // A field that is not in the form must not swallow its message.
   for (const name of Object.keys(found)) if (name !== "form" && !known.includes(name)) found.form ??= found[name];
   return found;
+}
+
+/** Whether something takes longer than one waits without wondering. */
+function useSlow(isBusy) {
+  const [isSlow, setSlow] = useState(false);
+  useEffect(() => {
+    setSlow(false);
+    if (!isBusy) return undefined;
+    const timer = setTimeout(() => setSlow(true), 4000);
+    return () => clearTimeout(timer);
+  }, [isBusy]);
+  return isSlow;
+}
+
+function slow(task, source) {
+  const file = task === "t2v" ? null : source.of(task)?.file;
+  return file?.size > 2 ** 20 ? `Still sending ${bytes(file.size)}, or waiting for an answer.` : "The server has not answered yet. Still waiting.";
 }
 
 /** Says the verdict once it has stood for a moment; typing must not make it chatter. */

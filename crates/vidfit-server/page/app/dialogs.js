@@ -5,7 +5,7 @@ import * as api from "./api.js";
 import { Actions } from "./gallery.js";
 import * as icons from "./icons.js";
 import { Warnings } from "./queue.js";
-import { bytes, duration, modelName, number, phaseName, taskName, when } from "./words.js";
+import { bytes, duration, modelName, number, phaseName, shorten, taskName, when } from "./words.js";
 
 function Dialog({ title, shut, wide, children }) {
   const dialog = useRef();
@@ -13,9 +13,15 @@ function Dialog({ title, shut, wide, children }) {
     dialog.current.showModal();
     return () => dialog.current?.close();
   }, []);
+  // Browsers close it at the second Escape, whatever is done at the first.
+  const closed = () => {
+    if (!dialog.current) return;
+    if (shut) shut();
+    else dialog.current.showModal();
+  };
   const outside = (event) => event.target === dialog.current && shut?.();
   return html`
-    <dialog ref=${dialog} class=${wide ? "wide" : ""} aria-labelledby="dialog-title" onCancel=${(event) => { event.preventDefault(); shut?.(); }} onClick=${outside}>
+    <dialog ref=${dialog} class=${wide ? "wide" : ""} aria-labelledby="dialog-title" onCancel=${(event) => { event.preventDefault(); shut?.(); }} onClose=${closed} onClick=${outside}>
       <div class="dialog-inside">
         <div class="dialog-head"><h2 id="dialog-title">${title}</h2>${shut && html`<button type="button" class="button icon-only quiet" aria-label="Close" onClick=${shut}>${icons.close}</button>`}</div>
         ${children}
@@ -56,7 +62,7 @@ export function Token({ done }) {
       <form onSubmit=${send}>
         <div class=${`field${error ? " wrong" : ""}`}>
           <div class="field-head"><label for="token">Token</label></div>
-          <input ref=${input} id="token" type="password" autocomplete="current-password" value=${token} aria-describedby="token-hint" aria-invalid=${error ? "true" : undefined} onInput=${(event) => setToken(event.target.value)} />
+          <input ref=${input} id="token" autofocus type="password" autocomplete="current-password" value=${token} aria-describedby="token-hint" aria-invalid=${error ? "true" : undefined} onInput=${(event) => setToken(event.target.value)} />
           ${error && html`<p class="error" role="alert">${icons.cross}<span>${error}</span></p>`}
           <p class="hint" id="token-hint">Whoever started vidfit serve knows it. It stays in this browser until you sign out.</p>
         </div>
@@ -72,10 +78,9 @@ export function Detail({ job, act, shut }) {
   return html`
     <${Dialog} title=${taskName(job.task)} wide shut=${shut}>
       <div class="detail">
-        <video class="detail-video" src=${api.content(job)} poster=${api.content(job, "thumbnail")} style=${{ aspectRatio: `${job.width} / ${job.height}` }} controls loop muted playsinline autoplay=${!matchMedia("(prefers-reduced-motion: reduce)").matches} aria-label=${job.prompt}></video>
+        <video class="detail-video" src=${api.content(job)} poster=${api.content(job, "thumbnail")} style=${{ aspectRatio: `${job.width} / ${job.height}` }} controls loop muted playsinline autoplay=${!matchMedia("(prefers-reduced-motion: reduce)").matches} aria-label=${shorten(job.prompt, 200)}></video>
         <div class="detail-facts">
-          <p class="detail-prompt">${job.prompt}</p>
-          ${job.negative_prompt && html`<p class="hint">Not: ${job.negative_prompt}</p>`}
+          <${Prompt} job=${job} />
           <dl>
             <${Fact} name="Model" value=${modelName(job.model)} />
             <${Fact} name="Size" value=${`${job.width}×${job.height} pixels`} />
@@ -95,6 +100,19 @@ export function Detail({ job, act, shut }) {
         </div>
       </div>
     <//>`;
+}
+
+/** More than so many letters of a prompt are folded: a page of them would push all else out of sight. */
+const LONG = 320;
+
+function Prompt({ job }) {
+  const [isWhole, setWhole] = useState(false);
+  const isLong = job.prompt.length + (job.negative_prompt?.length ?? 0) > LONG;
+  const clamp = isLong && !isWhole ? " clamped" : "";
+  return html`
+    <p class=${`detail-prompt${clamp}`} dir="auto">${job.prompt}</p>
+    ${job.negative_prompt && html`<p class=${`hint${clamp}`}>Not: <bdi>${job.negative_prompt}</bdi></p>`}
+    ${isLong && html`<button type="button" class="button small fold" aria-expanded=${String(isWhole)} onClick=${() => setWhole(!isWhole)}>${isWhole ? "Show less" : "Show the whole prompt"}</button>`}`;
 }
 
 function Fact({ name, value }) {

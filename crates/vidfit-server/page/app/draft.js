@@ -11,6 +11,8 @@ const NUMBERS = new Set(["width", "height", "num_frames", "num_inference_steps",
 const WORDS = new Set(["prompt", "negative_prompt", "seed"]);
 const STORED = "vidfit.draft";
 
+export const blank = () => ({ ...EMPTY });
+
 export function restore() {
   let text = location.hash.slice(1);
   try {

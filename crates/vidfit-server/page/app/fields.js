@@ -28,7 +28,7 @@ export function NumberField({ value, own, set, min, max, step = "any", suffix, .
 
 export function TextField({ value, set, placeholder, rows, ...field }) {
   return html`<${Field} ...${field} control=${(attributes) => (rows
-    ? html`<textarea ...${attributes} rows=${rows} value=${value} placeholder=${placeholder} onInput=${(event) => set(field.name, event.target.value)}></textarea>`
+    ? html`<textarea ...${attributes} dir="auto" rows=${rows} value=${value} placeholder=${placeholder} onInput=${(event) => set(field.name, event.target.value)}></textarea>`
     : html`<input ...${attributes} type="text" autocomplete="off" spellcheck=${false} value=${value} placeholder=${placeholder} onInput=${(event) => set(field.name, event.target.value)} />`)} />`;
 }
 

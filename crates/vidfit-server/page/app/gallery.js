@@ -4,7 +4,7 @@ import { html, useState } from "../vendor/htm-preact.js";
 import * as api from "./api.js";
 import { Clip } from "./clip.js";
 import * as icons from "./icons.js";
-import { modelName, number, when } from "./words.js";
+import { modelName, number, shorten, when } from "./words.js";
 
 export function Gallery({ jobs, isLoaded, hasMore, more, act }) {
   return html`
@@ -32,7 +32,7 @@ function Tile({ job, act }) {
     <li class=${`tile ${job.status}`} data-id=${job.id}>
       ${isDone ? html`<${Clip} job=${job} open=${() => act.open(job)} />` : html`<${Stopped} job=${job} />`}
       <div class="tile-body">
-        <p class="tile-prompt" title=${job.prompt}>${job.prompt}</p>
+        <p class="tile-prompt" dir="auto" title=${job.prompt}>${job.prompt}</p>
         <p class="hint">${settings(job)}</p>
         <p class="hint">${modelName(job.model)} · <time datetime=${new Date(job.created_at * 1000).toISOString()}>${when(job.created_at)}</time></p>
         <${Actions} job=${job} act=${act} />
@@ -54,13 +54,14 @@ function Stopped({ job }) {
 }
 
 export function Actions({ job, act }) {
+  const name = shorten(job.prompt);
   return html`
     <div class="tile-actions">
       ${job.status === "completed" && html`
-        <a class="button small" href=${api.content(job)} download=${`${fileName(job)}.mp4`} aria-label=${`Download MP4: ${job.prompt}`}>${icons.download}MP4</a>
-        <a class="button small" href=${api.content(job, "gif")} download=${`${fileName(job)}.gif`} aria-label=${`Download GIF: ${job.prompt}`}>${icons.download}GIF</a>`}
-      <button type="button" class="button small" aria-label=${`Reuse the settings of: ${job.prompt}`} title="Copies its settings into the form" onClick=${() => act.reuse(job)}>Reuse</button>
-      <button type="button" class="button small quiet push" aria-label=${`Delete: ${job.prompt}`} title="Delete" onClick=${() => act.remove(job)}>${icons.trash}</button>
+        <a class="button small" href=${api.content(job)} download=${`${fileName(job)}.mp4`} aria-label=${`Download MP4: ${name}`}>${icons.download}MP4</a>
+        <a class="button small" href=${api.content(job, "gif")} download=${`${fileName(job)}.gif`} aria-label=${`Download GIF: ${name}`}>${icons.download}GIF</a>`}
+      <button type="button" class="button small" aria-label=${`Reuse the settings of: ${name}`} title="Copies its settings into the form" onClick=${() => act.reuse(job)}>Reuse</button>
+      <button type="button" class="button small quiet push" aria-label=${`Delete: ${name}`} title="Delete" onClick=${() => act.remove(job)}>${icons.trash}</button>
     </div>`;
 }
 

@@ -1,10 +1,11 @@
 // The page as a whole: what it knows of the server, and what can be done.
 
-import { html, render, useCallback, useEffect, useRef, useState } from "../vendor/htm-preact.js";
+import { html, render, useCallback, useEffect, useLayoutEffect, useRef, useState } from "../vendor/htm-preact.js";
 import * as api from "./api.js";
 import { Composer } from "./composer.js";
 import { Confirm, Detail, Token } from "./dialogs.js";
 import * as drafts from "./draft.js";
+import { keepDropsHere } from "./drop.js";
 import { Gallery } from "./gallery.js";
 import { Header } from "./header.js";
 import * as icons from "./icons.js";
@@ -13,9 +14,13 @@ import { Queue } from "./queue.js";
 import { useSource } from "./source.js";
 import { shorten } from "./words.js";
 
-/** What the server has: models, presets, devices. `visit` asks anew; `error` says why there is nothing. */
-function useServer(visit, occasion) {
-  const [state, setState] = useState({ models: null, presets: [], devices: null, error: null });
+const MEMORY_MS = 5000;
+const NOTHING = { models: null, presets: [], devices: null, error: null };
+
+/** What the server has: models, presets, devices. `visit` starts anew, `comebacks` asks anew; `error` says why there is nothing. */
+function useServer(visit, comebacks, running) {
+  const [state, setState] = useState(NOTHING);
+  useEffect(() => setState(NOTHING), [visit]);
   useEffect(() => {
     let isOver = false;
     let timer = 0;
@@ -35,22 +40,68 @@ function useServer(visit, occasion) {
       isOver = true;
       clearTimeout(timer);
     };
-  }, [visit]);
+  }, [visit, comebacks]);
   useEffect(() => {
-    api.memory().then((list) => setState((was) => ({ ...was, devices: list.data ?? [] }))).catch(() => {});
-  }, [visit, occasion]);
+    let isOver = false;
+    let isAsking = false;
+    const ask = async () => {
+      if (isAsking || document.hidden) return;
+      isAsking = true;
+      const devices = await api.memory().then((list) => list.data ?? [], () => null);
+      isAsking = false;
+      if (devices && !isOver) setState((was) => (JSON.stringify(was.devices) === JSON.stringify(devices) ? was : { ...was, devices }));
+    };
+    // Without a token there is nothing to ask for again and again.
+    const timer = state.models ? setInterval(ask, MEMORY_MS) : 0;
+    document.addEventListener("visibilitychange", ask);
+    ask();
+    return () => {
+      isOver = true;
+      clearInterval(timer);
+      document.removeEventListener("visibilitychange", ask);
+    };
+  }, [visit, comebacks, running?.id, Boolean(state.models)]);
   return state;
 }
 
-/** Grows when memory may have changed: a job began or ended, or the page was looked at again. */
-function useOccasion(running) {
-  const [looks, setLooks] = useState(0);
+/** Changes when a plan may: a job began or ended, or others hold noticeably more or less memory than before. */
+function occasionOf(running, devices) {
+  const device = devices?.find((one) => one.used && one.memory_bytes);
+  const others = device ? device.memory_bytes - (device.free_bytes ?? 0) - (device.held_bytes ?? 0) : 0;
+  return `${running?.id ?? "idle"} ${device ? Math.round((others / device.memory_bytes) * 50) : ""}`;
+}
+
+/** How often the server was lost and came back: it may be another by then, with other models. */
+function useComebacks(line) {
+  const [comebacks, setComebacks] = useState(0);
+  const isLost = useRef(false);
   useEffect(() => {
-    const look = () => document.visibilityState === "visible" && setLooks((now) => now + 1);
-    document.addEventListener("visibilitychange", look);
-    return () => document.removeEventListener("visibilitychange", look);
+    if (line === "lost") isLost.current = true;
+    if (!isLost.current || (line !== "live" && line !== "polling")) return;
+    isLost.current = false;
+    setComebacks((now) => now + 1);
+  }, [line]);
+  return comebacks;
+}
+
+/** The focus of a job that leaves the queue goes to a heading; it would be lost with the button that had it. */
+function useFocusKept(...changes) {
+  const id = useRef(null);
+  useEffect(() => {
+    const note = ({ target }) => {
+      if (!target.closest("dialog")) id.current = target.closest(".job")?.dataset.id ?? null;
+    };
+    const listening = ["focusin", "pointerdown"];
+    for (const name of listening) document.addEventListener(name, note);
+    return () => {
+      for (const name of listening) document.removeEventListener(name, note);
+    };
   }, []);
-  return `${running?.id ?? "idle"} ${looks}`;
+  useLayoutEffect(() => {
+    if (!id.current || document.activeElement !== document.body || document.querySelector(`.job[data-id="${CSS.escape(id.current)}"]`)) return;
+    id.current = null;
+    (document.getElementById("queue-title") ?? document.getElementById("gallery-title"))?.focus({ preventScroll: true });
+  }, changes);
 }
 
 /** Words for screen readers. Repeated words are said again, as each stands in an element of its own. */
@@ -61,14 +112,17 @@ function useAnnouncer() {
     const text = job ? `${words}: ${shorten(job.prompt, 40)}` : words;
     setSaid((now) => [...now.slice(-4), { key: count.current++, text }]);
   }, []);
-  return [html`<div class="unseen" role="log" aria-live="polite" aria-label="News">${said.map(({ key, text }) => html`<p key=${key}>${text}</p>`)}</div>`, say];
+  const hush = useCallback(() => setSaid([]), []);
+  return [html`<div class="unseen" role="log" aria-live="polite" aria-label="News">${said.map(({ key, text }) => html`<p key=${key}>${text}</p>`)}</div>`, say, hush];
 }
+
+const SIGNED_IN = "vidfit.signed-in";
 
 function signedIn(now) {
   try {
-    if (now === undefined) return localStorage.getItem("vidfit.signed-in") === "yes";
-    if (now) localStorage.setItem("vidfit.signed-in", "yes");
-    else localStorage.removeItem("vidfit.signed-in");
+    if (now === undefined) return localStorage.getItem(SIGNED_IN) === "yes";
+    if (now) localStorage.setItem(SIGNED_IN, "yes");
+    else localStorage.removeItem(SIGNED_IN);
   } catch {
     // Then the page does not offer to sign out.
   }
@@ -83,12 +137,14 @@ function App() {
   const [shownId, setShownId] = useState(null);
   const [stopping, setStopping] = useState(() => new Set());
   const [mishap, setMishap] = useState(null);
-  const [log, say] = useAnnouncer();
+  const [reuses, setReuses] = useState(0);
+  const [log, say, hush] = useAnnouncer();
   const source = useSource();
   const jobs = useJobs(visit, say);
   const running = jobs.active.find((job) => job.status === "in_progress");
-  const occasion = useOccasion(running);
-  const server = useServer(visit, occasion);
+  const server = useServer(visit, useComebacks(jobs.line), running);
+  const occasion = occasionOf(running, server.devices);
+  useFocusKept(jobs.active, question);
 
   useEffect(() => {
     const need = () => setNeedsToken(true);
@@ -139,7 +195,13 @@ function App() {
     reuse: (job) => {
       setShownId(null);
       setDraft(drafts.ofJob(job));
+      // What was refused before has nothing to do with these.
+      setReuses((now) => now + 1);
       say("Settings copied into the form");
+      if (job.task !== "t2v") {
+        const noun = job.task === "i2v" ? "image" : "video";
+        source.bring(job.task, api.input(job), `The server does not give back the ${noun} that this started from. Choose it again.`);
+      }
       requestAnimationFrame(() => {
         const prompt = document.getElementById("prompt");
         prompt?.focus({ preventScroll: true });
@@ -163,10 +225,28 @@ function App() {
     setNeedsToken(false);
     setVisit((now) => now + 1);
   };
+  /** Whoever comes next at this browser sees nothing of what was here. */
+  const forget = () => {
+    const blank = drafts.blank();
+    drafts.keep(blank);
+    setDraft(blank);
+    for (const task of ["i2v", "v2v"]) source.clear(task);
+    setShownId(null);
+    setQuestion(null);
+    setStopping(new Set());
+    hush();
+    setVisit((now) => now + 1);
+  };
+  useEffect(() => {
+    // Another tab signed out.
+    const heard = ({ key, newValue }) => key === SIGNED_IN && newValue === null && forget();
+    addEventListener("storage", heard);
+    return () => removeEventListener("storage", heard);
+  }, []);
   const leave = () => attempt(async () => {
     await api.signOut();
     signedIn(false);
-    setVisit((now) => now + 1);
+    forget();
   });
 
   const shown = shownId && jobs.byId.get(shownId);
@@ -177,7 +257,7 @@ function App() {
     <main id="main" tabindex="-1">
       <div class="left">
         ${server.models?.length > 0
-          ? html`<${Composer} draft=${draft} setDraft=${setDraft} source=${source} models=${server.models} presets=${server.presets} devices=${server.devices} jobs=${jobs} occasion=${occasion} say=${say} />`
+          ? html`<${Composer} key=${reuses} draft=${draft} setDraft=${setDraft} source=${source} models=${server.models} presets=${server.presets} devices=${server.devices} jobs=${jobs} occasion=${occasion} say=${say} />`
           : html`<${Waiting} error=${server.error ?? (server.models && new Error("It offers no model."))} />`}
       </div>
       <div class="right">
@@ -206,4 +286,5 @@ function Waiting({ error }) {
     </div>`;
 }
 
+keepDropsHere();
 render(html`<${App} />`, document.getElementById("page"));

@@ -1,4 +1,5 @@
 // The card as a bar: what others hold, what the driver takes, what this job would, what stays free.
+// While a job runs or weights are kept warm, another bar shows how it is now.
 // Each part differs in pattern and stands in the legend with its number, so colour is not needed to read it.
 
 import { html } from "../vendor/htm-preact.js";
@@ -25,18 +26,40 @@ export function MemoryBar({ plan, device, running }) {
     ["free", "Free", free],
     ["kept", "Kept free", kept],
   ].filter(([, , size]) => size > 0);
-  const all = Math.max(total, parts.reduce((sum, [, , size]) => sum + size, 0));
-  const says = parts.map(([, label, size]) => `${label.toLowerCase()} ${bytes(size)}`).join(", ");
   const card = cardName(plan.device);
+  const now = device?.held_bytes > 0 && device.free_bytes !== null && device.free_bytes !== undefined;
   return html`
     <div class="memory">
-      <div class="bar" role="img" aria-label=${`Memory of ${card}, ${bytes(total)}: ${says}`}>
-        ${parts.map(([kind, , size]) => html`<span key=${kind} class=${`part of-${kind}`} style=${{ flexGrow: size / all }}></span>`)}
-      </div>
-      <ul class="legend" aria-hidden="true">
-        ${parts.map(([kind, label, size]) => html`<li key=${kind}><span class=${`swatch part of-${kind}`}></span>${label} <b>${bytes(size)}</b></li>`)}
+      ${now && html`<${Now} card=${card} device=${device} running=${running} />`}
+      <${Bar} title=${now && "With this job"} of=${`Memory of ${card}, ${bytes(total)}`} parts=${parts} total=${total}>
         <li class="card-size">${card} <b>${bytes(total)}</b></li>
-      </ul>
-      ${device?.held_bytes > 0 && html`<p class="hint">${running ? `The job that runs holds ${bytes(device.held_bytes)} and gives it back before this one starts.` : `${bytes(device.held_bytes)} of weights are kept warm.`}</p>`}
+      <//>
     </div>`;
+}
+
+function Now({ card, device, running }) {
+  const { memory_bytes: total, free_bytes: free, held_bytes: held } = device;
+  const parts = [
+    ["others", "In use otherwise", Math.max(0, total - free - held)],
+    ["running", running ? "Running job" : "Warm weights", held],
+    ["free", "Free", free],
+  ].filter(([, , size]) => size > 0);
+  return html`
+    <${Bar} title="Now" of=${`Memory of ${card} now`} parts=${parts} total=${total} />
+    <p class="hint">${running ? "The job that runs gives its memory back before this one starts." : "The weights are kept warm for the next job."}</p>`;
+}
+
+/** `parts` are `[kind, label, bytes]`. */
+function Bar({ title, of, parts, total, children }) {
+  const all = Math.max(total, parts.reduce((sum, [, , size]) => sum + size, 0));
+  const says = parts.map(([, label, size]) => `${label.toLowerCase()} ${bytes(size)}`).join(", ");
+  return html`
+    ${title && html`<p class="bar-title" aria-hidden="true">${title}</p>`}
+    <div class="bar" role="img" aria-label=${`${of}: ${says}`}>
+      ${parts.map(([kind, , size]) => html`<span key=${kind} class=${`part of-${kind}`} style=${{ flexGrow: size / all }}></span>`)}
+    </div>
+    <ul class="legend" aria-hidden="true">
+      ${parts.map(([kind, label, size]) => html`<li key=${kind}><span class=${`swatch part of-${kind}`}></span>${label} <b>${bytes(size)}</b></li>`)}
+      ${children}
+    </ul>`;
 }

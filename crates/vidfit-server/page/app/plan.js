@@ -5,6 +5,8 @@ import * as api from "./api.js";
 import { nearest } from "./nearest.js";
 
 const PAUSE_MS = 250;
+/** After a fault of the server's, or none of its answers: what is wrong with the form stays wrong. */
+const AGAIN_MS = 3000;
 
 /** `{ plan, near, isLooking, error, isBusy }` of `wanted`, the fields of a draft. `occasion` asks again: memory may have changed. */
 export function usePlan(wanted, models, occasion) {
@@ -14,7 +16,8 @@ export function usePlan(wanted, models, occasion) {
     if (!models) return undefined;
     const stop = new AbortController();
     setState((was) => ({ ...was, isBusy: true }));
-    const timer = setTimeout(async () => {
+    let timer = 0;
+    const look = async () => {
       try {
         const plan = await api.plan(wanted, stop.signal);
         if (stop.signal.aborted) return;
@@ -25,9 +28,12 @@ export function usePlan(wanted, models, occasion) {
         await nearest(wanted, plan, models, ask, found);
         if (!stop.signal.aborted) setState((was) => ({ ...was, isLooking: false }));
       } catch (error) {
-        if (error.name !== "AbortError" && !stop.signal.aborted) setState({ plan: null, near: [], error, isBusy: false });
+        if (error.name === "AbortError" || stop.signal.aborted) return;
+        setState({ plan: null, near: [], error, isBusy: false });
+        if (!error.status || error.status >= 500) timer = setTimeout(look, AGAIN_MS);
       }
-    }, PAUSE_MS);
+    };
+    timer = setTimeout(look, PAUSE_MS);
     return () => {
       clearTimeout(timer);
       stop.abort();

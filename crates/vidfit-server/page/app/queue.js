@@ -2,7 +2,7 @@
 
 import { html, useState } from "../vendor/htm-preact.js";
 import * as icons from "./icons.js";
-import { about, bytes, capital, count, left, modelName, ordinal, phaseName } from "./words.js";
+import { about, bytes, capital, count, left, modelName, ordinal, phaseName, shorten } from "./words.js";
 
 /** More than so many would push the videos out of sight. */
 const SHOWN = 5;
@@ -13,7 +13,7 @@ export function Queue({ jobs, stopping, cancel }) {
   const shown = isWhole ? jobs : jobs.slice(0, SHOWN);
   return html`
     <section class="queue" aria-labelledby="queue-title">
-      <h2 id="queue-title">Queue <span class="tally">${jobs.length}</span></h2>
+      <h2 id="queue-title" tabindex="-1">Queue <span class="tally">${jobs.length}</span></h2>
       <ul class="queue-list">${shown.map((job) => html`<${Job} key=${job.id} job=${job} isStopping=${stopping.has(job.id)} cancel=${cancel} />`)}</ul>
       ${jobs.length > SHOWN && html`
         <button type="button" class="button small more" aria-expanded=${String(isWhole)} onClick=${() => setWhole(!isWhole)}>
@@ -27,9 +27,9 @@ function Job({ job, isStopping, cancel }) {
   return html`
     <li class=${`job ${job.status}`} data-id=${job.id}>
       <div class="job-head">
-        <p class="job-prompt" title=${job.prompt}>${job.prompt}</p>
+        <p class="job-prompt" dir="auto" title=${job.prompt}>${job.prompt}</p>
         <button type="button" class="button small" aria-disabled=${isStopping ? "true" : undefined}
-          aria-label=${`${isStopping ? "Cancelling" : "Cancel"}: ${job.prompt}`} onClick=${() => isStopping || cancel(job)}>${isStopping ? "Cancelling…" : "Cancel"}</button>
+          aria-label=${`${isStopping ? "Cancelling" : "Cancel"}: ${shorten(job.prompt)}`} onClick=${() => isStopping || cancel(job)}>${isStopping ? "Cancelling…" : "Cancel"}</button>
       </div>
       ${isRunning ? html`<${Progress} job=${job} />` : html`
         <p class="job-state">${icons.clock}<span>${place(job)}</span><span class="hint">${job.plan ? `${bytes(job.plan.peak_bytes)}, ${about(job.plan.seconds)}` : ""}</span></p>`}
@@ -39,8 +39,10 @@ function Job({ job, isStopping, cancel }) {
 }
 
 export function Warnings({ job }) {
-  return job.warnings?.length > 0 && html`
-    <ul class="warnings">${job.warnings.map((warning) => html`<li key=${warning}>${icons.warning}<span title=${warning}>${capital(warning)}</span></li>`)}</ul>`;
+  // Why a job waits for the machine may stand among its warnings, too.
+  const warnings = [...new Set([...(job.status === "queued" && job.waiting ? [job.waiting] : []), ...(job.warnings ?? [])])];
+  return warnings.length > 0 && html`
+    <ul class="warnings">${warnings.map((warning) => html`<li key=${warning}>${icons.warning}<span title=${warning}>${capital(warning)}</span></li>`)}</ul>`;
 }
 
 function place(job) {
@@ -57,7 +59,7 @@ function Progress({ job }) {
   const time = job.seconds_left === null || job.seconds_left === undefined ? "" : left(job.seconds_left);
   const says = [state, step, `${job.progress} %`, time].filter(Boolean).join(", ");
   return html`
-    <div class="progress" role="progressbar" aria-label=${`Progress: ${job.prompt}`} aria-valuemin="0" aria-valuemax="100" aria-valuenow=${job.progress} aria-valuetext=${says}>
+    <div class="progress" role="progressbar" aria-label=${`Progress: ${shorten(job.prompt)}`} aria-valuemin="0" aria-valuemax="100" aria-valuenow=${job.progress} aria-valuetext=${says}>
       ${phases.map((phase, index) => html`
         <span key=${phase.name} class=${`step ${index < here ? "past" : index === here ? "now" : "next"}`} style=${{ flexGrow: phase.share }}>
           <span class="track"><span class=${`fill${index === here && !job.steps ? " going" : ""}`} style=${{ transform: `scaleX(${index < here ? 1 : index === here ? within(job) : 0})` }}></span></span>

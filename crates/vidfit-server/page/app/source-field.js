@@ -1,14 +1,15 @@
 // Where an image or a video is dropped, pasted or chosen, and shown.
 
-import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
+import { html, useEffect, useRef } from "../vendor/htm-preact.js";
 import * as icons from "./icons.js";
 import { accepted, fileOf } from "./source.js";
 import { bytes } from "./words.js";
 
-export function SourceField({ task, source, error, refuse }) {
-  const [isOver, setOver] = useState(false);
+/** `isOver` says that files are dragged over the page. */
+export function SourceField({ task, source, isOver, error, refuse }) {
   const input = useRef();
   const chosen = source.of(task);
+  const note = source.note(task);
   const { accept, formats } = accepted(task);
   const noun = task === "i2v" ? "image" : "video";
   const take = (file) => file && refuse(source.choose(task, file));
@@ -24,31 +25,30 @@ export function SourceField({ task, source, error, refuse }) {
     return () => document.removeEventListener("paste", paste);
   }, [task]);
 
-  const drop = (event) => {
-    event.preventDefault();
-    setOver(false);
-    take(fileOf(event.dataTransfer, task));
+  const choose = (event) => {
+    take(event.target.files[0]);
+    // The same file may be chosen again, once it is another.
+    event.target.value = "";
   };
   const clear = () => {
     source.clear(task);
-    input.current.value = "";
+    refuse(null);
     input.current.focus();
   };
   const describedBy = ["source-hint", error && "source-error"].filter(Boolean).join(" ");
   return html`
     <div class=${`field wide source-field${error ? " wrong" : ""}`}>
       <div class="field-head"><label for="source">${task === "i2v" ? "Image to start from" : "Video to start from"}</label></div>
-      <div class=${`drop${isOver ? " over" : ""}${chosen ? " filled" : ""}`} onDragOver=${(event) => { event.preventDefault(); setOver(true); }}
-        onDragLeave=${() => setOver(false)} onDrop=${drop}>
+      <div class=${`drop${isOver ? " over" : ""}${chosen ? " filled" : ""}`}>
         ${chosen ? html`<${Preview} chosen=${chosen} noun=${noun} />` : html`<span class="drop-icon">${task === "i2v" ? icons.image : icons.film}</span>`}
         <div class="drop-words">
           ${chosen
             ? html`<p class="file-name">${chosen.file.name || `Pasted ${noun}`}</p><p class="hint" id="source-hint">${bytes(chosen.file.size)}</p>`
-            : html`<p>Drop or paste ${task === "i2v" ? "an" : "a"} ${noun} here</p><p class="hint" id="source-hint">${formats}. It is stretched to the video's size.</p>`}
+            : html`<p>${note ?? `Drop or paste ${task === "i2v" ? "an" : "a"} ${noun}`}</p><p class="hint" id="source-hint">${formats}. It is stretched to the video's size.</p>`}
           <div class="row">
             <span class="button small file-button">${chosen ? "Choose another" : "Choose a file"}
               <input ref=${input} id="source" type="file" accept=${accept} aria-describedby=${describedBy} aria-invalid=${error ? "true" : undefined}
-                onChange=${(event) => take(event.target.files[0])} />
+                onChange=${choose} />
             </span>
             ${chosen && html`<button type="button" class="button small quiet" onClick=${clear}>Remove</button>`}
           </div>
