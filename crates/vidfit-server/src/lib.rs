@@ -26,6 +26,7 @@ mod serve;
 mod state;
 mod store;
 mod video;
+mod waits;
 mod worker;
 
 pub use backend::{

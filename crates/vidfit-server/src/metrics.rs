@@ -74,6 +74,8 @@ pub(crate) fn text(shared: &Shared) -> Result<String, StoreError> {
     }
     page.about("vidfit_queue_length", "gauge", "Jobs that wait.");
     page.line("vidfit_queue_length", &[], shared.store.queue()?.len() as f64);
+    page.about("vidfit_jobs_put_off", "gauge", "Jobs that wait because the machine cannot make them.");
+    page.line("vidfit_jobs_put_off", &[], shared.waits.len() as f64);
     page.about("vidfit_queue_limit", "gauge", "Most jobs that may wait.");
     page.line("vidfit_queue_limit", &[], shared.config.queue_limit as f64);
     page.about("vidfit_phase_seconds", "summary", "Time of the phases of completed jobs.");

@@ -8,6 +8,7 @@ use crate::metrics::Metrics;
 use crate::runner::Message;
 use crate::store::{Store, StoreError};
 use crate::video::Video;
+use crate::waits::Waits;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) metrics: Metrics,
     pub(crate) news: broadcast::Sender<News>,
+    /// Jobs that the machine cannot make now.
+    pub(crate) waits: Waits,
     live: Mutex<Option<Live>>,
     /// Held while news are made and sent, so that none overtakes another.
     telling: Mutex<()>,
@@ -67,6 +70,7 @@ impl Shared {
             store,
             metrics: Metrics::default(),
             news: broadcast::channel(NEWS_KEPT).0,
+            waits: Waits::default(),
             live: Mutex::default(),
             telling: Mutex::default(),
             places: Mutex::default(),
@@ -92,6 +96,16 @@ impl Shared {
         lock(&self.runner).send(message).is_ok()
     }
 
+    /// The job that is to be worked on next, of those that may be tried now. Asked while none runs.
+    pub(crate) fn next_job(&self) -> Result<Option<Job>, StoreError> {
+        let queue = self.store.queue()?;
+        self.waits.keep_only(&queue);
+        match queue.iter().find(|id| self.waits.is_due(id)) {
+            Some(id) => self.store.job(id),
+            None => Ok(None),
+        }
+    }
+
     /// Sets which job runs, and gives what was known of the last one.
     pub(crate) fn set_live(&self, live: Option<Live>) -> Option<Live> {
         std::mem::replace(&mut *lock(&self.live), live)
@@ -110,7 +124,8 @@ impl Shared {
         let shown = jobs.into_iter().map(|job| {
             let place = queue.iter().position(|id| *id == job.id).map(|place| place + 1);
             let live = live.as_mut().filter(|live| live.id == job.id);
-            Video::of(job, live, place)
+            let waiting = self.waits.why(&job.id);
+            Video::of(job, live, place, waiting)
         });
         Ok(shown.collect())
     }

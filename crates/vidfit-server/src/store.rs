@@ -195,17 +195,6 @@ impl Store {
         Ok(ids)
     }
 
-    /// The job that is to be worked on next.
-    pub(crate) fn first(&self) -> Result<Option<Job>, StoreError> {
-        let database = self.database();
-        let query = format!(
-            "SELECT {COLUMNS} FROM jobs WHERE status = 'queued' AND deleted = 0 {QUEUE_ORDER} LIMIT 1"
-        );
-        let mut statement = database.prepare_cached(&query)?;
-        let job = statement.query_row([], |row| Ok(read(row, &self.folders))).optional()?;
-        job.transpose()
-    }
-
     /// How many jobs there are of each status.
     pub(crate) fn counts(&self) -> Result<Vec<(Status, u32)>, StoreError> {
         let database = self.database();

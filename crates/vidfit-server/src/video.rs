@@ -67,6 +67,9 @@ pub(crate) struct Video {
     /// Its place in the queue, from 1, while it waits.
     #[schema(required)]
     position: Option<usize>,
+    /// Why the machine cannot make it now, if it waits for that; it is tried again by itself.
+    #[schema(required)]
+    waiting: Option<String>,
     /// `text`, `encode`, `denoise` or `decode`, while it is made.
     #[schema(required)]
     phase: Option<String>,
@@ -112,8 +115,13 @@ struct VideoError {
 }
 
 impl Video {
-    /// The job, with its progress if it runs, and its place if it waits.
-    pub(crate) fn of(job: Job, live: Option<&mut Live>, position: Option<usize>) -> Video {
+    /// The job, with its progress if it runs, and its place and what else it waits for if it waits.
+    pub(crate) fn of(
+        job: Job,
+        live: Option<&mut Live>,
+        position: Option<usize>,
+        waiting: Option<String>,
+    ) -> Video {
         let Job { order, settled, outcome, .. } = job;
         let live = live.filter(|_| job.status == Status::InProgress);
         let mut warnings = settled.warnings;
@@ -147,6 +155,7 @@ impl Video {
             strength: order.strength,
             priority: order.priority,
             position,
+            waiting: waiting.filter(|_| job.status == Status::Queued),
             phase: None,
             step: None,
             steps: None,

@@ -39,6 +39,8 @@ const MAX_KEY_CHARS: usize = 255;
         (status = 409, description = "The key came with another order", body = super::error::ErrorBody),
         (status = 413, description = "The body is too large", body = super::error::ErrorBody),
         (status = 415, description = "Neither JSON nor a form", body = super::error::ErrorBody),
+        (status = 503, description = "The disk is full", body = super::error::ErrorBody,
+            headers(("Retry-After" = u32, description = "Seconds"))),
         (status = 429, description = "The queue is full", body = super::error::ErrorBody,
             headers(("Retry-After" = u32, description = "Seconds"))),
     )

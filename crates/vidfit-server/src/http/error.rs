@@ -106,6 +106,10 @@ impl ApiError {
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         let message = without_paths(&refusal.message);
+        if refusal.code == "disk_full" {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            return ApiError::new(status, &refusal.code, message).retry_after(30);
+        }
         ApiError { param: refusal.param, ..ApiError::bad(&refusal.code, message) }
     }
 }

@@ -152,7 +152,6 @@ fn failures_say_why_without_naming_folders() {
     let server = start();
     for (prompt, code, message) in [
         ("fail", "failed", "reading weights.bin: it is damaged"),
-        ("no room", "does_not_fit", "3 GB are needed, 2 GB are free"),
         ("no video", "no_video", "the job ended without a video"),
         ("impossible", "gone", "the model in x is gone"),
     ] {
