@@ -195,6 +195,16 @@ impl Store {
         Ok(ids)
     }
 
+    /// The jobs that wait, in the order in which they will be worked on.
+    pub(crate) fn waiting(&self) -> Result<Vec<Job>, StoreError> {
+        let database = self.database();
+        let query = format!(
+            "SELECT {COLUMNS} FROM jobs WHERE status = 'queued' AND deleted = 0 {QUEUE_ORDER}"
+        );
+        let mut statement = database.prepare_cached(&query)?;
+        statement.query_map([], |row| Ok(read(row, &self.folders)))?.flatten_jobs()
+    }
+
     /// How many jobs there are of each status.
     pub(crate) fn counts(&self) -> Result<Vec<(Status, u32)>, StoreError> {
         let database = self.database();

@@ -73,7 +73,7 @@ mod tests {
     fn pauses_grow_to_a_limit_and_begin_anew() {
         let waits = Waits::default();
         let seconds = Duration::from_secs;
-        let mut put_off = || waits.put_off("a", "no room".into(), seconds(5), seconds(60));
+        let put_off = || waits.put_off("a", "no room".into(), seconds(5), seconds(60));
         assert_eq!([(); 6].map(|()| put_off()), [5, 10, 20, 40, 60, 60].map(seconds));
         assert!((0..100).all(|_| put_off() == seconds(60)));
         assert!(!waits.is_due("a") && waits.is_due("b"));

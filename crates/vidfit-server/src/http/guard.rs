@@ -62,7 +62,7 @@ fn host(headers: &HeaderMap, uri: &Uri) -> Option<String> {
 fn check_host(config: &Config, host: Option<&str>) -> Result<(), ApiError> {
     let refused = || {
         let message = "this server does not go by that name: use localhost, or start it with \
-                       --allowed-host and the name";
+                       --allow-host and the name";
         Err(ApiError::new(StatusCode::FORBIDDEN, "host_not_allowed", message))
     };
     let Some(host) = host else { return refused() };

@@ -127,7 +127,7 @@ impl Runner {
         job: &Job,
         status: Status,
         error: Option<Refusal>,
-        live: Option<Live>,
+        mut live: Option<Live>,
     ) -> Outcome {
         let told = live.as_ref().map(|live| live.report.clone()).unwrap_or_default();
         let folder = self.shared.folders.job(&job.id);
@@ -142,10 +142,12 @@ impl Runner {
         if status == Status::Completed {
             self.shared.metrics.completed(&report);
         }
+        let percent = live.as_mut().map_or(0, Live::percent);
         let warnings = live.map(|live| live.warnings).unwrap_or_default();
         let shown = |text: String| crate::scrub::without_paths(&text);
         Outcome {
             error: error.map(|it| Refusal { message: shown(it.message), ..it }),
+            percent,
             report: Some(report).filter(|report| *report != Report::default()),
             warnings: warnings.into_iter().map(shown).collect(),
         }

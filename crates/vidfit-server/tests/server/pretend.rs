@@ -246,7 +246,10 @@ fn make(job: &str, words: &[String], wishes: &Wishes) -> (i32, Option<String>) {
         println!("this is no JSON");
         say(&json!([1]));
         say(&json!({ "job": "video_0", "event": "ended", "code": 1 }));
-        tell(json!({ "event": "warning", "message": "the file /srv/secret/weights.bin is old" }));
+        for _ in 0..2 {
+            let message = "the file /srv/secret/weights.bin is old";
+            tell(json!({ "event": "warning", "message": message }));
+        }
     }
     tell(json!({ "event": "phase_began", "phase": "text", "steps": null }));
     thread::sleep(pause);

@@ -164,6 +164,7 @@ fn failures_say_why_without_naming_folders() {
         assert_eq!((content.status, content.code().as_str()), (409, "not_completed"));
     }
     let noisy = server.wait(&server.order("noise"), "completed");
+    // Once, though it is said twice.
     assert_eq!(noisy["warnings"], json!(["the file weights.bin is old"]));
 }
 
@@ -177,6 +178,8 @@ fn cancelling_stops_what_waits_and_what_runs() {
     assert_eq!(cancel(&waiting).json()["status"], "cancelled");
     assert_eq!(cancel(&running).status, 200);
     let cancelled = server.wait(&running, "cancelled");
+    let content = server.get(&format!("/v1/videos/{running}/content"));
+    assert!(content.status == 409 && content.text().contains("it was cancelled"));
     assert!(cancelled["completed_at"].is_i64() && cancelled["error"].is_null());
     assert!(server.steps(&running).len() < 100);
     assert!(server.steps(&waiting).is_empty());

@@ -105,6 +105,20 @@ impl Offers {
         }
     }
 
+    /// The model of a job that was accepted, if it can be made as things are now.
+    ///
+    /// # Errors
+    /// A refusal that says what is missing.
+    pub fn find_now(&self, id: &str, task: Task) -> Result<Offer, Refusal> {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let offer = self.find(Some(id), task)?;
+        if offer.about.available {
+            return Ok(offer);
+        }
+        let message = format!("the weights of {id} are not on this machine any more");
+        Err(Refusal::new("unknown_model", message).about("model"))
+    }
+
     /// A model as the command line names it: with its weights, if they are on this machine. It is
     /// opened once, as long as its folders stay as they are.
     ///

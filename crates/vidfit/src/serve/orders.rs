@@ -105,6 +105,10 @@ impl Orders {
         let input = reference.map(|reference| reference.path.as_path());
         let (offer, mut words) = self.options(order, task, input)?;
         words.insert(0, format!("--prompt={}", order.prompt));
+        let jobs = self.devices.queue_dir().join("jobs");
+        words.push("--no-keep".into());
+        words.push(format!("--runs={}", jobs.display()));
+        words.push(format!("--output={}", jobs.join("video.mp4").display()));
         let Command::Generate(args) = read("generate", &words)?.command else {
             return Err(refusal(Failure::other("it cannot be made")));
         };
@@ -116,6 +120,9 @@ impl Orders {
             Ok(chosen) => chosen,
             Err(too_big) => return Err(does_not_fit(&too_big)),
         };
+        if jobs.is_dir() {
+            chosen.check_disk(&args).map_err(no_disk)?;
+        }
         let job = &chosen.prepared.job;
         let whole = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         Ok(Settled {
@@ -168,6 +175,14 @@ pub fn refusal(failure: Failure) -> Refusal {
         _ => "failed",
     };
     Refusal::new(code, failure.message)
+}
+
+/// Why a job's files cannot be written.
+fn no_disk(failure: Failure) -> Refusal {
+    match failure.is_machines {
+        true => Refusal::new("disk_full", failure.message),
+        false => refusal(failure),
+    }
 }
 
 fn does_not_fit(TooBig { wanted, refused }: &TooBig) -> Refusal {
