@@ -302,6 +302,7 @@ impl Runner {
         let live = self.shared.set_live(None);
         let outcome = self.outcome(&job, status, error, live);
         tracing::info!(job = job.id, status = status.word(), "job ended");
+        self.shared.metrics.ended(status);
         self.insist(|shared| shared.store.finish(&job.id, status, &outcome));
         self.rest();
         self.tell_end(&job.id);

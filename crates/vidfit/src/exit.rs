@@ -152,7 +152,9 @@ impl From<MediaError> for Failure {
     fn from(error: MediaError) -> Self {
         let has_no_room = matches!(
             error,
-            MediaError::NoRoom { .. } | MediaError::DiskFull { .. } | MediaError::NotWritable { .. }
+            MediaError::NoRoom { .. }
+                | MediaError::DiskFull { .. }
+                | MediaError::NotWritable { .. }
         );
         Failure { is_machines: has_no_room || cannot_be_written(&error), ..Failure::other(error) }
     }
@@ -211,7 +213,8 @@ mod tests {
             let device = vidfit_tensor::Error::Model(inner);
             assert_eq!(Failure::from(device).is_machines, expected, "{kind}");
         }
-        let room = |free_bytes| RunsError::NoRoom { folder: "q".into(), needed_bytes: 9, free_bytes };
+        let room =
+            |free_bytes| RunsError::NoRoom { folder: "q".into(), needed_bytes: 9, free_bytes };
         let failure = Failure::from(room(3));
         assert!(failure.is_machines && failure.code == BAD_INPUT);
         assert!(failure.message.contains("--queue-dir"), "{}", failure.message);

@@ -2,9 +2,9 @@
 
 use super::answer::{Http, Id, State, blocking, no_video};
 use super::error::{ApiError, ErrorBody};
+use super::session::session_of;
 use crate::connection::is_true;
 use crate::job::Status;
-use super::session::session_of;
 use crate::state::{News, news_of};
 use crate::store::Page;
 use axum::http::{HeaderMap, StatusCode};

@@ -214,11 +214,8 @@ mod tests {
     fn a_form_is_the_same_however_it_is_cut() {
         for size in 1..=FORM.len() {
             let parts = read(FORM, size).unwrap();
-            let part = |name: &str, is_file| Part {
-                name: name.into(),
-                is_file,
-                is_unchosen: false,
-            };
+            let part =
+                |name: &str, is_file| Part { name: name.into(), is_file, is_unchosen: false };
             let wanted: Parts = vec![
                 (part("prompt", false), b"a \r\n--x- b".to_vec()),
                 (part("file", true), b"\r\n--x\r\n".to_vec()),

@@ -181,6 +181,10 @@ fn cancelling_stops_what_waits_and_what_runs() {
     let content = server.get(&format!("/v1/videos/{running}/content"));
     assert!(content.status == 409 && content.text().contains("it was cancelled"));
     assert!(cancelled["completed_at"].is_i64() && cancelled["error"].is_null());
+    // So far it had come.
+    assert!(cancelled["progress"].as_u64() > Some(0), "{cancelled}");
+    assert_eq!(server.metric("vidfit_jobs_ended_total{status=\"cancelled\"}"), Some(2.0));
+    assert!(server.get("/metrics").text().contains("vidfit_build_info{version=\""));
     assert!(server.steps(&running).len() < 100);
     assert!(server.steps(&waiting).is_empty());
     // Once more is no harm, and what is over stays as it is.

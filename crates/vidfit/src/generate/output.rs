@@ -200,9 +200,7 @@ fn put_beside(hidden: &Path, path: &Path) -> Result<PathBuf, Failure> {
         let settled = if is_linked { fs::remove_file(hidden) } else { fs::rename(hidden, &free) };
         return match settled {
             Ok(()) => Ok(free),
-            Err(source) => {
-                Err(MediaError::Io { action: "naming", path: free, source }.into())
-            }
+            Err(source) => Err(MediaError::Io { action: "naming", path: free, source }.into()),
         };
     }
 }
