@@ -154,7 +154,7 @@ impl Video {
             strength: order.strength,
             priority: order.priority,
             position,
-            waiting: waiting.filter(|_| job.status == Status::Queued),
+            waiting: waiting.filter(|_| !job.status.is_final() && live.is_none()),
             phase: None,
             step: None,
             steps: None,

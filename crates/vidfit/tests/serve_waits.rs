@@ -111,7 +111,10 @@ fn a_disk_that_fills_under_a_job_delays_it_and_no_more() {
     let id = server.order(&json!({ "num_inference_steps": LONG }));
     server.until_step(&id, 1);
     disk.fill();
-    let why = waits(&server, &id);
+    // Its end cannot be noted in the queue either, but told.
+    let video = server.until(&id, |video| video["waiting"].is_string());
+    let why = video["waiting"].as_str().unwrap();
+    assert!(video["error"].is_null(), "{video}");
     assert!(["room", "space", "full"].iter().any(|word| why.contains(word)), "{why}");
     let refused = server.post("/v1/videos", &json!({ "prompt": "x" })).error(503);
     assert_eq!(refused["code"], "disk_full");

@@ -55,9 +55,10 @@ impl Runner {
     pub(super) fn give_back(&mut self, why: &str) {
         let Some(job) = self.running.take() else { return };
         self.shared.set_live(None);
+        // First, for where the disk is full the queue itself cannot be written until it is not.
+        self.put_off(&job, why);
         self.insist(|shared| shared.store.requeue(&job.id, false));
         self.rest();
-        self.put_off(&job, why);
         self.tell_end(&job.id);
     }
 
