@@ -41,7 +41,7 @@ pub(crate) async fn plan(state: State, headers: HeaderMap, body: Body) -> Answer
     let wanted = parse(fields, limits, true).map_err(ApiError::of_fields)?;
     let plan = heavy(&state, move |shared| {
         let plan = shared.backend.plan(&wanted.order, wanted.task.unwrap_or_default());
-        Ok(plan.map_err(|it| it.for_client(&wanted.order))?)
+        plan.map_err(|it| it.for_client(&wanted.order))
     });
     Ok(Json(plan.await?))
 }
