@@ -1,7 +1,7 @@
 //! The ways in which a job ends.
 
 use super::Runner;
-use crate::backend::{Refusal, Report};
+use crate::backend::{Next, Refusal, Report};
 use crate::job::{Job, Outcome, Status};
 use crate::live::Live;
 use serde_json::{Map, Value};
@@ -30,7 +30,10 @@ impl Runner {
             INTERRUPTED if self.stopping => self.leave_for_the_next_server(),
             INTERRUPTED => self.crashed("it was interrupted"),
             _ if fault == Some(MACHINE) || code == DOES_NOT_FIT => self.give_back(message),
-            BAD_INPUT => self.failed(Refusal::new("invalid_request", message)),
+            BAD_INPUT => match self.missing() {
+                Some(why) => self.give_back(&why),
+                None => self.failed(Refusal::new("invalid_request", message)),
+            },
             _ => self.failed(Refusal::new("failed", message)),
         }
     }
@@ -48,6 +51,15 @@ impl Runner {
     /// There will be no video of the running job.
     pub(super) fn failed(&mut self, why: Refusal) {
         self.finish(Status::Failed, Some(why));
+    }
+
+    /// What the running job lacks by now, such as a model that was there when it began.
+    fn missing(&self) -> Option<String> {
+        let job = self.running.as_ref()?;
+        match self.shared.backend.next(&job.work(&self.shared.folders.job(&job.id))) {
+            Ok(Next::Wait(why)) => Some(why),
+            _ => None,
+        }
     }
 
     /// The machine cannot make the running job now: it fitted when it was accepted, so it goes back

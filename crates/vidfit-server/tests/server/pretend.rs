@@ -94,6 +94,10 @@ impl Backend for Pretend {
         if work.order.prompt.contains("away") && !work.folder.join("here").exists() {
             return Ok(Next::Wait("the model in /srv/models/x is not here now".into()));
         }
+        let is_gone = work.order.prompt.contains("vanish") && work.runs().join("gone").exists();
+        if is_gone && !work.folder.join("here").exists() {
+            return Ok(Next::Wait("the model in /srv/models/x is not here now".into()));
+        }
         if work.video().exists() {
             return Ok(Next::Done);
         }
@@ -261,6 +265,10 @@ fn make(job: &str, words: &[String], wishes: &Wishes) -> (i32, Option<String>) {
         it if it.contains("no room") && count("tries") < 3 => {
             note("tries", count("tries") + 1);
             return (3, Some("3 GB are needed, 2 GB are free".into()));
+        }
+        it if it.contains("vanish") && !runs.join("gone").exists() => {
+            note("gone", 1);
+            return (2, Some("/srv/models/x is not there".into()));
         }
         it if it.contains("no video") => return (0, None),
         _ => {}

@@ -60,6 +60,15 @@ fn a_model_that_is_away_is_waited_for() {
 }
 
 #[test]
+fn a_model_that_goes_away_under_a_job_is_waited_for() {
+    let server = start();
+    let id = server.order("vanish");
+    assert_eq!(put_off(&server, &id)["waiting"], "the model in x is not here now");
+    std::fs::write(server.job(&id).join("here"), "").unwrap();
+    server.wait(&id, "completed");
+}
+
+#[test]
 fn a_job_that_is_put_off_can_be_cancelled_and_pauses_grow() {
     let server = start_with(|config| {
         config.retry_pause = Duration::from_secs(3600);
