@@ -28,7 +28,8 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// A [`Refusal`] for what cannot be made, or does not fit.
+    /// A [`Refusal`] for what cannot be made, or does not fit; of the code `disk_full`, if there is no
+    /// room on the disk for it now.
     fn settle(&self, order: &Order, reference: Option<&Reference>) -> Result<Settled, Refusal>;
 
     /// What `vidfit plan --json` prints for the order, were it for `task`; also for a job that does
@@ -47,7 +48,7 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// A [`Refusal`] ends the job as failed.
+    /// A [`Refusal`] ends the job as failed: something is wrong with the order itself.
     fn next(&self, work: &Work<'_>) -> Result<Next, Refusal>;
 
     /// What the job's run says it took, once it is done.
@@ -196,6 +197,8 @@ pub enum Next {
     Done,
     /// This command line, without the program's name.
     Words(Vec<String>),
+    /// Nothing now, though nothing is wrong with the order: why, and it is asked for again later.
+    Wait(String),
 }
 
 /// What a job took.

@@ -41,6 +41,10 @@ pub struct Config {
     pub max_crashes: u32,
     /// Time before a crashed job goes on, times the crashes so far.
     pub crash_pause: Duration,
+    /// Time before a job is tried again that the machine could not make; it doubles with every try.
+    pub retry_pause: Duration,
+    /// The longest such time.
+    pub max_retry_pause: Duration,
     /// Time that a worker gets to save its step and end, when it is asked to.
     pub stop_timeout: Duration,
 }
@@ -66,6 +70,8 @@ impl Config {
             idle_unload: Duration::ZERO,
             max_crashes: 3,
             crash_pause: Duration::from_secs(2),
+            retry_pause: Duration::from_secs(5),
+            max_retry_pause: Duration::from_secs(60),
             stop_timeout: Duration::from_secs(60),
         }
     }

@@ -43,6 +43,7 @@ pub(crate) fn router(state: &Http) -> serde_json::Result<Router> {
         .routes(routes!(events::of_all))
         .routes(routes!(info::plan))
         .routes(routes!(info::models))
+        .routes(routes!(info::model))
         .routes(routes!(info::gpus))
         .routes(routes!(info::presets))
         .routes(routes!(info::health))
@@ -55,6 +56,7 @@ pub(crate) fn router(state: &Http) -> serde_json::Result<Router> {
     let description = move |state: answer::State| async move { describe(&state, api).await };
     let router = router
         .route("/openapi.json", get(description))
+        .route("/v1/models/{owner}/{name}", get(info::published_model))
         .route("/docs", get(page::to_docs))
         .route("/docs/", get(page::docs_index))
         .route("/docs/{*file}", get(page::docs))

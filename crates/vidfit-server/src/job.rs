@@ -89,6 +89,8 @@ impl Job {
 pub(crate) struct Outcome {
     pub(crate) error: Option<Refusal>,
     pub(crate) report: Option<Report>,
+    /// How much was done of a job that has no video, in percent.
+    pub(crate) percent: u8,
     /// What the run warned of.
     pub(crate) warnings: Vec<String>,
 }

@@ -26,13 +26,14 @@ mod serve;
 mod state;
 mod store;
 mod video;
+mod waits;
 mod worker;
 
 pub use backend::{
     Backend, Gpu, Model, Next, Preset, Reference, ReferenceKind, Refusal, Report, Settled, Work,
 };
 pub use config::Config;
-pub use log::log;
+pub use log::{Level, log, say};
 pub use order::{Order, Task};
 pub use serve::{ServeError, serve};
 pub use store::StoreError;

@@ -1,6 +1,7 @@
 //! Numbers for Prometheus.
 
 use crate::backend::Report;
+use crate::job::Status;
 use crate::state::{Shared, lock};
 use crate::store::StoreError;
 use std::collections::BTreeMap;
@@ -15,6 +16,8 @@ pub(crate) struct Metrics {
     phases: Mutex<BTreeMap<String, (f64, u64)>>,
     last: Mutex<Report>,
     crashes: AtomicU64,
+    /// Jobs that ended since the server was started.
+    ended: Mutex<BTreeMap<&'static str, u64>>,
     worker: AtomicBool,
     held_bytes: AtomicU64,
     /// Answers by status.
@@ -31,6 +34,11 @@ impl Metrics {
             *count += 1;
         }
         *lock(&self.last) = report.clone();
+    }
+
+    /// Counts a job that ended.
+    pub(crate) fn ended(&self, status: Status) {
+        *lock(&self.ended).entry(status.word()).or_default() += 1;
     }
 
     /// Counts a worker that ended under a job.
@@ -72,8 +80,26 @@ pub(crate) fn text(shared: &Shared) -> Result<String, StoreError> {
     for (status, count) in &counts {
         page.line("vidfit_jobs", &[("status", status.word())], f64::from(*count));
     }
+    page.about(
+        "vidfit_jobs_ended_total",
+        "counter",
+        "Jobs that ended since the server was started.",
+    );
+    let ended = lock(&metrics.ended).clone();
+    for status in Status::ALL.into_iter().filter(|status| status.is_final()) {
+        let count = ended.get(status.word()).copied().unwrap_or(0);
+        page.line("vidfit_jobs_ended_total", &[("status", status.word())], count as f64);
+    }
+    page.about("vidfit_build_info", "gauge", "The version, as a label.");
+    page.line("vidfit_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     page.about("vidfit_queue_length", "gauge", "Jobs that wait.");
     page.line("vidfit_queue_length", &[], shared.store.queue()?.len() as f64);
+    page.about(
+        "vidfit_jobs_put_off",
+        "gauge",
+        "Jobs that wait because the machine cannot make them.",
+    );
+    page.line("vidfit_jobs_put_off", &[], shared.waits.len() as f64);
     page.about("vidfit_queue_limit", "gauge", "Most jobs that may wait.");
     page.line("vidfit_queue_limit", &[], shared.config.queue_limit as f64);
     page.about("vidfit_phase_seconds", "summary", "Time of the phases of completed jobs.");

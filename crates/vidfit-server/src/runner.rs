@@ -94,11 +94,8 @@ impl Runner {
         let closing = self.worker.as_ref().is_some_and(Worker::is_closing);
         let pausing = self.pause_until.is_some_and(|until| Instant::now() < until);
         while self.running.is_none() && !closing && !pausing && !self.shared.is_stopping() {
-            let Some(Some(job)) = self.insist(|shared| shared.store.first()) else { break };
+            let Some(Some(job)) = self.insist(Shared::next_job) else { break };
             self.give(job);
-            if self.pause_until.is_some_and(|until| Instant::now() < until) {
-                break;
-            }
         }
         if self.running.is_none() && !pausing {
             self.unload();
@@ -109,11 +106,12 @@ impl Runner {
     fn give(&mut self, job: Job) {
         let folder = self.shared.folders.job(&job.id);
         if let Err(error) = std::fs::create_dir_all(&folder) {
-            tracing::error!(job = job.id, %error, "the job's folder cannot be made");
-            self.pause_until = Some(Instant::now() + Duration::from_secs(1));
-            return;
+            return self.put_off(&job, &format!("its folder cannot be made: {error}"));
         }
         let next = self.shared.backend.next(&job.work(&folder));
+        if let Ok(Next::Wait(why)) = &next {
+            return self.put_off(&job, why);
+        }
         if self.insist(|shared| shared.store.start(&job.id)) != Some(true) {
             // Cancelled in between, or the server ends.
             return;
@@ -127,12 +125,16 @@ impl Runner {
                 if let Err(error) = self.tell_worker(|worker| worker.give(&id, &words)) {
                     tracing::error!(%error, "the worker cannot be started or told");
                     match &mut self.worker {
-                        None => self.crashed(&format!("it could not be started: {error}")),
+                        None => self.give_back(&format!(
+                            "the process that makes videos cannot be started: {error}"
+                        )),
                         // It is of no use any more, and the end of its output will say so.
                         Some(worker) => worker.kill(),
                     }
                 }
             }
+            // Put off above.
+            Ok(Next::Wait(_)) => {}
             Ok(Next::Done) => {
                 self.running = Some(job);
                 self.completed();
@@ -243,9 +245,12 @@ impl Runner {
         let unload_at = worker
             .filter(|worker| self.running.is_none() && !worker.is_closing())
             .map(|worker| worker.idle_since + self.shared.config.idle_unload);
+        let closing = worker.is_some_and(Worker::is_closing);
+        let can_begin = self.running.is_none() && !closing && self.pause_until.is_none();
         let due = [
             worker.and_then(|worker| worker.kill_at),
             self.pause_until.filter(|_| self.running.is_none()),
+            self.shared.waits.next().filter(|_| can_begin),
             self.tell_at,
             unload_at,
         ];
@@ -297,6 +302,7 @@ impl Runner {
         let live = self.shared.set_live(None);
         let outcome = self.outcome(&job, status, error, live);
         tracing::info!(job = job.id, status = status.word(), "job ended");
+        self.shared.metrics.ended(status);
         self.insist(|shared| shared.store.finish(&job.id, status, &outcome));
         self.rest();
         self.tell_end(&job.id);

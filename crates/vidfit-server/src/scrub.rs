@@ -5,6 +5,11 @@
 /// Messages of the program name files as its user knows them. A client is not that user: he knows
 /// what he has sent, and the rest is none of his business.
 pub(crate) fn without_paths(text: &str) -> String {
+    without_paths_but(text, &[])
+}
+
+/// The same, but for paths that are what the client has said himself.
+pub(crate) fn without_paths_but(text: &str, own: &[&str]) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = find_path(rest) {
@@ -12,7 +17,11 @@ pub(crate) fn without_paths(text: &str) -> String {
         let length = path_length(path, before.chars().next_back());
         let name = path[..length].trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next();
         shown.push_str(before);
-        shown.push_str(name.filter(|name| !name.is_empty()).unwrap_or("a folder"));
+        match name.filter(|name| !name.is_empty()) {
+            _ if own.contains(&&path[..length]) => shown.push_str(&path[..length]),
+            Some(name) => shown.push_str(name),
+            None => shown.push_str("a folder"),
+        }
         rest = &path[length..];
     }
     shown + rest
@@ -56,7 +65,7 @@ fn path_length(path: &str, before: Option<char>) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::without_paths;
+    use super::{without_paths, without_paths_but};
 
     #[test]
     fn paths_are_cut_down_to_their_names() {
@@ -78,14 +87,19 @@ mod tests {
     fn all_else_stays() {
         for text in [
             "3/4 of it, and/or 1 / 2",
-            "see https://example.com/a/b or /docs",
+            "see https://example.com/a/b",
             "zai-org/CogVideoX-2b is not here",
             "12:30, a: b, \"x\"",
             "",
             "/",
         ] {
-            let shown = without_paths(text);
-            assert_eq!(shown, text.replace("/docs", "docs"));
+            assert_eq!(without_paths(text), text);
         }
+    }
+
+    #[test]
+    fn what_a_client_has_said_stays() {
+        let text = "there is no \"/a/b\" in /srv/a/b, nor /a/b";
+        assert_eq!(without_paths_but(text, &["/a/b"]), "there is no \"/a/b\" in b, nor /a/b");
     }
 }

@@ -43,7 +43,7 @@ pub enum ServeError {
     #[error("a token of less than {MIN_TOKEN_CHARS} characters can be guessed: take a longer one")]
     ShortToken,
     /// The address is taken, or is none of this machine's.
-    #[error("cannot listen on {address}: {source}; take another --host or --port")]
+    #[error("cannot listen on {address}: {source}; take another --address")]
     Listen {
         /// Where it was to listen.
         address: SocketAddr,
@@ -92,6 +92,8 @@ pub fn serve(
         shared.sweep(&id);
     }
     sweep_orphans(&shared)?;
+    // Nobody has to be told yet; later, what is as it was need not be told.
+    shared.queue_changed();
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

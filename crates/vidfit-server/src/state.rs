@@ -8,30 +8,27 @@ use crate::metrics::Metrics;
 use crate::runner::Message;
 use crate::store::{Store, StoreError};
 use crate::video::Video;
+use crate::waits::Waits;
+use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::broadcast;
 
-/// News that wait for a client that is slow to take them; if there are more, it is told how things
-/// stand instead.
+/// News that wait for a client that is slow to take them; if there are more, some are lost to it.
 const NEWS_KEPT: usize = 256;
 
 /// What clients that wait are told.
 #[derive(Clone, Debug)]
-pub(crate) struct News {
-    pub(crate) id: Arc<str>,
-    pub(crate) what: What,
-}
-
-/// What happened to a job.
-#[derive(Clone, Debug)]
-pub(crate) enum What {
-    /// It changed: the video object as JSON, and whether that was its last change.
-    Video { json: Arc<str>, last: bool },
-    /// It is gone.
-    Deleted,
+pub(crate) enum News {
+    /// A job changed: the video object as JSON, and whether that was its last change.
+    Video { id: Arc<str>, json: Arc<str>, last: bool },
+    /// Jobs that wait have other places: the id and the video object of each, without its plan, which
+    /// is by far the most of it and has not changed.
+    Places(Arc<[(Arc<str>, Arc<str>)]>),
+    /// A job is gone.
+    Deleted { id: Arc<str> },
 }
 
 /// The server's state.
@@ -42,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) metrics: Metrics,
     pub(crate) news: broadcast::Sender<News>,
+    /// Jobs that the machine cannot make now.
+    pub(crate) waits: Waits,
     live: Mutex<Option<Live>>,
     /// Held while news are made and sent, so that none overtakes another.
     telling: Mutex<()>,
@@ -67,6 +66,7 @@ impl Shared {
             store,
             metrics: Metrics::default(),
             news: broadcast::channel(NEWS_KEPT).0,
+            waits: Waits::default(),
             live: Mutex::default(),
             telling: Mutex::default(),
             places: Mutex::default(),
@@ -92,6 +92,16 @@ impl Shared {
         lock(&self.runner).send(message).is_ok()
     }
 
+    /// The job that is to be worked on next, of those that may be tried now. Asked while none runs.
+    pub(crate) fn next_job(&self) -> Result<Option<Job>, StoreError> {
+        let queue = self.store.queue()?;
+        self.waits.keep_only(&queue);
+        match queue.iter().find(|id| self.waits.is_due(id)) {
+            Some(id) => self.store.job(id),
+            None => Ok(None),
+        }
+    }
+
     /// Sets which job runs, and gives what was known of the last one.
     pub(crate) fn set_live(&self, live: Option<Live>) -> Option<Live> {
         std::mem::replace(&mut *lock(&self.live), live)
@@ -106,11 +116,14 @@ impl Shared {
     pub(crate) fn videos(&self, jobs: Vec<Job>) -> Result<Vec<Video>, StoreError> {
         let waits = jobs.iter().any(|job| job.status == Status::Queued);
         let queue = if waits { self.store.queue()? } else { Vec::new() };
+        let places: HashMap<&str, usize> =
+            queue.iter().enumerate().map(|(at, id)| (id.as_str(), at + 1)).collect();
         let mut live = lock(&self.live);
         let shown = jobs.into_iter().map(|job| {
-            let place = queue.iter().position(|id| *id == job.id).map(|place| place + 1);
+            let place = places.get(job.id.as_str()).copied();
             let live = live.as_mut().filter(|live| live.id == job.id);
-            Video::of(job, live, place)
+            let waiting = self.waits.why(&job.id);
+            Video::of(job, live, place, waiting)
         });
         Ok(shown.collect())
     }
@@ -147,11 +160,42 @@ impl Shared {
         };
         let now: HashMap<_, _> = queue.into_iter().enumerate().map(|(at, id)| (id, at)).collect();
         let before = std::mem::replace(&mut *lock(&self.places), now.clone());
-        let moved = now.iter().filter(|(id, at)| before.get(*id) != Some(at)).map(|(id, _)| id);
+        let came = now.keys().filter(|id| !before.contains_key(*id));
         let left = before.keys().filter(|id| !now.contains_key(*id));
-        for id in moved.chain(left) {
+        for id in came.chain(left) {
             self.changed(id);
         }
+        let has_moved = |job: &Job| {
+            let (before, now) = (before.get(&job.id), now.get(&job.id));
+            before.is_some() && now.is_some() && before != now
+        };
+        if now.keys().any(|id| before.get(id).is_some_and(|at| now.get(id) != Some(at)))
+            && let Err(error) = self.tell_places(has_moved)
+        {
+            tracing::warn!(%error, "a change could not be told");
+        }
+    }
+
+    /// Tells the places of these jobs, all at once.
+    fn tell_places(&self, are_told: impl Fn(&Job) -> bool) -> Result<(), StoreError> {
+        if self.news.receiver_count() == 0 {
+            return Ok(());
+        }
+        let _telling = lock(&self.telling);
+        let mut jobs = self.store.waiting()?;
+        jobs.retain(are_told);
+        let videos = self.videos(jobs)?;
+        let told = videos.iter().map(|video| {
+            let mut json = serde_json::to_value(video)?;
+            if let Value::Object(fields) = &mut json {
+                fields.remove("plan");
+            }
+            Ok((video.id().into(), json.to_string().into()))
+        });
+        let told: Result<Vec<_>, serde_json::Error> = told.collect();
+        // Whoever has gone away in the meantime need not know.
+        drop(self.news.send(News::Places(told?.into())));
+        Ok(())
     }
 
     /// Removes the files of a deleted job, then what is known of it.
@@ -173,7 +217,7 @@ impl Shared {
     /// Tells those who wait that a job is gone.
     pub(crate) fn deleted(&self, id: &str) {
         let telling = lock(&self.telling);
-        drop(self.news.send(News { id: id.into(), what: What::Deleted }));
+        drop(self.news.send(News::Deleted { id: id.into() }));
         drop(telling);
         self.queue_changed();
     }
@@ -181,9 +225,8 @@ impl Shared {
 
 /// The news that a video has changed.
 pub(crate) fn news_of(video: &Video) -> Result<News, StoreError> {
-    let json = serde_json::to_string(video)?;
-    let what = What::Video { json: json.into(), last: video.status().is_final() };
-    Ok(News { id: video.id().into(), what })
+    let json = serde_json::to_string(video)?.into();
+    Ok(News::Video { id: video.id().into(), json, last: video.status().is_final() })
 }
 
 /// Locks what is whole between any two statements, so that a panic elsewhere does no harm to it.

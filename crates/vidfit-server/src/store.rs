@@ -195,15 +195,14 @@ impl Store {
         Ok(ids)
     }
 
-    /// The job that is to be worked on next.
-    pub(crate) fn first(&self) -> Result<Option<Job>, StoreError> {
+    /// The jobs that wait, in the order in which they will be worked on.
+    pub(crate) fn waiting(&self) -> Result<Vec<Job>, StoreError> {
         let database = self.database();
         let query = format!(
-            "SELECT {COLUMNS} FROM jobs WHERE status = 'queued' AND deleted = 0 {QUEUE_ORDER} LIMIT 1"
+            "SELECT {COLUMNS} FROM jobs WHERE status = 'queued' AND deleted = 0 {QUEUE_ORDER}"
         );
         let mut statement = database.prepare_cached(&query)?;
-        let job = statement.query_row([], |row| Ok(read(row, &self.folders))).optional()?;
-        job.transpose()
+        statement.query_map([], |row| Ok(read(row, &self.folders)))?.flatten_jobs()
     }
 
     /// How many jobs there are of each status.

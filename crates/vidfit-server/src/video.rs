@@ -67,6 +67,9 @@ pub(crate) struct Video {
     /// Its place in the queue, from 1, while it waits.
     #[schema(required)]
     position: Option<usize>,
+    /// Why the machine cannot make it now, if it waits for that; it is tried again by itself.
+    #[schema(required)]
+    waiting: Option<String>,
     /// `text`, `encode`, `denoise` or `decode`, while it is made.
     #[schema(required)]
     phase: Option<String>,
@@ -112,17 +115,21 @@ struct VideoError {
 }
 
 impl Video {
-    /// The job, with its progress if it runs, and its place if it waits.
-    pub(crate) fn of(job: Job, live: Option<&mut Live>, position: Option<usize>) -> Video {
+    /// The job, with its progress if it runs, and its place and what else it waits for if it waits.
+    pub(crate) fn of(
+        job: Job,
+        live: Option<&mut Live>,
+        position: Option<usize>,
+        waiting: Option<String>,
+    ) -> Video {
         let Job { order, settled, outcome, .. } = job;
         let live = live.filter(|_| job.status == Status::InProgress);
-        let mut warnings = settled.warnings;
         let mut video = Video {
             id: job.id,
             object: VideoWord::Video,
             model: settled.model,
             status: job.status,
-            progress: if job.status == Status::Completed { 100 } else { 0 },
+            progress: if job.status == Status::Completed { 100 } else { outcome.percent },
             created_at: job.created_at,
             started_at: job.started_at,
             completed_at: job.completed_at,
@@ -147,6 +154,7 @@ impl Video {
             strength: order.strength,
             priority: order.priority,
             position,
+            waiting: waiting.filter(|_| !job.status.is_final() && live.is_none()),
             phase: None,
             step: None,
             steps: None,
@@ -155,16 +163,21 @@ impl Video {
             report: outcome.report,
             warnings: Vec::new(),
         };
-        warnings.extend(outcome.warnings);
+        let mut told = [settled.warnings, outcome.warnings].concat();
         if let Some(live) = live {
             video.progress = live.percent();
             video.phase.clone_from(&live.phase);
             (video.step, video.steps) = (live.step, live.steps);
             video.seconds_left = live.seconds_left();
             video.report = Some(live.report.clone()).filter(|it| *it != Report::default());
-            warnings.extend(live.warnings.iter().map(|text| crate::scrub::without_paths(text)));
+            told.extend_from_slice(&live.warnings);
         }
-        video.warnings = warnings;
+        // The plan and the run warn of the same.
+        for warning in told.iter().map(|text| crate::scrub::without_paths(text)) {
+            if !video.warnings.contains(&warning) {
+                video.warnings.push(warning);
+            }
+        }
         video
     }
 

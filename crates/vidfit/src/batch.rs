@@ -69,7 +69,7 @@ pub fn run(path: &Path, batch: &GenerateArgs) -> Result<(), Failure> {
         ends.push(match made {
             Ok(made) => End::Made(made),
             Err(failure) => {
-                let Failure { code, message } = &failure;
+                let Failure { code, message, .. } = &failure;
                 let event = json!({
                     "event": "line_failed", "line": line.number, "code": code, "message": message,
                 });

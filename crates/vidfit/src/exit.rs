@@ -1,6 +1,7 @@
 //! Errors at the command line, and the exit codes that they end in.
 
 use crate::say::note;
+use std::error::Error;
 use std::fmt::Display;
 use std::process::ExitCode;
 use vidfit_engine::checkpoint::CheckpointError;
@@ -18,6 +19,9 @@ pub struct Failure {
     pub code: u8,
     /// What went wrong, and what to do.
     pub message: String,
+    /// Whether the machine is at fault as it is now, and not what was asked for: once there is room,
+    /// the same will do.
+    pub is_machines: bool,
 }
 
 /// What was asked for, or given, cannot work.
@@ -32,27 +36,39 @@ const OTHER: u8 = 1;
 impl Failure {
     /// Bad input; `message` says what to do.
     pub fn input(message: impl Display) -> Failure {
-        Failure { code: BAD_INPUT, message: message.to_string() }
+        Failure { code: BAD_INPUT, message: message.to_string(), is_machines: false }
     }
 
     /// Anything else.
     pub fn other(message: impl Display) -> Failure {
-        Failure { code: OTHER, message: message.to_string() }
+        Failure { code: OTHER, message: message.to_string(), is_machines: false }
     }
 
     /// The job does not fit; `message` says what would.
     pub fn no_room(message: impl Display) -> Failure {
-        Failure { code: DOES_NOT_FIT, message: message.to_string() }
+        Failure { code: DOES_NOT_FIT, message: message.to_string(), is_machines: true }
     }
 
     /// The answer is no, and has been given.
     pub fn no() -> Failure {
-        Failure { code: OTHER, message: String::new() }
+        Failure { code: OTHER, message: String::new(), is_machines: false }
     }
 
     /// Stopped by the user.
     pub fn interrupted() -> Failure {
-        Failure { code: INTERRUPTED, message: "interrupted; nothing was written".into() }
+        let message = "interrupted; nothing was written".into();
+        Failure { code: INTERRUPTED, message, is_machines: false }
+    }
+
+    /// Bad input, if the output is none; but a disk that is full is nobody's input.
+    pub fn of_output(error: MediaError) -> Failure {
+        Failure { code: BAD_INPUT, ..error.into() }
+    }
+
+    /// The same, with the machine at fault.
+    #[must_use]
+    pub fn of_the_machine(self) -> Failure {
+        Failure { is_machines: true, ..self }
     }
 
     /// Whether the user stopped it.
@@ -96,7 +112,9 @@ impl From<EngineError> for Failure {
             Fault::Interruption => return Failure::interrupted(),
             Fault::Other => OTHER,
         };
-        Failure { code, message: error.to_string() }
+        let has_no_room = matches!(error, EngineError::Runs(RunsError::NoRoom { .. }));
+        let is_machines = code == DOES_NOT_FIT || has_no_room || cannot_be_written(&error);
+        Failure { code, message: error.to_string(), is_machines }
     }
 }
 
@@ -132,12 +150,75 @@ impl From<SettingsError> for Failure {
 
 impl From<MediaError> for Failure {
     fn from(error: MediaError) -> Self {
-        Failure::other(error)
+        let has_no_room = matches!(
+            error,
+            MediaError::NoRoom { .. }
+                | MediaError::DiskFull { .. }
+                | MediaError::NotWritable { .. }
+        );
+        Failure { is_machines: has_no_room || cannot_be_written(&error), ..Failure::other(error) }
     }
+}
+
+/// Whether a disk that is full, or may not be written, is behind an error.
+fn cannot_be_written(error: &(dyn Error + 'static)) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let is_it = |error: &(dyn Error + 'static)| {
+        let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        matches!(kind, Some(StorageFull | QuotaExceeded | ReadOnlyFilesystem))
+    };
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if is_it(error) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 impl From<vidfit_tensor::Error> for Failure {
     fn from(error: vidfit_tensor::Error) -> Self {
         EngineError::from(error).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::ErrorKind;
+
+    #[test]
+    fn a_full_disk_is_the_machines_fault_and_a_bad_name_is_not() {
+        let file = |kind: ErrorKind| EngineError::File {
+            action: "write",
+            path: "state.safetensors".into(),
+            source: kind.into(),
+        };
+        let tensors = |kind: ErrorKind| SafetensorsError::Io {
+            action: "write",
+            path: "state.safetensors".into(),
+            source: kind.into(),
+        };
+        for (kind, expected) in [
+            (ErrorKind::StorageFull, true),
+            (ErrorKind::QuotaExceeded, true),
+            (ErrorKind::ReadOnlyFilesystem, true),
+            (ErrorKind::NotFound, false),
+        ] {
+            assert_eq!(Failure::from(file(kind)).is_machines, expected, "{kind}");
+            assert_eq!(Failure::from(tensors(kind)).is_machines, expected, "{kind}");
+            // Through the engine, which keeps the states of runs for the device.
+            let inner = Box::new(EngineError::from(tensors(kind)));
+            let device = vidfit_tensor::Error::Model(inner);
+            assert_eq!(Failure::from(device).is_machines, expected, "{kind}");
+        }
+        let room =
+            |free_bytes| RunsError::NoRoom { folder: "q".into(), needed_bytes: 9, free_bytes };
+        let failure = Failure::from(room(3));
+        assert!(failure.is_machines && failure.code == BAD_INPUT);
+        assert!(failure.message.contains("--queue-dir"), "{}", failure.message);
+        assert!(Failure::no_room("").is_machines);
+        assert!(!Failure::input("").is_machines && !Failure::interrupted().is_machines);
     }
 }

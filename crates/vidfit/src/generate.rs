@@ -264,6 +264,17 @@ pub struct Chosen {
 }
 
 impl Chosen {
+    /// Checks that all that the job writes has room on the disk.
+    ///
+    /// # Errors
+    /// Bad input if it has not.
+    pub fn check_disk(&self, args: &GenerateArgs) -> Result<(), Failure> {
+        let (checkpoint, job) = (&self.model.checkpoint, &self.prepared.job);
+        let output = Output::new(&args.output, checkpoint, job)?;
+        let (runs, tensors) = (args.keep.folder.runs(), args.output.save_tensors.as_deref());
+        check_all_room(&runs, checkpoint, job, &output, tensors, args.keep.keeps()?)
+    }
+
     /// What there is to do of the job, if it goes on from `state`.
     fn rest(&self, state: Option<&RunState>) -> Result<Prepared, Failure> {
         let mut prepared = self.prepared.clone();

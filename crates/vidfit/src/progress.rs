@@ -65,7 +65,7 @@ impl Shown {
 
     /// Tells a script why the command fails; people are told when it ends.
     pub fn failed(self, failure: &Failure) {
-        let Failure { code, message } = failure;
+        let Failure { code, message, .. } = failure;
         self.event(json!({ "event": "error", "code": code, "message": message }));
     }
 

@@ -12,7 +12,7 @@ mod words;
 use crate::args::{LogStyle, ServeArgs};
 use crate::exit::Failure;
 use crate::interrupt;
-use crate::say::line;
+use crate::say::{line, log_notes};
 use crate::warm;
 use backend::Program;
 use devices::Devices;
@@ -31,13 +31,16 @@ use vidfit_server::{Config, ServeError, serve};
 /// # Errors
 /// Bad input in the arguments or the settings; if the address or the queue cannot be had.
 pub fn run(args: &ServeArgs) -> Result<(), Failure> {
+    vidfit_server::log(args.log == LogStyle::Json);
+    if args.log == LogStyle::Json {
+        log_notes();
+    }
     let given = args.token.clone().or_else(|| std::env::var(token::VARIABLE).ok());
     let token = token::of(given.as_deref(), args.address.ip())?;
     let warm = args.warm.instead_of(warm::settings()?);
     let config = config(args, token.as_ref(), warm)?;
     let program = program(args, &config, warm)?;
     let stop = interrupt::watch()?;
-    vidfit_server::log(args.log == LogStyle::Json);
     serve(config, program, &stop, |address| announce(address, token.as_ref())).map_err(failure)
 }
 
@@ -56,6 +59,7 @@ fn config(args: &ServeArgs, token: Option<&Token>, warm: WarmSettings) -> Result
         cors_origins: args.cors_origins.clone(),
         queue_limit: args.max_queue,
         max_body_bytes: args.max_body.0,
+        request_timeout: Duration::from_secs(args.request_timeout),
         idle_unload: kept_for(warm),
         ..Config::new(queue_dir)
     })

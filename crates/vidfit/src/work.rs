@@ -13,7 +13,7 @@ use crate::say::line;
 use crate::warm;
 use desk::{Desk, Next};
 use job::Bench;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
@@ -78,11 +78,18 @@ fn lock(folder: &Path, desk: &Desk) -> Result<Option<File>, Failure> {
 
 /// Tells how a job ended.
 fn ended(name: JobName, result: Result<(), Failure>) {
-    let (code, message) = match result {
-        Ok(()) => (0, None),
-        Err(Failure { code, message }) => (code, Some(message)),
+    Shown::Job(name).event(end_of(result));
+}
+
+/// The last event of a job. `fault` is `machine` if the same job will do once there is room.
+fn end_of(result: Result<(), Failure>) -> Value {
+    let (code, message, fault) = match result {
+        Ok(()) => (0, None, None),
+        Err(Failure { code, message, is_machines }) => {
+            (code, Some(message), is_machines.then_some("machine"))
+        }
     };
-    Shown::Job(name).event(json!({ "event": "ended", "code": code, "message": message }));
+    json!({ "event": "ended", "code": code, "message": message, "fault": fault })
 }
 
 /// Tells that jobs ended that had not begun.

@@ -296,11 +296,20 @@ fn plans_and_what_there_is_are_told() {
     assert_eq!((&fits["fits"], &fits["device"]), (&json!(true), &json!("sim:64MB")));
     let too_big = plan(json!({ "model": "zai-org/CogVideoX-5b" })).ok();
     assert_eq!(too_big["fits"], false);
-    says(plan(json!({ "num_frames": 12 })).error(400)["message"].as_str().unwrap(), &["9 or 17"]);
+    let error = plan(json!({ "num_frames": 12 })).error(400);
+    assert_eq!(error["param"], "num_frames");
+    says(error["message"].as_str().unwrap(), &["9 or 17"]);
     assert_eq!(plan(json!({ "task": "v2v" })).status, 400);
     let error = plan(json!({ "model": "sora-2" })).error(400);
     assert_eq!(error["param"], "model");
 
+    // That needs no files.
+    let published = plan(json!({ "model": "5b-I2V", "task": "t2v" })).error(400);
+    assert_eq!(published["code"], "unknown_model");
+    assert_eq!(plan(json!({ "model": "2b" })).ok()["available"], false);
+
+    let one = server.get("/v1/models/zai-org/CogVideoX-5b").ok();
+    assert_eq!(one["available"], false);
     let models = server.get("/v1/models").ok();
     assert_eq!(models["data"][0]["tasks"], json!(["t2v"]));
     assert_eq!(models["data"][1]["available"], false);
@@ -327,4 +336,47 @@ fn what_cannot_be_served_is_said_at_once() {
         assert_eq!(output.status.code(), Some(2), "{words:?}: {}", stderr(&output));
         says(&stderr(&output), &[expected]);
     }
+}
+
+/// Whoever reads the log as JSON finds nothing else, whatever happens.
+#[cfg(unix)]
+#[test]
+fn a_log_of_json_is_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = |log: &str| -> Vec<Value> {
+        let read =
+            |line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line:?}"));
+        log.lines().map(read).collect()
+    };
+    let words = ["serve", "--queue-dir", "queue", "--log", "json", "--device", "cpu"];
+    let run = |more: &[&str]| support::command(folder.path(), &[&words[..], more].concat());
+    let failed = run(&["--loras", "nowhere"]).output().unwrap();
+    let log = json(&stderr(&failed));
+    let last = log.last().unwrap();
+    assert_eq!((failed.status.code(), &last["level"]), (Some(2), &json!("ERROR")), "{last}");
+
+    let mut command = run(&["--address", "127.0.0.1:0", "--models", "demo,nowhere"]);
+    command.env("VIDFIT_LOG", "info,vidfit_server::access=debug");
+    let log = folder.path().join("log");
+    command.stderr(std::fs::File::create(&log).unwrap()).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut said = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+    let address = line.trim().split_once("http://").unwrap().1;
+    let answer = ureq::get(format!("http://{address}/v1/videos?limit=3")).call().unwrap();
+    assert_eq!(answer.status().as_u16(), 200);
+    let pid = child.id().to_string();
+    assert!(std::process::Command::new("kill").arg(pid).status().unwrap().success());
+    assert!(child.wait().unwrap().success());
+    let log = json(&std::fs::read_to_string(log).unwrap());
+    let has = |level: &str, words: &str| {
+        let is_it = |line: &Value| line["level"] == level && line.to_string().contains(words);
+        assert!(log.iter().any(is_it), "no {words} in {log:?}");
+    };
+    has("WARN", "is not offered");
+    has("INFO", "stopping");
+    has("DEBUG", "\"path\":\"/v1/videos\"");
+    has("DEBUG", "\"bytes\":");
+    assert!(!log.iter().any(|line| line.to_string().contains("limit=3")));
 }

@@ -57,6 +57,7 @@ fn jobs_are_done_one_after_another_and_bad_ones_harm_no_others() {
     assert_eq!(told[6], ("lost", 2));
     says(ends[1]["message"].as_str().unwrap(), &["9 or 17"]);
     says(ends[4]["message"].as_str().unwrap(), &["--device"]);
+    assert!(ends.iter().all(|end| end["fault"].is_null()), "{ends:?}");
 
     // Each says what `--progress json` says, with its name.
     let of = |job: &str| -> Vec<&str> {
@@ -315,4 +316,14 @@ fn weights_stay_between_jobs_where_that_is_asked_for() {
     std::thread::sleep(Duration::from_millis(1500));
     idle.order("e", &words("e"));
     assert_eq!(held(&idle, "e", "before loading"), 0, "after {:?}", began.elapsed());
+}
+
+/// Whoever asked for a job is to know whether it can be made later, as it is.
+#[test]
+fn what_the_machine_has_no_room_for_is_its_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = Worker::ready(folder.path(), &["--device", "sim:1MB"]);
+    worker.order("a", &ball("a", &[]));
+    let end = worker.end_of("a");
+    assert_eq!((&end["code"], &end["fault"]), (&json!(3), &json!("machine")), "{end}");
 }

@@ -64,8 +64,8 @@ pub enum RunsError {
     },
     /// The disk has too little room.
     #[error(
-        "the run needs {} on the disk of {}, and {} are free. Make room, or keep runs elsewhere with \
-         --runs DIR",
+        "the run needs {} on the disk of {}, and {} are free. Make room, or keep runs elsewhere: \
+         --runs DIR, or --queue-dir DIR of a server",
         both_in_words(*needed_bytes, *free_bytes).0,
         folder.display(),
         both_in_words(*needed_bytes, *free_bytes).1

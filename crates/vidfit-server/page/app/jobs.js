@@ -42,7 +42,8 @@ function changed(state, { type, value, since, at }) {
       return { ...state, hasMore: value.has_more, last: value.last_id ?? state.last };
     case "video":
       heardAt.set(value.id, at);
-      byId.set(value.id, value);
+      // News of a place in the queue leave the plan out.
+      byId.set(value.id, { ...byId.get(value.id), ...value });
       return state;
     case "deleted": {
       heardAt.set(value, at);

@@ -100,11 +100,21 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         match Query::from_request_parts(parts, state).await {
             Ok(Query(asked)) => Ok(Asked(asked)),
-            Err(error) => {
-                let why = error.body_text();
-                let why = why.strip_prefix("Failed to deserialize query string: ").unwrap_or(&why);
-                Err(ApiError::bad("invalid_query", format!("behind the question mark: {why}")))
-            }
+            Err(error) => Err(of_query(&error.body_text())),
         }
+    }
+}
+
+/// What is wrong with a query, about the parameter that it is about.
+fn of_query(said: &str) -> ApiError {
+    let said = said.strip_prefix("Failed to deserialize query string: ").unwrap_or(said);
+    let (name, message) = match said.split_once(": ") {
+        Some((name, what)) => (Some(name), format!("{name}: {what}")),
+        None => (said.split('`').nth(1), said.to_owned()),
+    };
+    let error = ApiError::bad("invalid_query", message);
+    match name {
+        Some(name) => error.about(&name.chars().take(40).collect::<String>()),
+        None => error,
     }
 }

@@ -1,4 +1,4 @@
-//! `GET /v1/videos/{id}/content`: the video, its first frame, or a GIF of it.
+//! `GET /v1/videos/{id}/content`: the video, its first frame, a GIF of it, or what it starts from.
 
 use super::answer::{Asked, Id, State, blocking, heavy, no_video};
 use super::error::{ApiError, ErrorBody};
@@ -37,12 +37,16 @@ pub(crate) enum Variant {
     Video,
     Thumbnail,
     Gif,
+    /// What the video was made from.
+    Input,
 }
 
 impl Variant {
     /// The file's name and its media type.
     fn file(self) -> (&'static str, &'static str) {
         match self {
+            // It has names of its own.
+            Variant::Input => ("", ""),
             Variant::Video => ("video.mp4", "video/mp4"),
             Variant::Thumbnail => ("thumbnail.png", "image/png"),
             Variant::Gif => ("video.gif", "image/gif"),
@@ -58,12 +62,14 @@ impl Variant {
     params(("id" = String, Path, description = "The video's id"), ContentQuery),
     responses(
         (status = 200, description = "All of it", content(
-            (String = "video/mp4"), (String = "image/png"), (String = "image/gif"))),
+            (String = "video/mp4"), (String = "image/png"), (String = "image/gif"),
+            (String = "image/jpeg"), (String = "image/webp"), (String = "video/webm"))),
         (status = 206, description = "The range that was asked for", content(
-            (String = "video/mp4"), (String = "image/png"), (String = "image/gif"))),
+            (String = "video/mp4"), (String = "image/png"), (String = "image/gif"),
+            (String = "image/jpeg"), (String = "image/webp"), (String = "video/webm"))),
         (status = 304, description = "It is as it was"),
         (status = 400, description = "There is no such variant", body = ErrorBody),
-        (status = 404, description = "There is no such video", body = ErrorBody),
+        (status = 404, description = "There is no such video, or it starts from text alone", body = ErrorBody),
         (status = 409, description = "It is not done", body = ErrorBody),
         (status = 416, description = "There is no such range", body = ErrorBody),
     )
@@ -75,6 +81,9 @@ pub(crate) async fn content(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let variant = query.variant.unwrap_or_default();
+    if matches!(variant, Variant::Input) {
+        return input(&state, id, &headers).await;
+    }
     let (name, kind) = variant.file();
     let find = id.clone();
     let folder = blocking(&state, move |shared| {
@@ -103,12 +112,37 @@ pub(crate) async fn content(
         .await
 }
 
+/// Gives what a video starts from, however it stands.
+async fn input(state: &State, id: String, headers: &HeaderMap) -> Result<Response, ApiError> {
+    let find = id.clone();
+    let (file, ending) = blocking(state, move |shared| {
+        let job = shared.store.job(&find)?.ok_or_else(no_video)?;
+        let path = job.reference.map(|reference| reference.path).ok_or_else(|| {
+            ApiError::not_found("the video starts from text alone").about("variant")
+        })?;
+        let ending = path.extension().unwrap_or_default().to_string_lossy().into_owned();
+        Ok((Content::open(&path)?, ending))
+    })
+    .await?;
+    let kind = match ending.as_str() {
+        "png" => "image/png",
+        "jpg" => "image/jpeg",
+        "webp" => "image/webp",
+        "gif" => "image/gif",
+        "mp4" => "video/mp4",
+        "webm" => "video/webm",
+        _ => "application/octet-stream",
+    };
+    file.answer(headers, kind, &format!("{id}-input.{ending}")).await
+}
+
 fn not_done(status: Status) -> ApiError {
     let message = match status {
         Status::Queued | Status::InProgress => {
             "the video is not done yet: wait until its status is completed"
         }
-        _ => "there is no video: its error says why",
+        Status::Cancelled => "there is no video, for it was cancelled",
+        Status::Completed | Status::Failed => "there is no video: its error says why",
     };
     ApiError::new(StatusCode::CONFLICT, "not_completed", message)
 }

@@ -39,6 +39,8 @@ const MAX_KEY_CHARS: usize = 255;
         (status = 409, description = "The key came with another order", body = super::error::ErrorBody),
         (status = 413, description = "The body is too large", body = super::error::ErrorBody),
         (status = 415, description = "Neither JSON nor a form", body = super::error::ErrorBody),
+        (status = 503, description = "The disk is full", body = super::error::ErrorBody,
+            headers(("Retry-After" = u32, description = "Seconds"))),
         (status = 429, description = "The queue is full", body = super::error::ErrorBody,
             headers(("Retry-After" = u32, description = "Seconds"))),
     )
@@ -52,7 +54,7 @@ pub(crate) async fn create(state: State, headers: HeaderMap, body: Body) -> Answ
     }
     let received = receive(&shared, &headers, body).await?;
     let limits = Limits { prompt_chars: shared.config.max_prompt_chars };
-    let wanted = parse(received.fields, limits, false)?;
+    let wanted = parse(received.fields, limits, false).map_err(ApiError::of_fields)?;
     let video = heavy(&state, move |shared| {
         let upload = match (received.upload, wanted.data_url) {
             (Some(_), Some(_)) => return Err(two_files()),
@@ -104,7 +106,13 @@ fn accept(
         Some(upload) => Some(look(shared, upload)?),
         None => None,
     };
-    let settled = shared.backend.settle(&order, reference.as_ref().map(|(looked, _)| looked))?;
+    let looked = reference.as_ref().map(|(looked, _)| looked);
+    if order.strength.is_some() && looked.is_none_or(|it| it.kind != ReferenceKind::Video) {
+        let message = "strength: it says how much of a video is made anew, and none was sent to start \
+                       from: send one as video_reference, or leave strength away";
+        return Err(ApiError::bad("invalid_value", message).about("strength"));
+    }
+    let settled = shared.backend.settle(&order, looked).map_err(|it| it.for_client(&order))?;
     let id = new_id()?;
     let folder = shared.folders.job(&id);
     if let (Some(upload), Some((looked, ending))) = (upload, &mut reference) {

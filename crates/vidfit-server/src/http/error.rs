@@ -1,7 +1,8 @@
 //! Errors as clients get them, in OpenAI's form.
 
 use crate::backend::Refusal;
-use crate::scrub::without_paths;
+use crate::order::Order;
+use crate::scrub::{without_paths, without_paths_but};
 use crate::store::StoreError;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -103,9 +104,30 @@ impl ApiError {
     }
 }
 
+impl ApiError {
+    /// Fields that are not as they should be, in words of ours: there is no path in them but those
+    /// that the client has sent.
+    pub(crate) fn of_fields(refusal: Refusal) -> ApiError {
+        ApiError { param: refusal.param, ..ApiError::bad(&refusal.code, refusal.message) }
+    }
+}
+
+impl Refusal {
+    /// What the client may know of a refusal of his order.
+    pub(crate) fn for_client(self, order: &Order) -> ApiError {
+        let own = [&order.model, &order.lora, &order.preset].map(|it| it.as_deref().unwrap_or(""));
+        let message = without_paths_but(&self.message, &own);
+        ApiError { message, ..self.into() }
+    }
+}
+
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         let message = without_paths(&refusal.message);
+        if refusal.code == "disk_full" {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            return ApiError::new(status, &refusal.code, message).retry_after(30);
+        }
         ApiError { param: refusal.param, ..ApiError::bad(&refusal.code, message) }
     }
 }

@@ -4,7 +4,8 @@ use super::answer::{Http, State};
 use super::error::ApiError;
 use super::session::{is_authorized, unauthorized};
 use crate::config::Config;
-use axum::extract::{MatchedPath, Request};
+use axum::body::HttpBody;
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -62,7 +63,7 @@ fn host(headers: &HeaderMap, uri: &Uri) -> Option<String> {
 fn check_host(config: &Config, host: Option<&str>) -> Result<(), ApiError> {
     let refused = || {
         let message = "this server does not go by that name: use localhost, or start it with \
-                       --allowed-host and the name";
+                       --allow-host and the name";
         Err(ApiError::new(StatusCode::FORBIDDEN, "host_not_allowed", message))
     };
     let Some(host) = host else { return refused() };
@@ -127,16 +128,16 @@ fn check_origin(
 pub(crate) async fn finish(state: State, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let docs = request.uri().path().starts_with("/docs");
+    let path = request.uri().path().to_owned();
     let mut response = next.run(request).await;
     let status = response.status().as_u16();
     state.shared().metrics.answered(status);
-    // The path alone, and as the route has it: what follows it may be private.
-    let route = route.as_deref().unwrap_or("-");
-    tracing::debug!(%method, route, status, seconds = began.elapsed().as_secs_f64(), "answered");
+    // The path alone: what follows it may be private.
+    let bytes = response.body().size_hint().exact();
+    let ms = began.elapsed().as_secs_f64() * 1e3;
+    tracing::debug!(target: "vidfit_server::access", %method, path, status, ms, bytes, "answered");
     let headers = response.headers_mut();
-    let csp = if docs { DOCS_CSP } else { CSP };
+    let csp = if path.starts_with("/docs") { DOCS_CSP } else { CSP };
     for (name, value) in [
         ("content-security-policy", csp),
         ("x-content-type-options", "nosniff"),

@@ -11,6 +11,7 @@ use crate::order::{Limits, parse};
 use crate::runner::Message;
 use axum::Json;
 use axum::body::Body;
+use axum::extract::Path;
 use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use serde::Serialize;
@@ -37,9 +38,10 @@ pub(crate) async fn plan(state: State, headers: HeaderMap, body: Body) -> Answer
     let shared = state.shared();
     let fields = receive_json(&shared, &headers, body).await?;
     let limits = Limits { prompt_chars: shared.config.max_prompt_chars };
-    let wanted = parse(fields, limits, true)?;
+    let wanted = parse(fields, limits, true).map_err(ApiError::of_fields)?;
     let plan = heavy(&state, move |shared| {
-        Ok(shared.backend.plan(&wanted.order, wanted.task.unwrap_or_default())?)
+        let plan = shared.backend.plan(&wanted.order, wanted.task.unwrap_or_default());
+        plan.map_err(|it| it.for_client(&wanted.order))
     });
     Ok(Json(plan.await?))
 }
@@ -75,6 +77,32 @@ pub(crate) async fn models(state: State) -> Answer<ModelList> {
     let models = blocking(&state, |shared| Ok(shared.backend.models())).await?;
     let listed = |model| ListedModel { object: ModelWord::Model, model };
     Ok(Json(ModelList { object: ListWord::List, data: models.into_iter().map(listed).collect() }))
+}
+
+/// Tells of one model.
+#[utoipa::path(get, path = "/v1/models/{model}", tag = "server",
+    params(("model" = String, Path, description = "The model's id")),
+    responses(
+        (status = 200, description = "The model", body = ListedModel),
+        (status = 404, description = "There is none of this id", body = ErrorBody),
+    ))]
+pub(crate) async fn model(state: State, Path(id): Path<String>) -> Answer<ListedModel> {
+    let models = blocking(&state, |shared| Ok(shared.backend.models())).await?;
+    match models.into_iter().find(|model| model.id.eq_ignore_ascii_case(&id)) {
+        Some(model) => Ok(Json(ListedModel { object: ModelWord::Model, model })),
+        None => {
+            let message = "there is no model of this id; GET /v1/models lists them";
+            Err(ApiError::not_found(message).about("model"))
+        }
+    }
+}
+
+/// The same for an id whose slash is not escaped, as many clients send it.
+pub(crate) async fn published_model(
+    state: State,
+    Path((owner, name)): Path<(String, String)>,
+) -> Answer<ListedModel> {
+    model(state, Path(format!("{owner}/{name}"))).await
 }
 
 /// A device, as the list has it.

@@ -27,6 +27,8 @@ pub(crate) struct Part {
     pub(crate) name: String,
     /// Whether it is a file.
     pub(crate) is_file: bool,
+    /// Whether it is the place of a file that nobody chose.
+    pub(crate) is_unchosen: bool,
 }
 
 impl Multipart {
@@ -128,9 +130,10 @@ fn part(headers: &str) -> Result<Part, ApiError> {
         .map(|(_, parameters)| parameters)
         .ok_or_else(|| broken("a part has no Content-Disposition of form-data"))?;
     let name = parameter(parameters, "name").ok_or_else(|| broken("a part has no name"))?;
-    let is_file =
-        parameter(parameters, "filename").is_some() || parameter(parameters, "filename*").is_some();
-    Ok(Part { name, is_file })
+    let plain = parameter(parameters, "filename");
+    let called = plain.or_else(|| parameter(parameters, "filename*"));
+    let is_unchosen = called.as_ref().is_some_and(String::is_empty);
+    Ok(Part { name, is_file: called.is_some(), is_unchosen })
 }
 
 /// A parameter of a header, with or without quotes.
@@ -211,7 +214,8 @@ mod tests {
     fn a_form_is_the_same_however_it_is_cut() {
         for size in 1..=FORM.len() {
             let parts = read(FORM, size).unwrap();
-            let part = |name: &str, is_file| Part { name: name.into(), is_file };
+            let part =
+                |name: &str, is_file| Part { name: name.into(), is_file, is_unchosen: false };
             let wanted: Parts = vec![
                 (part("prompt", false), b"a \r\n--x- b".to_vec()),
                 (part("file", true), b"\r\n--x\r\n".to_vec()),

@@ -113,7 +113,12 @@ async fn form(shared: &Shared, mut form: Multipart) -> Result<Received, ApiError
         let name = part.name.strip_suffix("[image_url]").unwrap_or(&part.name).to_owned();
         let field = FILES.into_iter().find(|field| *field == name);
         if let (Some(field), true) = (field, part.is_file) {
-            if let Some(upload) = save(shared, &mut form, field).await?
+            let saved = save(shared, &mut form, field).await?;
+            if saved.is_none() && !part.is_unchosen {
+                let message = format!("{field}: the file is empty: send one with something in it");
+                return Err(ApiError::bad("invalid_file", message).about(field));
+            }
+            if let Some(upload) = saved
                 && received.upload.replace(upload).is_some()
             {
                 return Err(two_files());
@@ -145,7 +150,7 @@ pub(crate) fn two_files() -> ApiError {
         .about("input_reference")
 }
 
-/// Saves a file of the form; `None` if no file was chosen, which is an empty one.
+/// Saves a file of the form; `None` if it is empty, as one is that nobody chose.
 async fn save(
     shared: &Shared,
     form: &mut Multipart,

@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq;
+use tokio::sync::watch;
 use utoipa::ToSchema;
 
 /// The cookie's name.
@@ -26,10 +27,17 @@ const MOST_SESSIONS: usize = 1000;
 const MAX_BODY_BYTES: u64 = 4096;
 
 /// The browsers that have shown a token.
-#[derive(Default)]
 pub(crate) struct Sessions {
     /// The digest of each one's secret, with the end of its time.
     known: Mutex<VecDeque<([u8; 32], Instant)>>,
+    /// Told whenever one ends.
+    ended: watch::Sender<()>,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Sessions { known: Mutex::default(), ended: watch::channel(()).0 }
+    }
 }
 
 impl Sessions {
@@ -47,7 +55,13 @@ impl Sessions {
         Ok(secret)
     }
 
-    fn is_known(&self, secret: &str) -> bool {
+    /// What changes whenever a session ends.
+    pub(crate) fn leaving(&self) -> watch::Receiver<()> {
+        self.ended.subscribe()
+    }
+
+    /// Whether there is a session of this secret.
+    pub(crate) fn is_known(&self, secret: &str) -> bool {
         let secret = digest(secret);
         let now = Instant::now();
         lock(&self.known).iter().any(|(known, end)| *end > now && bool::from(known.ct_eq(&secret)))
@@ -56,6 +70,7 @@ impl Sessions {
     fn end(&self, secret: &str) {
         let secret = digest(secret);
         lock(&self.known).retain(|(known, _)| !bool::from(known.ct_eq(&secret)));
+        self.ended.send_replace(());
     }
 }
 
@@ -70,15 +85,21 @@ fn same(a: &str, b: &str) -> bool {
 
 /// Whether a request shows the token, or the cookie of a session.
 pub(crate) fn is_authorized(headers: &HeaderMap, token: &str, sessions: &Sessions) -> bool {
-    let bearer =
-        headers.get(header::AUTHORIZATION).and_then(|it| it.to_str().ok()).and_then(|it| {
-            let (scheme, given) = it.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| given.trim())
-        });
-    match bearer {
+    match bearer(headers) {
         Some(given) => same(given, token),
         None => cookie(headers).is_some_and(|secret| sessions.is_known(secret)),
     }
+}
+
+/// The secret of the session that a request is of, if it shows no token itself.
+pub(crate) fn session_of(headers: &HeaderMap) -> Option<&str> {
+    if bearer(headers).is_some() { None } else { cookie(headers) }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let given = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, given) = given.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| given.trim())
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {

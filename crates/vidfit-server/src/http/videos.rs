@@ -131,7 +131,10 @@ pub(crate) async fn cancel(state: State, Id(id): Id) -> Answer<Video> {
     let video = blocking(&state, move |shared| {
         shared.store.job(&id)?.ok_or_else(no_video)?;
         match shared.store.cancel(&id)? {
-            Cancelled::Queued => shared.queue_changed(),
+            Cancelled::Queued => {
+                shared.metrics.ended(Status::Cancelled);
+                shared.queue_changed();
+            }
             Cancelled::Running => {
                 shared.tell_runner(Message::Cancel(id.clone()));
             }
@@ -178,7 +181,11 @@ pub(crate) async fn delete(state: State, Id(id): Id) -> Answer<DeletedVideo> {
             Cancelled::Running => {
                 shared.tell_runner(Message::Cancel(id.clone()));
             }
-            Cancelled::Queued | Cancelled::Over => shared.sweep(&id),
+            Cancelled::Queued => {
+                shared.metrics.ended(Status::Cancelled);
+                shared.sweep(&id);
+            }
+            Cancelled::Over => shared.sweep(&id),
         }
         shared.deleted(&id);
         Ok(DeletedVideo { id, object: DeletedWord::VideoDeleted, deleted: true })

@@ -34,7 +34,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// As many jobs wait as may.
-    #[error("{waiting} jobs wait already, and more are not taken: try again once some are done")]
+    #[error("as many jobs wait as may ({waiting}): try again once some are done")]
     QueueFull {
         /// How many wait.
         waiting: usize,

@@ -100,6 +100,7 @@ fn what_is_wrong_with_an_order_is_said() {
         (json!({ "prompt": "a", "size": "64x99999" }), "size", "invalid_value"),
         (json!({ "prompt": "a", "width": 65 }), "width", "bad_size"),
         (json!({ "prompt": "a", "model": "x" }), "model", "unknown_model"),
+        (json!({ "prompt": "a", "strength": 0.5 }), "strength", "invalid_value"),
         (json!({ "prompt": "a", "lora": "../../etc/passwd" }), "lora", "unknown_lora"),
         (json!({ "prompt": "a", "task": "t2v" }), "task", "unknown_field"),
         (
@@ -178,11 +179,21 @@ fn uploads_are_told_by_their_content_and_kept_under_our_names() {
     }
     let spelled = post_form(&server, &[("prompt", "a"), ("input_reference[image_url]", &url)], &[]);
     assert_eq!(spelled.json()["task"], "i2v", "{}", spelled.text());
-    // A file input that nobody has filled in.
-    assert_eq!(
-        post_form(&server, &[("prompt", "a")], &[("input_reference", b"")]).json()["task"],
-        "t2v"
-    );
+    // A file input that nobody has filled in, as browsers send it; a file that is empty is another.
+    let body = b"--b\r\nContent-Disposition: form-data; name=\"prompt\"\r\n\r\na\r\n--b\r\n\
+        Content-Disposition: form-data; name=\"input_reference\"; filename=\"\"\r\n\
+        Content-Type: application/octet-stream\r\n\r\n\r\n--b--\r\n";
+    let kind = [("Content-Type", "multipart/form-data; boundary=b")];
+    let unchosen = send(server.address, "POST", "/v1/videos", &kind, body);
+    assert_eq!(unchosen.json()["task"], "t2v", "{}", unchosen.text());
+    // It can be had again.
+    let input = server.get(&format!("/v1/videos/{id}/content?variant=input"));
+    assert_eq!((input.status, input.header("content-type")), (200, Some("image/png")));
+    assert!(input.body == png());
+    let unchosen = unchosen.json();
+    let unchosen = unchosen["id"].as_str().unwrap();
+    let none = server.get(&format!("/v1/videos/{unchosen}/content?variant=input"));
+    assert_eq!((none.status, none.code().as_str()), (404, "not_found"));
     assert_eq!(std::fs::read_dir(server.folder.path().join("incoming")).unwrap().count(), 0);
 }
 
@@ -201,6 +212,8 @@ fn files_that_are_not_what_they_should_be_are_refused() {
         ("half", cut, "input_reference"),
         ("no video", b"\0\0\0\x18ftypmp42 and nothing behind it", "video_reference"),
         ("a picture", &whole, "video_reference"),
+        ("nothing", b"", "input_reference"),
+        ("nothing", b"", "video_reference"),
     ] {
         let answer = post_form(&server, &[("prompt", "a")], &[(field, file)]);
         assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_file"), "{what}");
@@ -307,6 +320,10 @@ fn lists_come_in_pages() {
         let answer = list(query);
         assert_eq!(answer.status, 400, "{query}");
         answer.code();
+        let name = query[1..].split('=').next().unwrap();
+        let error = &answer.json()["error"];
+        assert_eq!(error["param"], name, "{error}");
+        assert!(!error["message"].as_str().unwrap().contains("deserialize"), "{error}");
     }
 }
 
@@ -323,7 +340,17 @@ fn the_rest_of_the_api_answers() {
     assert_eq!((plan.status, &plan.json()["fits"]), (200, &json!(true)));
     let plan = server.post("/v1/plan", &json!({ "num_frames": 5000 }));
     assert_eq!((plan.status, &plan.json()["fits"]), (200, &json!(false)));
-    assert_eq!(server.post("/v1/plan", &json!({ "model": "x" })).code(), "unknown_model");
+    let unknown = server.post("/v1/plan", &json!({ "model": "/my/x" }));
+    assert_eq!(unknown.code(), "unknown_model");
+    // What a client has said itself is not cut.
+    assert!(unknown.text().contains("no model /my/x"), "{}", unknown.text());
+    let unknown = server.post("/v1/plan", &json!({ "n": 1 })).text();
+    assert!(unknown.contains("\\\"n\\\"; /docs lists them"), "{unknown}");
+    let demo = server.get("/v1/models/demo").json();
+    assert_eq!((&demo["object"], &demo["id"]), (&json!("model"), &json!("demo")));
+    let absent = server.get("/v1/models/some/thing");
+    assert_eq!((absent.status, absent.code().as_str()), (404, "not_found"));
+    assert_eq!(server.get("/v1/models/some%2Fthing").json()["error"]["param"], "model");
     assert_eq!(
         server.post("/v1/plan", &json!({ "input_reference": "data:" })).code(),
         "unknown_field"
@@ -397,7 +424,7 @@ fn the_description_is_of_what_there_is() {
             assert!(operation["summary"].is_string(), "{method} {path}");
         }
     }
-    assert_eq!(operations, 16);
+    assert_eq!(operations, 17);
     // Every reference leads somewhere, and every object says whether it is closed.
     let text = api.to_string();
     for name in

@@ -1,7 +1,7 @@
 //! What clients that wait are told.
 
-use crate::client::{connect, head};
-use crate::running::{Running, start, start_with};
+use crate::client::{connect, head, send};
+use crate::running::{Running, TOKEN, start, start_with};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -13,8 +13,12 @@ struct Waiting {
 
 impl Waiting {
     fn new(server: &Running, path: &str) -> Waiting {
+        Waiting::with(server, path, &[])
+    }
+
+    fn with(server: &Running, path: &str, headers: &[(&str, &str)]) -> Waiting {
         let mut stream = connect(server.address);
-        stream.write_all(head("GET", path, &[]).as_bytes()).unwrap();
+        stream.write_all(head("GET", path, headers).as_bytes()).unwrap();
         let mut lines = BufReader::new(stream);
         let mut status = String::new();
         lines.read_line(&mut status).unwrap();
@@ -122,4 +126,81 @@ fn streams_are_limited_and_end_with_the_server() {
     assert_eq!(server.metric("vidfit_event_streams"), Some(1.0));
     server.stop();
     assert_eq!(waiting.next(), None);
+}
+
+#[test]
+fn new_places_are_told_without_plans() {
+    let server = start();
+    let running = server.order_with(json!({ "prompt": "slow", "num_inference_steps": 1000 }));
+    server.wait_for_step(&running, 1);
+    let ids: Vec<String> = (0..4).map(|_| server.order("next")).collect();
+    let mut waiting = Waiting::new(&server, "/v1/events");
+    let mut one = Waiting::new(&server, &format!("/v1/videos/{}/events", ids[3]));
+    server.delete(&format!("/v1/videos/{}", ids[0]));
+    let mut moved = Vec::new();
+    while moved.len() < 3 {
+        let (name, video) = waiting.next().unwrap();
+        let id = video["id"].as_str().unwrap().to_owned();
+        assert_eq!(name == "deleted", id == ids[0] && video["status"].is_null(), "{video}");
+        // At first, everything is told of each.
+        if let Value::Object(fields) = &video
+            && name == "video"
+            && !fields.contains_key("plan")
+        {
+            assert_eq!((&video["status"], &video["prompt"]), (&json!("queued"), &json!("next")));
+            moved.push((id, video["position"].as_u64().unwrap()));
+        }
+    }
+    let expected: Vec<_> = ids[1..].iter().cloned().zip(1..).collect();
+    assert_eq!(moved, expected);
+    assert!(one.next().unwrap().1["plan"]["fits"] == true);
+    let (_, video) = one.next().unwrap();
+    assert_eq!((&video["position"], video.get("plan")), (&json!(3), None));
+}
+
+#[test]
+fn a_client_that_is_too_slow_has_to_come_again() {
+    let server = start();
+    let running = server.order_with(json!({ "prompt": "slow", "num_inference_steps": 1000 }));
+    server.wait_for_step(&running, 1);
+    let mut waiting = Waiting::new(&server, "/v1/events");
+    // More than the system keeps for a connection, and than the server keeps for a client.
+    let prompt = "\u{1f388}".repeat(8000);
+    for _ in 0..200 {
+        let id = server.order(&prompt);
+        server.post(&format!("/v1/videos/{id}/cancel"), &json!({}));
+    }
+    let told = waiting.all();
+    assert!(told.len() < 800, "{} were told", told.len());
+    assert_eq!(server.get("/healthz").status, 200);
+    let first = Waiting::new(&server, "/v1/events").next().unwrap();
+    assert_eq!(first.1["id"], *running);
+}
+
+#[test]
+fn a_session_takes_its_streams_with_it() {
+    let server = start_with(|config| config.token = Some(TOKEN.into()));
+    let begin = || {
+        let kind = [("Content-Type", "application/json")];
+        let body = json!({ "token": TOKEN }).to_string();
+        let answer = send(server.address, "POST", "/session", &kind, body.as_bytes());
+        answer.header("set-cookie").unwrap().split(';').next().unwrap().to_owned()
+    };
+    let (leaving, staying) = (begin(), begin());
+    let listen = |headers: &[(&str, &str)]| Waiting::with(&server, "/v1/events", headers);
+    let mut gone = listen(&[("Cookie", &leaving)]);
+    let bearer = format!("Bearer {TOKEN}");
+    let mut others = [
+        listen(&[("Cookie", &staying)]),
+        // The token is good by itself.
+        listen(&[("Cookie", &leaving), ("Authorization", &bearer)]),
+    ];
+    send(server.address, "DELETE", "/session", &[("Cookie", &leaving)], b"");
+    assert_eq!(gone.next(), None);
+    let headers = [("Content-Type", "application/json"), ("Authorization", &*bearer)];
+    let order = json!({ "prompt": "a" }).to_string();
+    let answer = send(server.address, "POST", "/v1/videos", &headers, order.as_bytes());
+    for other in &mut others {
+        assert_eq!(other.next().unwrap().1["id"], answer.json()["id"]);
+    }
 }

@@ -11,6 +11,7 @@ mod events;
 mod guard;
 mod limits;
 mod queue;
+mod waits;
 
 /// Not a test: the worker process of the servers under test, which is this program again.
 #[test]

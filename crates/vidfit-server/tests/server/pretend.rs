@@ -72,6 +72,9 @@ impl Backend for Pretend {
             Some(ReferenceKind::Video) => Task::V2v,
         };
         self.decide(order, task).and_then(|settled| match settled.num_frames {
+            0..=1000 if order.prompt.contains("no disk") => {
+                Err(Refusal::new("disk_full", "9 GB are needed in /srv/q, and 3 GB are free"))
+            }
             0..=1000 => Ok(settled),
             frames => Err(Refusal::new("does_not_fit", format!("{frames} frames do not fit"))),
         })
@@ -87,6 +90,13 @@ impl Backend for Pretend {
     fn next(&self, work: &Work<'_>) -> Result<Next, Refusal> {
         if work.order.prompt.contains("impossible") {
             return Err(Refusal::new("gone", "the model in /srv/models/x is gone"));
+        }
+        if work.order.prompt.contains("away") && !work.folder.join("here").exists() {
+            return Ok(Next::Wait("the model in /srv/models/x is not here now".into()));
+        }
+        let is_gone = work.order.prompt.contains("vanish") && work.runs().join("gone").exists();
+        if is_gone && !work.folder.join("here").exists() {
+            return Ok(Next::Wait("the model in /srv/models/x is not here now".into()));
         }
         if work.video().exists() {
             return Ok(Next::Done);
@@ -173,7 +183,8 @@ impl Wishes {
 /// The worker: speaks the protocol, and does what the prompts say.
 ///
 /// `slow`: a step takes 20 ms instead of none. `crash 2`: ends twice, in the middle. `fail`: fails.
-/// `no room`: does not fit. `deaf`: does not stop when asked to. `noise`: says other things, too.
+/// `no room`: does not fit the first three times. `full`: finds the disk full at step 2, unless there is
+/// a file `room` in its folder. `deaf`: does not stop when asked to. `noise`: says other things, too.
 /// `no video`: says that it is done, and is not. `real`: takes seconds, for people to watch.
 pub fn work(queue_dir: &Path) -> ! {
     let lock = File::create(queue_dir.join("worker.lock")).unwrap();
@@ -196,7 +207,9 @@ pub fn work(queue_dir: &Path) -> ! {
     });
     while let Ok((job, words)) = jobs.recv() {
         let (code, message) = make(&job, &words, &wishes);
-        say(&json!({ "job": job, "event": "ended", "code": code, "message": message }));
+        let fault = message.as_deref().filter(|it| it.contains("No space left")).map(|_| "machine");
+        say(&json!({ "job": job, "event": "ended", "code": code, "message": message,
+            "fault": fault }));
     }
     drop(lock);
     std::process::exit(0)
@@ -237,7 +250,10 @@ fn make(job: &str, words: &[String], wishes: &Wishes) -> (i32, Option<String>) {
         println!("this is no JSON");
         say(&json!([1]));
         say(&json!({ "job": "video_0", "event": "ended", "code": 1 }));
-        tell(json!({ "event": "warning", "message": "the file /srv/secret/weights.bin is old" }));
+        for _ in 0..2 {
+            let message = "the file /srv/secret/weights.bin is old";
+            tell(json!({ "event": "warning", "message": message }));
+        }
     }
     tell(json!({ "event": "phase_began", "phase": "text", "steps": null }));
     thread::sleep(pause);
@@ -246,7 +262,14 @@ fn make(job: &str, words: &[String], wishes: &Wishes) -> (i32, Option<String>) {
         it if it.contains("fail") => {
             return (1, Some("reading /srv/secret/weights.bin: it is damaged".into()));
         }
-        it if it.contains("no room") => return (3, Some("3 GB are needed, 2 GB are free".into())),
+        it if it.contains("no room") && count("tries") < 3 => {
+            note("tries", count("tries") + 1);
+            return (3, Some("3 GB are needed, 2 GB are free".into()));
+        }
+        it if it.contains("vanish") && !runs.join("gone").exists() => {
+            note("gone", 1);
+            return (2, Some("/srv/models/x is not there".into()));
+        }
         it if it.contains("no video") => return (0, None),
         _ => {}
     }
@@ -261,6 +284,9 @@ fn make(job: &str, words: &[String], wishes: &Wishes) -> (i32, Option<String>) {
         {
             note("crashes", count("crashes") + 1);
             std::process::exit(9);
+        }
+        if prompt.starts_with("full") && step == 2 && !runs.join("../room").exists() {
+            return (1, Some("cannot write /srv/q/state: No space left on device".into()));
         }
         thread::sleep(pause);
         // Every step that is made is noted, so that a test can see that none is made twice.

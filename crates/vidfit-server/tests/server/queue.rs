@@ -152,7 +152,6 @@ fn failures_say_why_without_naming_folders() {
     let server = start();
     for (prompt, code, message) in [
         ("fail", "failed", "reading weights.bin: it is damaged"),
-        ("no room", "does_not_fit", "3 GB are needed, 2 GB are free"),
         ("no video", "no_video", "the job ended without a video"),
         ("impossible", "gone", "the model in x is gone"),
     ] {
@@ -165,6 +164,7 @@ fn failures_say_why_without_naming_folders() {
         assert_eq!((content.status, content.code().as_str()), (409, "not_completed"));
     }
     let noisy = server.wait(&server.order("noise"), "completed");
+    // Once, though it is said twice.
     assert_eq!(noisy["warnings"], json!(["the file weights.bin is old"]));
 }
 
@@ -178,7 +178,13 @@ fn cancelling_stops_what_waits_and_what_runs() {
     assert_eq!(cancel(&waiting).json()["status"], "cancelled");
     assert_eq!(cancel(&running).status, 200);
     let cancelled = server.wait(&running, "cancelled");
+    let content = server.get(&format!("/v1/videos/{running}/content"));
+    assert!(content.status == 409 && content.text().contains("it was cancelled"));
     assert!(cancelled["completed_at"].is_i64() && cancelled["error"].is_null());
+    // So far it had come.
+    assert!(cancelled["progress"].as_u64() > Some(0), "{cancelled}");
+    assert_eq!(server.metric("vidfit_jobs_ended_total{status=\"cancelled\"}"), Some(2.0));
+    assert!(server.get("/metrics").text().contains("vidfit_build_info{version=\""));
     assert!(server.steps(&running).len() < 100);
     assert!(server.steps(&waiting).is_empty());
     // Once more is no harm, and what is over stays as it is.

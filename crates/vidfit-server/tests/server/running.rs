@@ -34,6 +34,8 @@ pub fn config(folder: &Path) -> Config {
     let mut config = Config::new(folder);
     config.address.set_port(0);
     config.crash_pause = Duration::from_millis(1);
+    config.retry_pause = Duration::from_millis(20);
+    config.max_retry_pause = Duration::from_millis(100);
     config.stop_timeout = Duration::from_secs(10);
     config
 }

@@ -23,14 +23,20 @@ Then, in a browser, the page; or, from anywhere:
   curl http://127.0.0.1:8080/v1/videos/ID                  how it stands
   curl http://127.0.0.1:8080/v1/videos/ID/content -o ball.mp4
 
-The API is OpenAI's for videos, so its clients work: base URL http://127.0.0.1:8080/v1. /docs describes
-all of it. Videos are made one after another, by a process that ends when nothing is left to do: an idle
-server holds no memory of the device, unless weights are to stay (--warm). Every video that was accepted
-is made, whether the server, its process or the machine ends meanwhile: start it again.
+The API is OpenAI's for videos, so its clients work, with the base URL
+http://127.0.0.1:8080/v1. /docs describes all of it.
 
-The token may also stand in VIDFIT_TOKEN, where no list of processes shows it. The connection is not
-encrypted: beyond a network that you trust, put a proxy with TLS before it, and name it with --allow-host.
-What nobody says in a request is as in `vidfit config`.")]
+Videos are made one after another, by a process that ends when nothing is left to
+do: an idle server holds no memory of the device, unless weights are to stay
+(--warm). Every video that was accepted is made, whether the server, its process or
+the machine ends meanwhile: start it again. Where the disk or the memory has no room
+for it for a while, or its model is away, it waits, and says for what.
+
+The token may also stand in VIDFIT_TOKEN, where no list of processes shows it. The
+connection is not encrypted: beyond a network that you trust, put a proxy with TLS
+before it, and name that with --allow-host. VIDFIT_LOG=debug logs more, requests as
+well (VIDFIT_LOG=info,vidfit_server::access=debug: nothing else more). What nobody
+says in a request is as in `vidfit config`.")]
 pub struct ServeArgs {
     /// Where to listen. On other addresses than loopback's a token is needed.
     #[arg(
@@ -40,8 +46,8 @@ pub struct ServeArgs {
         help_heading = "Clients"
     )]
     pub address: SocketAddr,
-    /// What clients must know, 16 characters at least [default: VIDFIT_TOKEN; else none on loopback, and elsewhere one that is
-    /// made and printed].
+    /// What clients must know, 16 characters at least [default: VIDFIT_TOKEN; else none on loopback,
+    /// and elsewhere one that is made and printed].
     #[arg(long, value_name = "TOKEN", help_heading = "Clients")]
     pub token: Option<String>,
     /// A name that requests may be for besides localhost: that of a proxy before the server. May be
@@ -54,6 +60,15 @@ pub struct ServeArgs {
     /// The most that a request may bring, images and videos included.
     #[arg(long, value_name = "SIZE", default_value = "512MB", help_heading = "Clients")]
     pub max_body: ByteSize,
+    /// The most seconds that a request may take to come in: a large video over a slow line needs more.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 300,
+        value_parser = clap::value_parser!(u64).range(1..=86_400),
+        help_heading = "Clients"
+    )]
+    pub request_timeout: u64,
     /// The most videos that wait.
     #[arg(long, value_name = "N", default_value_t = 100, help_heading = "Clients")]
     pub max_queue: usize,

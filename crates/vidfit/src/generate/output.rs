@@ -88,14 +88,14 @@ impl Output {
     /// # Errors
     /// Bad input if they cannot.
     pub fn check(&self, tensors: Option<(&Path, u64)>) -> Result<u64, Failure> {
-        let kind = OutputKind::from_path(&self.path).map_err(Failure::input)?;
+        let kind = OutputKind::from_path(&self.path).map_err(Failure::of_output)?;
         let mut bytes = self.bytes_as(kind);
         if let Some((path, tensor_bytes)) = tensors {
             // As if both went to one disk.
             bytes += tensor_bytes;
-            check_file(path, bytes).map_err(Failure::input)?;
+            check_file(path, bytes).map_err(Failure::of_output)?;
         }
-        check_target(&self.path, bytes).map_err(Failure::input)?;
+        check_target(&self.path, bytes).map_err(Failure::of_output)?;
         Ok(bytes)
     }
 
@@ -200,7 +200,7 @@ fn put_beside(hidden: &Path, path: &Path) -> Result<PathBuf, Failure> {
         let settled = if is_linked { fs::remove_file(hidden) } else { fs::rename(hidden, &free) };
         return match settled {
             Ok(()) => Ok(free),
-            Err(error) => Err(Failure::other(format!("cannot write {}: {error}", free.display()))),
+            Err(source) => Err(MediaError::Io { action: "naming", path: free, source }.into()),
         };
     }
 }

@@ -1,11 +1,10 @@
 //! What the server asks of the rest of the program.
 
 use super::devices::Devices;
-use super::orders::{Orders, refusal};
+use super::orders::Orders;
 use super::token;
 use super::words::{self, REPORT};
 use crate::args::MachineArgs;
-use crate::exit::Failure;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -66,8 +65,16 @@ impl Backend for Program {
         if work.video().is_file() {
             return Ok(Next::Done);
         }
+        // It could be made when it was accepted: what is missing by now may come back.
+        let offer = match self.orders.offers.find_now(&work.settled.model, work.settled.task) {
+            Ok(offer) => offer,
+            Err(refusal) => return Ok(Next::Wait(refusal.message)),
+        };
         let runs = Runs::in_folder(work.runs());
-        let begun = runs.list().map_err(|error| refusal(Failure::from(error)))?;
+        let begun = match runs.list() {
+            Ok(begun) => begun,
+            Err(error) => return Ok(Next::Wait(error.to_string())),
+        };
         match begun.last().map(|run| &run.standing) {
             Some(Standing::Damaged(_)) => {
                 // What cannot go on begins anew; the worker says so if this does not help.
@@ -76,8 +83,10 @@ impl Backend for Program {
             Some(_) => return Ok(Next::Words(words::resume(work))),
             None => {}
         }
-        let offer = self.orders.offers.find(Some(&work.settled.model), work.settled.task)?;
-        words::generate(work, &offer.spelled, &self.orders.loras).map(Next::Words)
+        Ok(match words::generate(work, &offer.spelled, &self.orders.loras) {
+            Ok(words) => Next::Words(words),
+            Err(refusal) => Next::Wait(refusal.message),
+        })
     }
 
     fn report(&self, work: &Work<'_>) -> Option<Report> {

@@ -41,6 +41,11 @@ impl Devices {
         &self.machine
     }
 
+    /// The folder of the queue.
+    pub fn queue_dir(&self) -> &Path {
+        &self.queue_dir
+    }
+
     /// What a job is planned for that waits for its turn: what is free, and what the worker gives back
     /// until then.
     ///

@@ -39,7 +39,10 @@ impl Loras {
                 let named = names.iter().take(MOST_NAMED).map(String::as_str).collect::<Vec<_>>();
                 let rest = if names.len() > MOST_NAMED { ", …" } else { "" };
                 let there = format!("{}{rest}", named.join(", "));
-                Err(refuse(format!("there is no LoRA {wanted:?} here; there are: {there}")))
+                Err(refuse(match names.is_empty() {
+                    true => format!("there is no LoRA {wanted:?} here, nor any other"),
+                    false => format!("there is no LoRA {wanted:?} here; there are: {there}"),
+                }))
             }
         }
     }

@@ -72,14 +72,19 @@ impl Offers {
     pub fn find(&self, name: Option<&str>, task: Task) -> Result<Offer, Refusal> {
         if !self.tasks.contains(&task) {
             let message = format!("this server makes no videos from {}", from(task));
-            return Err(Refusal::new("task_off", message));
+            return Err(Refusal::new("task_off", message).about("task"));
         }
         let offers = self.all();
         let takes = |offer: &&Offer| offer.about.tasks.contains(&task);
         let ids = || -> String {
             let ids: Vec<&str> =
                 offers.iter().filter(takes).map(|offer| offer.about.id.as_str()).collect();
-            if ids.is_empty() { "none here".to_owned() } else { ids.join(", ") }
+            match ids.is_empty() {
+                true => format!("no model here starts from {}", from(task)),
+                false => {
+                    format!("those here that start from {} are: {}", from(task), ids.join(", "))
+                }
+            }
         };
         let refuse = |message: String| Refusal::new("unknown_model", message).about("model");
         let Some(name) = name else {
@@ -96,13 +101,37 @@ impl Offers {
         match called(name).or_else(|| short.and_then(|variant| called(&variant.id()))) {
             Some(offer) if takes(&offer) => Ok(offer.clone()),
             Some(offer) => Err(refuse(format!(
-                "{} does not start from {}; these do: {}",
+                "{} does not start from {}; {}",
                 offer.about.id,
                 from(task),
                 ids()
             ))),
-            None => Err(refuse(format!("there is no model {name:?} here; there are: {}", ids()))),
+            None => Err(refuse(format!("there is no model {name:?} here; {}", ids()))),
         }
+    }
+
+    /// A published model for a task, whether or not it is on this machine: for plans alone.
+    pub fn published(&self, id: &str, task: Task) -> Option<Offer> {
+        let variant = Variant::named(id)?;
+        let is_its_name = id.eq_ignore_ascii_case(&variant.id()) || !id.contains('/');
+        let about = self.about(&variant.id()).ok()?;
+        let about = vidfit_server::Model { available: false, ..about };
+        let takes = is_its_name && about.tasks.contains(&task);
+        takes.then(|| Offer { spelled: variant.id(), about })
+    }
+
+    /// The model of a job that was accepted, if it can be made as things are now.
+    ///
+    /// # Errors
+    /// A refusal that says what is missing.
+    pub fn find_now(&self, id: &str, task: Task) -> Result<Offer, Refusal> {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let offer = self.find(Some(id), task)?;
+        if offer.about.available {
+            return Ok(offer);
+        }
+        let message = format!("the weights of {id} are not on this machine any more");
+        Err(Refusal::new("unknown_model", message).about("model"))
     }
 
     /// A model as the command line names it: with its weights, if they are on this machine. It is

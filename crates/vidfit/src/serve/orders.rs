@@ -49,7 +49,7 @@ impl Orders {
     /// # Errors
     /// A refusal for what cannot be made at all.
     pub fn plan(&self, order: &Order, task: Task) -> Result<Value, Refusal> {
-        let words = self.options(order, task, None)?.1;
+        let (offer, words) = self.options(order, task, None, true)?;
         let of_picture = ["--seed=", "--negative-prompt="];
         let decides = |word: &String| !of_picture.iter().any(|option| word.starts_with(option));
         let words: Vec<String> = words.into_iter().filter(decides).collect();
@@ -63,7 +63,9 @@ impl Orders {
             return Err(refusal(Failure::other("it cannot be planned")));
         };
         let report = self.report(&args).map_err(refusal)?;
-        let plan = serde_json::to_value(report).map_err(|error| refusal(Failure::other(error)))?;
+        let plan = serde_json::to_value(report);
+        let mut plan = plan.map_err(|error| refusal(Failure::other(error)))?;
+        plan["available"] = offer.about.available.into();
         let mut kept = kept();
         kept.retain(|_, (when, _)| when.elapsed() < FRESH);
         if kept.len() < MOST_PLANS {
@@ -103,8 +105,12 @@ impl Orders {
             ReferenceKind::Video => Task::V2v,
         });
         let input = reference.map(|reference| reference.path.as_path());
-        let (offer, mut words) = self.options(order, task, input)?;
+        let (offer, mut words) = self.options(order, task, input, false)?;
         words.insert(0, format!("--prompt={}", order.prompt));
+        let jobs = self.devices.queue_dir().join("jobs");
+        words.push("--no-keep".into());
+        words.push(format!("--runs={}", jobs.display()));
+        words.push(format!("--output={}", jobs.join("video.mp4").display()));
         let Command::Generate(args) = read("generate", &words)?.command else {
             return Err(refusal(Failure::other("it cannot be made")));
         };
@@ -116,6 +122,9 @@ impl Orders {
             Ok(chosen) => chosen,
             Err(too_big) => return Err(does_not_fit(&too_big)),
         };
+        if jobs.is_dir() {
+            chosen.check_disk(&args).map_err(no_disk)?;
+        }
         let job = &chosen.prepared.job;
         let whole = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         Ok(Settled {
@@ -139,8 +148,17 @@ impl Orders {
         order: &Order,
         task: Task,
         input: Option<&Path>,
+        is_plan: bool,
     ) -> Result<(Offer, Vec<String>), Refusal> {
-        let offer = self.offers.find(order.model.as_deref(), task)?;
+        let offer = match self.offers.find(order.model.as_deref(), task) {
+            // A plan needs no files, so it is made of what is published as well.
+            Err(refusal) if is_plan && refusal.code == "unknown_model" => {
+                let published =
+                    order.model.as_deref().and_then(|id| self.offers.published(id, task));
+                published.ok_or(refusal)?
+            }
+            found => found?,
+        };
         let model = self.offers.open(&offer.spelled).map_err(refusal)?;
         let order = in_frames(order, &model.checkpoint, task);
         // A plan does not look at it.
@@ -154,9 +172,10 @@ impl Orders {
 fn read(command: &str, options: &[String]) -> Result<Args, Refusal> {
     let words = ["vidfit", command].into_iter().chain(options.iter().map(String::as_str));
     defaults::try_parse(words.map(OsString::from)).map_err(|failure| {
-        let is_about_preset = failure.message.contains("there is no preset");
-        let refusal = refusal(failure);
-        if is_about_preset { refusal.about("preset") } else { refusal }
+        // Clients have no command line.
+        let message =
+            failure.message.replace("`vidfit presets` explains", "GET /v1/presets explains");
+        refusal(Failure { message, ..failure })
     })
 }
 
@@ -167,7 +186,34 @@ pub fn refusal(failure: Failure) -> Refusal {
         "refused" => "invalid_request",
         _ => "failed",
     };
-    Refusal::new(code, failure.message)
+    let field = field_of(&failure.message);
+    let refusal = Refusal::new(code, failure.message);
+    match field {
+        Some(field) => refusal.about(field),
+        None => refusal,
+    }
+}
+
+/// The field of an order that a message of the program is about: it knows options, not fields.
+fn field_of(message: &str) -> Option<&'static str> {
+    let fields = [
+        ("frames cannot be made", "num_frames"),
+        ("frames are more than vidfit", "num_frames"),
+        ("pixels are more than vidfit plans", "num_frames"),
+        ("a width of", "width"),
+        ("a height of", "height"),
+        ("vidfit models pull", "model"),
+        ("there is no preset", "preset"),
+    ];
+    fields.into_iter().find(|(words, _)| message.contains(words)).map(|(_, field)| field)
+}
+
+/// Why a job's files cannot be written.
+fn no_disk(failure: Failure) -> Refusal {
+    match failure.is_machines {
+        true => Refusal::new("disk_full", failure.message),
+        false => refusal(failure),
+    }
 }
 
 fn does_not_fit(TooBig { wanted, refused }: &TooBig) -> Refusal {
@@ -250,27 +296,51 @@ mod tests {
         };
         refused(ball(), "does_not_fit", None, "may be used on sim:1MB");
         let model = |model: &str| Order { model: Some(model.into()), ..ball() };
-        refused(model("sora-2"), "unknown_model", Some("model"), "there are: demo");
+        refused(model("sora-2"), "unknown_model", Some("model"), "are: demo");
         refused(model("/etc"), "unknown_model", Some("model"), "\"/etc\"");
         refused(model("5b-I2V"), "unknown_model", Some("model"), "does not start from text");
-        refused(model("5b"), "invalid_request", None, "vidfit models pull");
-        refused(Order { num_frames: Some(12), ..ball() }, "invalid_request", None, "9 or 17");
-        refused(Order { width: Some(60), ..ball() }, "invalid_request", None, "multiple of 16");
+        refused(model("5b"), "invalid_request", Some("model"), "vidfit models pull");
+        let frames = |frames: u32| Order { num_frames: Some(frames), ..ball() };
+        refused(frames(12), "invalid_request", Some("num_frames"), "9 or 17");
+        refused(frames(99_999), "invalid_request", Some("num_frames"), "at most");
+        let wide = Order { width: Some(60), ..ball() };
+        refused(wide, "invalid_request", Some("width"), "multiple of 16");
+        let high = Order { height: Some(60), ..ball() };
+        refused(high, "invalid_request", Some("height"), "multiple of 16");
         let preset = Order { preset: Some("best".into()), ..ball() };
-        refused(preset, "invalid_request", Some("preset"), "no preset");
+        refused(preset, "invalid_request", Some("preset"), "GET /v1/presets");
         let lora = Order { lora: Some("style".into()), ..ball() };
         refused(lora, "unknown_lora", Some("lora"), "no LoRAs");
         // Nor is it planned for minutes before that is said.
         let huge = Order { width: Some(10_000), height: Some(10_000), ..ball() };
         refused(huge.clone(), "does_not_fit", None, "at least");
         assert_eq!(orders.plan(&huge, Task::T2v).unwrap_err().code, "does_not_fit");
-        assert_eq!(orders.plan(&ball(), Task::V2v).unwrap_err().code, "task_off");
+        let off = orders.plan(&ball(), Task::V2v).unwrap_err();
+        assert_eq!((off.code.as_str(), off.param.as_deref()), ("task_off", Some("task")));
         assert_eq!(orders.plan(&ball(), Task::T2v).unwrap()["fits"], false);
         let little_ram = self::orders("--device=sim:RTX 3060 12GB|--ram=100MB", &ALL);
         let plan = little_ram.plan(&model("zai-org/CogVideoX-5b"), Task::T2v).unwrap();
         assert!(
             plan["fits"] == false && plan["peak_bytes"].as_u64() < plan["budget_bytes"].as_u64()
         );
+    }
+
+    #[test]
+    fn a_plan_can_be_made_of_a_model_that_is_not_here() {
+        let offers = Offers::new(vec!["demo".into()], ALL.to_vec());
+        let devices = Devices::new(machine("--device=sim:RTX 3060 12GB"), Path::new("no-queue"));
+        let orders = Orders::new(offers, devices, Loras(None));
+        let model = |model: &str| Order { model: Some(model.into()), ..ball() };
+        let plan = orders.plan(&model("5b"), Task::T2v).unwrap();
+        assert_eq!((&plan["available"], &plan["fits"]), (&false.into(), &true.into()));
+        assert_eq!(orders.plan(&ball(), Task::T2v).unwrap()["available"], true);
+        let image = orders.plan(&model("zai-org/CogVideoX-5b-I2V"), Task::I2v).unwrap();
+        assert_eq!(image["available"], false);
+        for (id, task) in [("5b", Task::I2v), ("sora-2", Task::T2v), ("/etc", Task::T2v)] {
+            let refusal = orders.plan(&model(id), task).unwrap_err();
+            assert_eq!(refusal.code, "unknown_model", "{id}");
+        }
+        assert_eq!(orders.settle(&model("5b"), None).unwrap_err().code, "unknown_model");
     }
 
     #[test]

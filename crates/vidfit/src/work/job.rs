@@ -70,7 +70,8 @@ impl<'a> Bench<'a> {
     fn run_unguarded(&mut self, job: &Job) -> Result<(), Failure> {
         let (shown, machine) = (Shown::Job(job.name), self.machine);
         let read = read(&job.words).inspect_err(|failure| shown.failed(failure))?;
-        let device = self.device(shown).inspect_err(|failure| shown.failed(failure))?;
+        let device = self.device(shown).map_err(Failure::of_the_machine);
+        let device = device.inspect_err(|failure| shown.failed(failure))?;
         match read {
             Asked::Generate(mut args) => {
                 args.machine = args.machine.on(machine);

@@ -1,7 +1,7 @@
 //! What a worker is told, line by line.
 
 use super::desk::{Desk, Job};
-use super::end_waiting;
+use super::{end_of, end_waiting};
 use crate::exit::Failure;
 use crate::progress::JobName;
 use crate::say::{line, note};
@@ -42,9 +42,9 @@ fn add(name: &str, words: Vec<String>, desk: &Desk) {
         Some(name) => end_waiting(desk.add(Job { name, words, stop: Arc::default() })),
         None => {
             let most = JobName::MOST_BYTES;
-            let Failure { code, message } =
-                Failure::input(format!("no job's name has more than {most} bytes"));
-            let event = json!({ "job": name, "event": "ended", "code": code, "message": message });
+            let failure = Failure::input(format!("no job's name has more than {most} bytes"));
+            let mut event = end_of(Err(failure));
+            event["job"] = json!(name);
             line!("{event}");
         }
     }

@@ -106,7 +106,8 @@ impl Worker {
 
     /// Waits for a job that is to succeed.
     pub fn succeeds(&self, job: &str) {
-        let expected = json!({ "job": job, "event": "ended", "code": 0, "message": null });
+        let expected =
+            json!({ "job": job, "event": "ended", "code": 0, "message": null, "fault": null });
         assert_eq!(self.end_of(job), expected);
     }
 
