@@ -91,8 +91,6 @@ step() {
   [ "$result" = passed ] || tail -25 "$here/said" | sed 's/^/    /'
 }
 
-card() { env VIDFIT_TEST_CARD=1 "$@"; }
-
 finish() {
   echo
   echo "$passed passed, $failed failed, $left_out left out, $SECONDS s"
@@ -151,7 +149,7 @@ fi
 
 echo; echo '== memory errors and races'
 sanitizer=$(command -v compute-sanitizer)
-if [ -n "$sanitizer" ] && ! card "$sanitizer" "$here/test-patch" --test-threads=1 >"$here/said" 2>&1 \
+if [ -n "$sanitizer" ] && ! env VIDFIT_TEST_CARD=1 "$sanitizer" "$here/test-patch" --test-threads=1 >"$here/said" 2>&1 \
   && grep -q 'not supported' "$here/said"; then
   echo 'compute-sanitizer does not work on this machine: nothing was looked for'
 elif [ -n "$sanitizer" ]; then

@@ -43,6 +43,12 @@ impl State {
             self.failure.get_or_insert(what);
         }
     }
+
+    /// Remembers how it went to ask for a kernel, and keeps the host close to the card.
+    fn asked(&mut self, result: Result<(), String>, driver: &dyn Driver) {
+        let kept = result.and_then(|()| self.pace.launched(driver));
+        self.note(kept);
+    }
 }
 
 /// What an operation works with. There is one at a time.
@@ -100,9 +106,7 @@ impl Session<'_> {
         let arguments = bytemuck::bytes_of(arguments);
         let launch = Launch { kernel, grid, block, shared_bytes, arguments, touched: &touched };
         let launched = self.driver.launch(launch).map_err(|what| format!("{kernel}: {what}"));
-        state.note(launched);
-        let result = state.pace.launched(self.driver);
-        state.note(result);
+        state.asked(launched, self.driver);
     }
 
     /// Has a library make a product, if there is one that does: whether it does.
@@ -113,10 +117,8 @@ impl Session<'_> {
         }
         let made = self.driver.product(product);
         let is_made = made.is_some();
-        state.note(made.unwrap_or(Ok(())));
-        if is_made {
-            let result = state.pace.launched(self.driver);
-            state.note(result);
+        if let Some(made) = made {
+            state.asked(made, self.driver);
         }
         is_made
     }

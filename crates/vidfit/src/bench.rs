@@ -5,6 +5,7 @@ mod cases;
 pub mod execute;
 mod holders;
 pub mod memory;
+mod noise;
 mod predict;
 mod table;
 

@@ -3,6 +3,7 @@
 //! The weights are random, in f16 as the 2b is published; the arithmetic is f32. `bench predict`
 //! has sizes and types of its own.
 
+use super::noise::noise;
 use crate::exit::Failure;
 use crate::say::line;
 use half::{bf16, f16};
@@ -75,8 +76,8 @@ pub fn transformer(
     let grid = grid.ok_or_else(|| Error::model("the case has no whole patches"))?;
     Ok(Box::new(move |cx| {
         let prompt = [config.max_text_seq_length, config.text_embed_dim];
-        let prompt = cx.upload("prompt", dtype, prompt, || noise(prompt[0] * prompt[1]))?;
-        let latents = cx.upload("latents", dtype, shape, || noise(shape.iter().product()))?;
+        let prompt = cx.upload("prompt", dtype, prompt, || noise(prompt[0] * prompt[1], 0))?;
+        let latents = cx.upload("latents", dtype, shape, || noise(shape.iter().product(), 0))?;
         let timesteps: Vec<i64> = (0..steps as i64).map(|step| 500 - step).collect();
         let prompts = vec![&prompt; halves];
         let conditioning =
@@ -114,7 +115,7 @@ pub fn vae_decode(shape: [usize; 4]) -> Work {
     let config = VaeConfig::default();
     let weights = RandomWeights::new(config.decoder_manifest(), DType::F16);
     Box::new(move |cx| {
-        let values = || noise(shape.iter().product());
+        let values = || noise(shape.iter().product(), 0);
         let latents = cx.upload("latents", DType::F32, shape, values)?;
         vae::decode(cx, &weights, &config, &latents, None, Default::default(), &mut |_| Ok(()))
     })
@@ -165,7 +166,7 @@ impl RandomWeights {
                 DType::BF16 => bf16::from_f32(value).to_bits(),
                 _ => f16::from_f32(value).to_bits(),
             };
-            let bytes: Vec<u8> = noise(shape.elements())
+            let bytes: Vec<u8> = noise(shape.elements(), 0)
                 .iter()
                 .flat_map(|value| half_bits(value * scale).to_le_bytes())
                 .collect();
@@ -193,16 +194,6 @@ impl Weights for RandomWeights {
 
     fn rows(&self, key: &str, rows: &[usize]) -> Result<Vec<f32>, Error> {
         let width = if key == "shared.weight" { 4096 } else { 64 };
-        Ok(noise(rows.len() * width))
+        Ok(noise(rows.len() * width, 0))
     }
-}
-
-/// Values between -1.7 and 1.7 with a variance of 1, always the same.
-fn noise(count: usize) -> Vec<f32> {
-    let mut state = 1u32;
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..count).map(|_| next() * 1.732).collect()
 }

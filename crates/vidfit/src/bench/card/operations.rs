@@ -1,10 +1,10 @@
 //! The operations that take most of a job's time, each by itself, at the job's own sizes: what the card
 //! can do at most in practice, and where the time of a step and of decoding goes.
 
+use crate::bench::noise::noise;
 use crate::bench::table::Table;
 use crate::exit::Failure;
 use serde::Serialize;
-use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 use vidfit_engine::checkpoint::Checkpoint;
@@ -149,8 +149,8 @@ fn run_all(cx: &Context<'_>, sizes: &Sizes, clock: &mut Clock<'_>) -> Result<(),
 /// Copies to the device through pinned memory, and within it.
 fn copies(cx: &Context<'_>, bytes: u64, clock: &mut Clock<'_>) -> Result<(), Error> {
     let (dtype, elements) = (DType::F32, bytes as usize / 4);
-    let mut a = cx.upload("a", dtype, [elements], || noise(elements))?;
-    let b = cx.upload("b", dtype, [elements], || noise(elements))?;
+    let mut a = cx.upload("a", dtype, [elements], || values("a", elements))?;
+    let b = cx.upload("b", dtype, [elements], || values("b", elements))?;
     let source: Arc<dyn HostSource> = Arc::new(Ones(bytes));
     clock("upload", &mut || {
         let fence = cx.device.begin_upload(source.clone(), &a, &[cx.device.fence()]);
@@ -181,9 +181,10 @@ fn transformer(cx: &Context<'_>, sizes: &Sizes, clock: &mut Clock<'_>) -> Result
     let &Sizes { dtype, tokens, text_tokens, width, heads, .. } = sizes;
     let device = cx.device;
     let random = |label: &str, shape: [usize; 2]| {
-        cx.upload(label, dtype, shape, || noise(shape[0] * shape[1]))
+        cx.upload(label, dtype, shape, || values(label, shape[0] * shape[1]))
     };
-    let vector = |label: &str, length: usize| cx.upload(label, dtype, [length], || noise(length));
+    let vector =
+        |label: &str, length: usize| cx.upload(label, dtype, [length], || values(label, length));
     let hidden = random("hidden", [tokens, width])?;
     let [mut q, mut k, mut v] = [
         random("q", [tokens, width])?,
@@ -197,9 +198,9 @@ fn transformer(cx: &Context<'_>, sizes: &Sizes, clock: &mut Clock<'_>) -> Result
     let (head, positions) = (width / heads, tokens - text_tokens);
     let (norm, shift) = (vector("norm", head)?, vector("shift", head)?);
     let angles = [positions, head / 2];
-    let angle = || noise(angles[0] * angles[1]);
-    let cos = cx.upload("cos", DType::F32, angles, angle)?;
-    let sin = cx.upload("sin", DType::F32, angles, angle)?;
+    let angle = |label: &str| values(label, angles[0] * angles[1]);
+    let cos = cx.upload("cos", DType::F32, angles, || angle("cos"))?;
+    let sin = cx.upload("sin", DType::F32, angles, || angle("sin"))?;
 
     let linear = |x: &Tensor, weight: &Tensor, bias: &Tensor, activation, target: &mut Tensor| {
         device.linear(Linear { x, weight, bias: Some(bias), activation }, target);
@@ -244,7 +245,7 @@ fn decoder(
 ) -> Result<(), Error> {
     let device = cx.device;
     let random = |label: &str, dtype: DType, shape: &[usize]| {
-        cx.upload(label, dtype, shape, || noise(shape.iter().product()))
+        cx.upload(label, dtype, shape, || values(label, shape.iter().product()))
     };
     let padded = [height + 2, width + 2, channels];
     let frames = [(); 3].map(|()| random("frame", dtype, &padded));
@@ -274,18 +275,9 @@ fn decoder(
     })
 }
 
-/// Values between -1.7 and 1.7, others at every call.
-fn noise(count: usize) -> Vec<f32> {
-    thread_local!(static STATE: Cell<u32> = const { Cell::new(1) });
-    // A piece, again and again: nobody waits for more.
-    let mut state = STATE.get();
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        ((state >> 8) as f32 / (1 << 23) as f32 - 1.0) * 1.732
-    };
-    let piece: Vec<f32> = (0..count.min(65_521)).map(|_| next()).collect();
-    STATE.set(state);
-    piece.into_iter().cycle().take(count).collect()
+/// Values that differ from label to label.
+fn values(label: &str, count: usize) -> Vec<f32> {
+    noise(count, label.bytes().map(u32::from).sum())
 }
 
 /// All of them.

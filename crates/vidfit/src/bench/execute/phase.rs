@@ -2,6 +2,7 @@
 
 use super::results::Results;
 use crate::bench::holders::{Held, held_at_fullest};
+use crate::bench::noise::noise;
 use std::sync::Arc;
 use std::time::Instant;
 use vidfit_cpu::{SimConfig, SimDevice};
@@ -174,14 +175,4 @@ impl Phase<'_> {
 /// A simulated card with so much memory.
 pub fn card_of(memory_bytes: u64, threads: usize) -> SimConfig {
     SimConfig { threads, ..SimConfig::new(memory_bytes) }
-}
-
-/// Values between -1.7 and 1.7 with a variance of 1, always the same for a `seed`.
-fn noise(count: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed + 1;
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..count).map(|_| next() * 1.732).collect()
 }
