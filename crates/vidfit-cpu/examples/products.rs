@@ -56,7 +56,7 @@ fn conv(frames: usize, size: (usize, usize), channels: (usize, usize), dtype: DT
         let inputs: Vec<&Tensor> = t[..frames].iter().collect();
         let [weight, bias, dst] = &t[frames..] else { unreachable!() };
         let op = Conv { frames: &inputs, stride: 1, weight, bias, accumulate: false };
-        device.conv(op, &mut dst.clone());
+        device.conv(op, &mut [dst.clone()]);
     };
     let (height, width) = size;
     let (channels_in, channels_out) = channels;

@@ -343,9 +343,11 @@ impl Device for CpuDevice {
         ops::posterior::sample(&self.session(), moments, noise, factor, dst);
     }
 
-    fn conv(&self, op: Conv<'_>, dst: &mut Tensor) {
-        assert_apart(dst, op.frames.iter().copied().chain([op.weight, op.bias]));
-        product::conv::run(&self.session(), op, dst);
+    fn conv(&self, op: Conv<'_>, dst: &mut [Tensor]) {
+        op.assert_apart(dst);
+        for (n, result) in dst.iter_mut().enumerate() {
+            product::conv::run(&self.session(), op.single(n), result);
+        }
     }
 
     fn group_norm_statistics(

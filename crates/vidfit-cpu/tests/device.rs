@@ -87,7 +87,7 @@ fn operands_must_not_overlap_the_destination() {
                 bias: &t.slice(32..33),
                 accumulate: false,
             };
-            d.conv(op, &mut t.slice(24..25).reshape([1, 1, 1]));
+            d.conv(op, &mut [t.slice(24..25).reshape([1, 1, 1])]);
         }),
         ("group_norm_statistics", &[64], |d, t| {
             let frame = t.slice(0..4).reshape([1, 1, 4]);

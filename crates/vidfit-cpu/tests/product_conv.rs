@@ -29,7 +29,7 @@ fn conv(device: &CpuDevice, case: &Case, t: &[Tensor]) {
     let [weight, bias, dst] = &t[case.frames..] else { unreachable!() };
     let Case { stride, accumulate, .. } = *case;
     let op = Conv { frames: &frames, stride, weight, bias, accumulate };
-    device.conv(op, &mut dst.clone());
+    device.conv(op, &mut [dst.clone()]);
 }
 
 fn expected(case: &Case, operands: &[Operand]) -> Vec<f64> {
@@ -150,7 +150,7 @@ fn a_frame_given_thrice() {
     let result = run(&operands, &[5], |device, t| {
         let (frames, weight, bias) = (&[&t[0], &t[0], &t[0]], &t[3], &t[4]);
         let op = Conv { frames, stride: 1, weight, bias, accumulate: false };
-        device.conv(op, &mut t[5].clone());
+        device.conv(op, &mut [t[5].clone()]);
     });
     let thrice = run(&operands, &[5], |device, t| conv(device, &case, t));
     assert!(result[5] == thrice[5]);

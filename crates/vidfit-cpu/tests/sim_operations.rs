@@ -93,11 +93,11 @@ const CASES: &[Case] = &[
     ),
     case("conv", &[&[4, 5, 3], &[9, 3, 2], &[2], &[2, 3, 2]], &[0, 1, 2], &[3], |d, t| {
         let (frames, weight, bias) = (&[&t[0]], &t[1], &t[2]);
-        d.conv(Conv { frames, stride: 1, weight, bias, accumulate: false }, &mut t[3].clone());
+        d.conv(Conv { frames, stride: 1, weight, bias, accumulate: false }, &mut [t[3].clone()]);
     }),
     case("conv", &[&[6, 8, 3], &[9, 3, 2], &[2], &[2, 3, 2]], &[0, 1, 2], &[3], |d, t| {
         let (frames, weight, bias) = (&[&t[0]], &t[1], &t[2]);
-        d.conv(Conv { frames, stride: 2, weight, bias, accumulate: false }, &mut t[3].clone());
+        d.conv(Conv { frames, stride: 2, weight, bias, accumulate: false }, &mut [t[3].clone()]);
     }),
     case(
         "conv",
@@ -107,7 +107,7 @@ const CASES: &[Case] = &[
         |d, t| {
             let frames = &[&t[0], &t[1], &t[2]];
             let (weight, bias) = (&t[3], &t[4]);
-            d.conv(Conv { frames, stride: 1, weight, bias, accumulate: true }, &mut t[5].clone());
+            d.conv(Conv { frames, stride: 1, weight, bias, accumulate: true }, &mut [t[5].clone()]);
         },
     ),
     case(

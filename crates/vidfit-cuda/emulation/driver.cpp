@@ -138,7 +138,8 @@ API cuDeviceGetAttribute(int* value, int attribute, int device) {
     DEMAND(device == CARD);
     int capability = setting("CAPABILITY", 89);
     switch (attribute) {
-        case 16: *value = 1; break;  // multiprocessors
+        case 13: *value = 1500000; break;  // clock, in kHz
+        case 16: *value = 1; break;        // multiprocessors
         case 75: *value = capability / 10; break;
         case 76: *value = capability % 10; break;
         case 97: *value = SHARED_BYTES; break;

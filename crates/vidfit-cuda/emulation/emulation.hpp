@@ -1,6 +1,7 @@
 // What the kernels use of CUDA, on the CPU. Included in NVRTC's place by g++; see portable.cuh.
 #pragma once
 #include "block.hpp"
+#include <algorithm>
 #include <cmath>
 #include <map>
 
@@ -105,6 +106,48 @@ struct Mma {
     float* d;
 };
 
+// How tensor cores add is not documented, and differs. What was measured of them (Fasi, Higham, Mikaitis and
+// Pranesh, "Numerical behavior of NVIDIA tensor cores", 2021; Hopper's by Xie and others, "MMA-Sim", 2025): some
+// products and the sum so far are aligned to the largest, what is then more than a bit below f32's last is
+// lost, and so is what their sum has below f32's last: 4 or 8 products at a time up to Ampere, 16 on Hopper.
+// Rounding once, as if the sum were exact, is the best that any could do. What holds for all of these holds on
+// cards.
+
+/// Products that are added at once.
+inline unsigned tensor_block = 16;
+/// Whether what is lost is truncated, or the sum rounded to the nearest.
+inline bool tensor_truncates = false;
+
+inline float sum_rounded(const double* terms, unsigned count) {
+    double sum = 0;
+    for (unsigned i = 0; i < count; ++i) sum += terms[i];
+    return float(sum);
+}
+
+inline float sum_truncated(const double* terms, unsigned count) {
+    double largest = 0;
+    for (unsigned i = 0; i < count; ++i) {
+        if (!std::isfinite(terms[i])) return sum_rounded(terms, count);
+        largest = std::max(largest, std::fabs(terms[i]));
+    }
+    if (largest == 0) return sum_rounded(terms, count);
+    // Every addend has at most 25 bits then: their sum is exact.
+    const double step = std::ldexp(1.0, std::ilogb(largest) - 24);
+    double sum = 0;
+    for (unsigned i = 0; i < count; ++i) sum += std::trunc(terms[i] / step) * step;
+    const float nearest = float(sum);
+    return std::fabs(double(nearest)) > std::fabs(sum) ? std::nextafter(nearest, 0.0f) : nearest;
+}
+
+/// Reads how tensor cores are to add: `exact`, or `truncate` with the number of products added at once.
+inline void set_tensor_rounding(const char* how) {
+    const std::string words = how;
+    tensor_truncates = words.rfind("truncate", 0) == 0;
+    if (!tensor_truncates && words != "exact") fail("tensor cores add " + words + "?");
+    tensor_block = tensor_truncates ? unsigned(std::stoul(words.substr(8))) : 16;
+    if (tensor_block != 4 && tensor_block != 8 && tensor_block != 16) fail("tensor cores add " + words + "?");
+}
+
 template <int K>  // 16 or 8
 inline void mma_all(Lanes lanes) {
     float a[16][K], b[K][8], c[16][8];
@@ -120,9 +163,15 @@ inline void mma_all(Lanes lanes) {
         unsigned group = lane / 4, pair = lane % 4 * 2;
         for (unsigned i = 0; i < 4; ++i) {
             unsigned row = group + i / 2 * 8, column = pair + i % 2;
-            double sum = c[row][column];
-            for (unsigned k = 0; k < K; ++k) sum += double(a[row][k]) * double(b[k][column]);
-            self->d[i] = float(sum);
+            float sum = c[row][column];
+            const unsigned block = std::min(tensor_block, unsigned(K));
+            for (unsigned first = 0; first < K; first += block) {
+                double terms[K + 1] = {sum};
+                for (unsigned k = 0; k < block; ++k)
+                    terms[k + 1] = double(a[row][first + k]) * double(b[first + k][column]);
+                sum = tensor_truncates ? sum_truncated(terms, block + 1) : sum_rounded(terms, block + 1);
+            }
+            self->d[i] = sum;
         }
     }
 }

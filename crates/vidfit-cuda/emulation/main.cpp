@@ -1,6 +1,8 @@
 // Runs kernels for whoever holds the other ends of stdin and stdout.
 //
-//     emulation FILE BYTES
+//     emulation FILE BYTES ROUNDING
+//
+// ROUNDING is how tensor cores add (`set_tensor_rounding`).
 //
 // The device's memory is FILE, mapped at a fixed address in both processes. A launch names the ranges that
 // the kernel may touch; all other memory is poisoned meanwhile, so that the address sanitizer ends the
@@ -76,7 +78,8 @@ void launch(const emulation::Kernel& kernel, const std::string& arguments, size_
 
 int main(int count, char** arguments) {
     using namespace emulation;
-    if (count != 3) fail("emulation FILE BYTES");
+    if (count != 4) fail("emulation FILE BYTES ROUNDING");
+    set_tensor_rounding(arguments[3]);
     size_t bytes = std::strtoull(arguments[2], nullptr, 10);
     int file = open(arguments[1], O_RDWR);
     if (file < 0) fail(std::string("cannot open ") + arguments[1]);

@@ -16,6 +16,8 @@ struct AttentionArguments {
     uint32_t head_dim;
     uint32_t aligned;  // whether queries, keys and values begin at multiples of 16 bytes
     float scale;       // log2 e is in it: powers are of two
+    uint32_t first_block;  // the number of this launch's first along x: queries may be parted
+    uint32_t unused;
 };
 
 constexpr float LOG2_E = 1.44269504f;

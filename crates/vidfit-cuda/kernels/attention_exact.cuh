@@ -138,7 +138,7 @@ DEVICE void attend_exactly_from(uint32_t first_query, const AttentionArguments& 
 
 template <uint32_t WIDTH, uint32_t QUERIES>
 DEVICE void attend_exactly(const AttentionArguments& given) {
-    const uint32_t first = blockIdx.x * ATTENTION_QUERIES;
+    const uint32_t first = (given.first_block + blockIdx.x) * ATTENTION_QUERIES;
     for (uint32_t done = 0; done < ATTENTION_QUERIES && first + done < given.rows; done += QUERIES)
         attend_exactly_from<WIDTH, QUERIES>(first + done, given);
 }

@@ -261,7 +261,7 @@ template <typename Half, bool BIASED>
 DEVICE void attend(const AttentionArguments& given) {
     auto& memory = shared<AttentionShared<BIASED>>();
     const uint32_t warp = threadIdx.x / 32;
-    const uint32_t first_query = blockIdx.x * ATTENTION_QUERIES;
+    const uint32_t first_query = (given.first_block + blockIdx.x) * ATTENTION_QUERIES;
     const uint32_t tiles = (given.rows + ATTENTION_KEYS - 1) / ATTENTION_KEYS;
     const auto keys = [&](uint32_t tile) { return memory.tiles + tile % 2 * ATTENTION_TILE; };
     const auto values = [&](uint32_t tile) { return memory.tiles + (2 + tile % 2) * ATTENTION_TILE; };

@@ -5,12 +5,16 @@
 #pragma once
 #include "element.cuh"
 
+// The most targets of a launch.
+constexpr uint32_t CONV_TARGETS = 4;
+
+// Block z makes a part of target z, of the frames from z on.
 struct ConvArguments {
-    View frames[3];  // [stride height + 2, stride width + 2, channels in]
-    View weight;     // [9 frames, channels in, channels out]
-    View bias;       // [channels out]
-    View target;     // [height, width, channels out]
-    uint32_t frame_count;
+    View frames[CONV_TARGETS + 2];  // [stride height + 2, stride width + 2, channels in], all of one type
+    View targets[CONV_TARGETS];     // [height, width, channels out], all of one type
+    View weight;                    // [9 frame_count, channels in, channels out]
+    View bias;                      // [channels out]
+    uint32_t frame_count;           // that make a target: 1 or 3
     uint32_t stride;
     uint32_t height, width;
     uint32_t channels_in, channels_out;
@@ -19,10 +23,8 @@ struct ConvArguments {
     uint32_t frames_in_chunks, weight_in_chunks, target_in_quads;
 };
 
-// No table: the arguments of a kernel cannot be indexed by what is known only when it runs.
-DEVICE View conv_frame(const ConvArguments& given, uint32_t frame) {
-    return frame == 0 ? given.frames[0] : frame == 1 ? given.frames[1] : given.frames[2];
-}
+// One of the frames that make this block's target.
+DEVICE View conv_frame(const ConvArguments& given, uint32_t frame) { return given.frames[blockIdx.z + frame]; }
 
 struct alignas(16) ConvQuad {
     float values[4];
@@ -62,21 +64,22 @@ DEVICE void conv_put_quad(const View& view, uint64_t i, const ConvQuad& quad) {
 DEVICE void conv_finish(const ConvArguments& given, uint64_t pixel, uint32_t channel, ConvQuad sums) {
     const uint64_t at = pixel * given.channels_out + channel;
     if (channel >= given.channels_out) return;
+    const View target = given.targets[blockIdx.z];
     if (given.target_in_quads) {
         ConvQuad before = {};
-        if (given.accumulate) before = conv_get_quad(given.target, at);
+        if (given.accumulate) before = conv_get_quad(target, at);
 #pragma unroll
         for (uint32_t j = 0; j < 4; ++j) {
             const float sum = sums.values[j] + given.bias.get(channel + j);
             sums.values[j] = given.accumulate ? sum + before.values[j] : sum;
         }
-        conv_put_quad(given.target, at, sums);
+        conv_put_quad(target, at, sums);
         return;
     }
 #pragma unroll
     for (uint32_t j = 0; j < 4; ++j) {
         if (channel + j >= given.channels_out) return;
         const float sum = sums.values[j] + given.bias.get(channel + j);
-        given.target.put(at + j, given.accumulate ? sum + given.target.get(at + j) : sum);
+        target.put(at + j, given.accumulate ? sum + target.get(at + j) : sum);
     }
 }

@@ -18,6 +18,7 @@ pub use library::Card;
 pub use module::Kernel;
 
 use crate::driver::{Driver, Event, Launch, Product, Queue};
+use crate::speed::Speed;
 use blas::Blas;
 use context::{Context, Queues};
 use module::Module;
@@ -35,6 +36,7 @@ const PAGE_BYTES: u64 = 2 << 20;
 pub struct Cuda {
     name: String,
     card: Card,
+    speed: Speed,
     overhead_bytes: u64,
     // Dropped in this order: the context is what the others are in.
     blas: Result<Blas, String>,
@@ -70,6 +72,7 @@ impl Cuda {
         if let Some(problem) = card.problem() {
             return Err(problem);
         }
+        let speed = library::speed(device, &card)?;
         let before = nvml::free_bytes(device);
         let context = Context::new(device)?;
         let (free_with_context, _) = context.memory()?;
@@ -77,7 +80,7 @@ impl Cuda {
         let queues = Queues::new()?;
         let module = Module::new(device, card.capability)?;
         let blas = Err(String::new());
-        let mut cuda = Cuda { name, card, overhead_bytes: 0, blas, queues, module, context };
+        let mut cuda = Cuda { name, card, speed, overhead_bytes: 0, blas, queues, module, context };
         cuda.warm_up()?;
         cuda.blas = cuda.find_blas(device)?;
         if cuda.blas.is_ok() {
@@ -181,6 +184,10 @@ impl Driver for Cuda {
 
     fn architecture(&self) -> u32 {
         self.module.architecture()
+    }
+
+    fn speed(&self) -> Speed {
+        self.speed
     }
 
     fn free_bytes(&self) -> u64 {

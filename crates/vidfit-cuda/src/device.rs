@@ -4,6 +4,7 @@ use crate::copies::{Copies, STAGING_BYTES};
 use crate::driver::{Driver, Launch, Product};
 use crate::memory::{ALIGNMENT, Memory, View};
 use crate::pace::Pace;
+use crate::speed::{LaunchWork, Unit};
 use bytemuck::Pod;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vidfit_tensor::*;
@@ -16,19 +17,14 @@ pub struct CudaDevice<D: Driver> {
     pub(crate) driver: Arc<D>,
     pub(crate) copies: Copies,
     pub(crate) profile: Profile,
-    /// See [`LAUNCH_WORK`].
-    launch_work: u64,
     pub(crate) state: Mutex<State>,
 }
-
-/// Multiply-adds that one launch may have on tensor cores, if it can be parted. A card that shows a desktop
-/// ends what takes it longer than two seconds or so, with everything that is under way; this takes a
-/// fifth of a second on the slowest that there are tensor cores on.
-pub(crate) const LAUNCH_WORK: u64 = 1 << 41;
 
 /// What changes.
 #[derive(Default)]
 pub(crate) struct State {
+    /// What one launch may be for.
+    launch_work: LaunchWork,
     pub memory: Memory,
     pub pace: Pace,
     pub copied: Copied,
@@ -54,7 +50,6 @@ impl State {
 /// What an operation works with. There is one at a time.
 pub(crate) struct Session<'a> {
     driver: &'a dyn Driver,
-    launch_work: u64,
     state: std::cell::RefCell<MutexGuard<'a, State>>,
 }
 
@@ -64,9 +59,9 @@ impl Session<'_> {
         self.driver.architecture()
     }
 
-    /// Multiply-adds that one launch may have: see [`LAUNCH_WORK`].
-    pub fn launch_work(&self) -> u64 {
-        self.launch_work
+    /// How many of `all` equal parts one launch may be for, each of so many multiply-adds.
+    pub fn parts(&self, unit: Unit, of_one: u64, all: usize) -> usize {
+        self.state.borrow().launch_work.parts(unit, of_one, all)
     }
 
     /// Whether the card's tensor cores multiply this type.
@@ -88,7 +83,8 @@ impl Session<'_> {
         tensor.map_or(View::NONE, |tensor| self.view(tensor))
     }
 
-    /// Runs a kernel that touches these tensors and nothing else. A grid without blocks is nothing.
+    /// Runs a kernel that touches these tensors and nothing else, and computes no more than it reads. A grid
+    /// without blocks is nothing.
     pub fn launch<A: Pod>(
         &self,
         kernel: &'static str,
@@ -98,13 +94,27 @@ impl Session<'_> {
         arguments: &A,
         touched: &[&Tensor],
     ) {
+        self.launch_work(kernel, (grid, block), shared_bytes, arguments, touched, (0, Unit::F32));
+    }
+
+    /// The same of a kernel that makes products: so many multiply-adds, which one launch may be for.
+    pub fn launch_work<A: Pod>(
+        &self,
+        kernel: &'static str,
+        (grid, block): ([u32; 3], [u32; 3]),
+        shared_bytes: u32,
+        arguments: &A,
+        touched: &[&Tensor],
+        work: (u64, Unit),
+    ) {
         let mut state = self.state.borrow_mut();
         if grid.contains(&0) || state.failure.is_some() {
             return;
         }
         let touched: Vec<_> = touched.iter().map(|tensor| state.memory.range_of(tensor)).collect();
         let arguments = bytemuck::bytes_of(arguments);
-        let launch = Launch { kernel, grid, block, shared_bytes, arguments, touched: &touched };
+        let launch =
+            Launch { kernel, grid, block, shared_bytes, arguments, work, touched: &touched };
         let launched = self.driver.launch(launch).map_err(|what| format!("{kernel}: {what}"));
         state.asked(launched, self.driver);
     }
@@ -137,14 +147,16 @@ impl<D: Driver> CudaDevice<D> {
         let copies = Copies::new(driver.clone())
             .map_err(|what| Error::Device { device: driver.name().to_owned(), what })?;
         let profile = CudaDevice::<D>::profile_of(driver.name());
-        let (launch_work, state) = (LAUNCH_WORK, Mutex::default());
-        Ok(CudaDevice { driver, copies, profile, launch_work, state })
+        let launch_work = LaunchWork::of(driver.speed());
+        let state = Mutex::new(State { launch_work, ..State::default() });
+        Ok(CudaDevice { driver, copies, profile, state })
     }
 
-    /// The same, with launches of at most so many multiply-adds where they can be parted. Parts have the
-    /// bits of the whole.
-    pub fn with_launches_of(self, launch_work: u64) -> CudaDevice<D> {
-        CudaDevice { launch_work, ..self }
+    /// Has launches be for at most so many multiply-adds from now on where they can be parted; with `None`,
+    /// for what suits the card. Parts have the bits of the whole.
+    pub fn part_launches(&self, multiply_adds: Option<u64>) {
+        let suitable = LaunchWork::of(self.driver.speed());
+        self.lock().launch_work = multiply_adds.map_or(suitable, LaunchWork::all);
     }
 
     /// What a plan must know of any card.
@@ -164,7 +176,7 @@ impl<D: Driver> CudaDevice<D> {
 
     pub(crate) fn session(&self) -> Session<'_> {
         let state = std::cell::RefCell::new(self.lock());
-        Session { driver: &*self.driver, launch_work: self.launch_work, state }
+        Session { driver: &*self.driver, state }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {

@@ -1,5 +1,6 @@
 //! What the device asks of a card.
 
+use crate::speed::{Speed, Unit};
 use std::ops::Range;
 use std::ptr::NonNull;
 use vidfit_tensor::{Activation, DType};
@@ -17,6 +18,8 @@ pub struct Launch<'a> {
     pub shared_bytes: u32,
     /// The structure that the kernel is given.
     pub arguments: &'a [u8],
+    /// Multiply-adds of products, as far as there are any that count, and what makes them.
+    pub work: (u64, Unit),
     /// The addresses that it may read or write.
     pub touched: &'a [Range<u64>],
 }
@@ -72,6 +75,9 @@ pub trait Driver: Send + Sync + 'static {
     /// The architecture whose kernels it runs, as `__CUDA_ARCH__` has it: some want less shared memory
     /// before sm_80.
     fn architecture(&self) -> u32;
+
+    /// How much it computes in a second: by it, work is parted into launches that end soon.
+    fn speed(&self) -> Speed;
 
     /// Bytes that could be allocated now.
     fn free_bytes(&self) -> u64;

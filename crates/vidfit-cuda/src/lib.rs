@@ -5,7 +5,7 @@
 //! - `copies`: the threads that copy beside the computing.
 //! - `memory`: the reservations, and where a tensor's elements are in them.
 //! - `device`, `operations`: [`CudaDevice`] as a device.
-//! - `pace`: how far the host may be ahead of the card.
+//! - `pace`: how far the host may be ahead of the card. `speed`: how much one launch may be for.
 //! - `ops`: for every operation, the kernels it launches.
 //!
 //! A kernel's source is compiled twice: by NVRTC, ahead of time, for cards; and by g++ for the
@@ -19,7 +19,9 @@ mod memory;
 mod operations;
 mod ops;
 mod pace;
+mod speed;
 
 pub use cuda::{Card, Checkup, Cuda, Kernel, check_up, free_bytes};
 pub use device::CudaDevice;
 pub use driver::{Driver, Event, Launch, Product, Queue};
+pub use speed::{Speed, Unit};

@@ -233,8 +233,8 @@ impl<D: Driver> Device for CudaDevice<D> {
         ops::elementwise::posterior_sample(&self.session(), moments, noise, factor, dst);
     }
 
-    fn conv(&self, op: Conv<'_>, dst: &mut Tensor) {
-        assert_apart(dst, op.frames.iter().copied().chain([op.weight, op.bias]));
+    fn conv(&self, op: Conv<'_>, dst: &mut [Tensor]) {
+        op.assert_apart(dst);
         ops::conv::conv(&self.session(), op, dst);
     }
 

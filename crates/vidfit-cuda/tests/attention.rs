@@ -5,8 +5,6 @@
 
 mod bed;
 use bed::*;
-use std::sync::Arc;
-use vidfit_cuda::CudaDevice;
 use vidfit_tensor::*;
 
 const HALVES: [DType; 2] = [DType::F16, DType::BF16];
@@ -115,27 +113,25 @@ impl Case {
         tolerances
     }
 
-    /// The same with a launch for every head or two.
-    fn parts_have_the_bits_of_the_whole(&self, random: &mut Random) {
+    /// The same with a launch for every block of queries, every head, and every two.
+    fn parts_have_the_bits_of_the_whole(&self, bed: Bed, random: &mut Random) {
         let operands = self.operands(random);
         let op = |d: &dyn Device, t: &[Tensor]| self.run(d, t, &t[4], 0);
-        let of_one = 2 * (self.rows * self.rows * self.head_dim) as u64;
+        let of_head = 2 * (self.rows * self.rows * self.head_dim) as u64;
         let on = |launch_work: u64| {
-            let card = CudaDevice::new(Emulated::new(1)).unwrap();
-            run_on(Arc::new(card.with_launches_of(launch_work)), &operands, &op).swap_remove(4)
+            bed.with_launches_of(Some(launch_work), |card| run_on(card, &operands, &op))
+                .swap_remove(4)
         };
         let whole = on(u64::MAX);
-        assert!(whole == on(0) && whole == on(2 * of_one), "{:?}", self.types);
+        for launch_work in [0, of_head, 2 * of_head] {
+            assert!(whole == on(launch_work), "{:?}, launches of {launch_work}", self.types);
+        }
     }
 
-    fn compare(&self, random: &mut Random) {
-        self.compare_for(ARCHITECTURES[0], random);
-    }
-
-    fn compare_for(&self, architecture: u32, random: &mut Random) {
+    fn compare(&self, bed: Bed, random: &mut Random) {
         let operands = self.operands(random);
         let op = |d: &dyn Device, t: &[Tensor]| self.run(d, t, &t[4], 0);
-        let card = run_for(architecture, &operands, &[4], op).swap_remove(4);
+        let card = bed.run(&operands, &[4], op).swap_remove(4);
         let cpu = run_on_cpu(&operands, op).swap_remove(4);
         let tolerances = self.tolerances(&operands, &cpu);
         for (i, ((a, b), tolerance)) in card.iter().zip(&cpu).zip(tolerances).enumerate() {
@@ -164,24 +160,22 @@ fn rounding(dtype: DType) -> f64 {
 }
 
 /// The bits of a result that is written to t[4], of any shape.
-fn bits(operands: &[Operand], op: impl Fn(&dyn Device, &[Tensor])) -> Vec<u32> {
-    run(operands, &[4], op).swap_remove(4).iter().map(|x| x.to_bits()).collect()
+fn bits(bed: Bed, operands: &[Operand], op: impl Fn(&dyn Device, &[Tensor])) -> Vec<u32> {
+    bed.run(operands, &[4], op).swap_remove(4).iter().map(|x| x.to_bits()).collect()
 }
 
-#[test]
-fn halves_are_the_cpus() {
+fn halves_are_the_cpus(bed: Bed) {
     let mut random = Random::new(11);
     for dtype in HALVES {
         for rows in [1, 63, 64, 65, 130] {
-            Case::half(dtype, rows, 1).compare(&mut random);
+            Case::half(dtype, rows, 1).compare(bed, &mut random);
         }
         let other = [dtype, dtype, dtype, DType::F32];
-        Case { types: other, ..Case::half(dtype, 9, 3) }.compare(&mut random);
+        Case { types: other, ..Case::half(dtype, 9, 3) }.compare(bed, &mut random);
     }
 }
 
-#[test]
-fn biases_are_added() {
+fn biases_are_added(bed: Bed) {
     let mut random = Random::new(12);
     for (dtype, bias, rows) in [
         (DType::F16, DType::F32, 1),
@@ -190,56 +184,44 @@ fn biases_are_added() {
         (DType::BF16, DType::F16, 64),
     ] {
         let case = Case { bias: Some(bias), scale: 1.0, spread: 0.5, ..Case::half(dtype, rows, 2) };
-        case.compare(&mut random);
+        case.compare(bed, &mut random);
     }
 }
 
-#[test]
-fn large_scores_lose_no_row() {
+fn large_scores_lose_no_row(bed: Bed) {
     let mut random = Random::new(13);
     for dtype in HALVES {
         let case = Case { spread: 20.0, scale: 1.0, ..Case::half(dtype, 260, 1) };
-        case.compare(&mut random);
+        case.compare(bed, &mut random);
     }
 }
 
-#[test]
-fn everything_else_is_exact() {
+fn everything_else_is_exact(bed: Bed) {
     let mut random = Random::new(14);
     for head_dim in [1, 5, 40, 64, 65, 128] {
         let types = [random.dtype(), random.dtype(), random.dtype(), random.dtype()];
         let bias = (head_dim % 2 == 1).then(|| random.dtype());
         let (rows, heads) = (random.between(30, 140), random.between(1, 3));
         let scale = 2.0 / (head_dim as f32).sqrt();
-        Case { rows, heads, head_dim, scale, types, bias, spread: 1.5 }.compare(&mut random);
+        Case { rows, heads, head_dim, scale, types, bias, spread: 1.5 }.compare(bed, &mut random);
     }
     let f32s = Case { types: [DType::F32; 4], ..Case::half(DType::F32, 150, 2) };
-    f32s.compare(&mut random);
-    Case { spread: 20.0, scale: 1.0, bias: Some(DType::F32), ..f32s }.compare(&mut random);
+    f32s.compare(bed, &mut random);
+    Case { spread: 20.0, scale: 1.0, bias: Some(DType::F32), ..f32s }.compare(bed, &mut random);
     // The same order of keys as with a scale above zero would be the wrong one.
-    Case { scale: -0.5, rows: 33, ..Case::half(DType::BF16, 33, 1) }.compare(&mut random);
-    Case { scale: 0.0, rows: 33, ..Case::half(DType::F16, 33, 1) }.compare(&mut random);
-}
-
-#[test]
-fn sm_75_has_its_own_way() {
-    let mut random = Random::new(15);
-    for dtype in HALVES {
-        Case::half(dtype, 67, 1).compare_for(750, &mut random);
-        let biased = Case { bias: Some(DType::F32), ..Case::half(dtype, 35, 2) };
-        biased.compare_for(750, &mut random);
-    }
+    Case { scale: -0.5, rows: 33, ..Case::half(DType::BF16, 33, 1) }.compare(bed, &mut random);
+    Case { scale: 0.0, rows: 33, ..Case::half(DType::F16, 33, 1) }.compare(bed, &mut random);
 }
 
 /// The bits of a result with some of the operands one element behind a multiple of 256 bytes.
-fn unaligned_bits(case: &Case, operands: &[Operand], shifted: &[usize]) -> Vec<u32> {
+fn unaligned_bits(bed: Bed, case: &Case, operands: &[Operand], shifted: &[usize]) -> Vec<u32> {
     let mut operands = operands.to_vec();
     for &n in shifted {
         let Operand { dtype, values, .. } = &operands[n];
         let values: Vec<f32> = [0.0].into_iter().chain(values.iter().copied()).collect();
         operands[n] = Operand { dtype: *dtype, shape: vec![values.len()], values };
     }
-    bits(&operands, |d, t| {
+    bits(bed, &operands, |d, t| {
         let mut views = t.to_vec();
         for &n in shifted {
             let elements = t[n].shape().elements();
@@ -249,15 +231,14 @@ fn unaligned_bits(case: &Case, operands: &[Operand], shifted: &[usize]) -> Vec<u
     })
 }
 
-#[test]
-fn one_operand_that_is_not_aligned_is_enough() {
+fn one_operand_that_is_not_aligned_is_enough(bed: Bed) {
     let mut random = Random::new(21);
     for dtype in DTYPES {
         let case = Case { types: [dtype; 4], ..Case::half(dtype, 9, 1) };
         let operands = case.operands(&mut random);
-        let aligned = unaligned_bits(&case, &operands, &[]);
+        let aligned = unaligned_bits(bed, &case, &operands, &[]);
         for n in 0..3 {
-            let unaligned = unaligned_bits(&case, &operands, &[n]);
+            let unaligned = unaligned_bits(bed, &case, &operands, &[n]);
             assert!(unaligned == aligned, "{dtype}: operand {n}");
         }
     }
@@ -265,22 +246,21 @@ fn one_operand_that_is_not_aligned_is_enough() {
 
 /// The bits of a head are the same over the queries, among other columns, from memory that is not
 /// aligned, and whichever heads are computed with it.
-#[test]
-fn bits_depend_on_nothing_else() {
+fn bits_depend_on_nothing_else(bed: Bed) {
     let mut random = Random::new(16);
     for dtype in DTYPES {
         let case = Case { types: [dtype; 4], ..Case::half(dtype, 70, 2) };
         let operands = case.operands(&mut random);
-        let apart = bits(&operands, |d, t| case.run(d, t, &t[4], 0));
+        let apart = bits(bed, &operands, |d, t| case.run(d, t, &t[4], 0));
 
-        let over = run(&operands, &[0], |d, t| case.run(d, t, &t[0], 0)).swap_remove(0);
+        let over = bed.run(&operands, &[0], |d, t| case.run(d, t, &t[0], 0)).swap_remove(0);
         assert!(over.iter().map(|x| x.to_bits()).eq(apart.iter().copied()), "over the queries");
 
         // Between other columns, which stay as they are.
         let (first, width) = (3, 3 + 128 + 6);
         let mut wide = operands.clone();
         wide[4] = random.typed(dtype, &[case.rows, width], 0.0, 1.0);
-        let among = bits(&wide, |d, t| case.run(d, t, &t[4], first));
+        let among = bits(bed, &wide, |d, t| case.run(d, t, &t[4], first));
         for (row, apart) in apart.chunks_exact(128).enumerate() {
             let among = &among[row * width..][..width];
             let before = &wide[4].values[row * width..][..width];
@@ -290,7 +270,7 @@ fn bits_depend_on_nothing_else() {
             }
         }
 
-        let unaligned = unaligned_bits(&case, &operands, &[0, 1, 2]);
+        let unaligned = unaligned_bits(bed, &case, &operands, &[0, 1, 2]);
         assert!(unaligned == apart, "from memory that is not aligned");
 
         // The second head alone.
@@ -302,22 +282,34 @@ fn bits_depend_on_nothing_else() {
         let mut alone: Vec<Operand> = operands[..3].iter().map(second).collect();
         alone.extend([operands[3].clone(), Operand::empty(dtype, &[case.rows, 64])]);
         let one = Case { heads: 1, ..case };
-        let alone = bits(&alone, |d, t| one.run(d, t, &t[4], 0));
+        let alone = bits(bed, &alone, |d, t| one.run(d, t, &t[4], 0));
         let both = apart.chunks_exact(128).flat_map(|row| row[64..].iter().copied());
         assert!(both.eq(alone), "the second head alone");
     }
 }
 
-#[test]
-fn heads_are_the_same_in_many_launches_as_in_one() {
+fn heads_are_the_same_in_many_launches_as_in_one(bed: Bed) {
     let mut random = Random::new(20);
     for dtype in HALVES {
         let bias = Some(dtype);
-        Case::half(dtype, 67, 3).parts_have_the_bits_of_the_whole(&mut random);
-        Case { bias, ..Case::half(dtype, 40, 3) }.parts_have_the_bits_of_the_whole(&mut random);
+        Case::half(dtype, 67, 3).parts_have_the_bits_of_the_whole(bed, &mut random);
+        // Two blocks of queries.
+        Case { bias, ..Case::half(dtype, 131, 2) }
+            .parts_have_the_bits_of_the_whole(bed, &mut random);
     }
     let types = [DType::F32; 4];
     let exact = Case { types, head_dim: 20, ..Case::half(DType::F32, 35, 5) };
-    exact.parts_have_the_bits_of_the_whole(&mut random);
-    Case { bias: Some(DType::F32), ..exact }.parts_have_the_bits_of_the_whole(&mut random);
+    exact.parts_have_the_bits_of_the_whole(bed, &mut random);
+    Case { bias: Some(DType::F32), rows: 135, heads: 2, ..exact }
+        .parts_have_the_bits_of_the_whole(bed, &mut random);
 }
+
+test_with_tensor_cores!(
+    halves_are_the_cpus,
+    biases_are_added,
+    large_scores_lose_no_row,
+    everything_else_is_exact,
+    one_operand_that_is_not_aligned_is_enough,
+    bits_depend_on_nothing_else,
+    heads_are_the_same_in_many_launches_as_in_one,
+);

@@ -9,8 +9,7 @@ const LENGTHS: [usize; 3] = [1, 8, 2059];
 
 type Binary = fn(&dyn Device, &Tensor, &mut Tensor);
 
-#[test]
-fn casts_and_sums_are_the_cpus() {
+fn casts_and_sums_are_the_cpus(bed: Bed) {
     let mut random = Random::new(1);
     for length in LENGTHS {
         for from in DTYPES {
@@ -20,7 +19,7 @@ fn casts_and_sums_are_the_cpus() {
                     random.typed(to, &[length], 0.0, 4.0),
                     Operand::empty(to, &[length]),
                 ];
-                compare("add and cast", &operands, &[1, 2], 0.0, 0.0, |d, t| {
+                bed.compare("add and cast", &operands, &[1, 2], 0.0, 0.0, |d, t| {
                     d.add(&t[0], &mut t[1].clone());
                     d.cast(&t[0], &mut t[2].clone());
                 });
@@ -29,8 +28,7 @@ fn casts_and_sums_are_the_cpus() {
     }
 }
 
-#[test]
-fn what_is_not_a_number_stays_that() {
+fn what_is_not_a_number_stays_that(bed: Bed) {
     // Rounded like numbers, these would become infinite, or 0.
     let bits = [0x7f80_0001, 0xffff_ffff, 0xff80_0001, 0x7fff_8000, 0x7fc0_0000, 0xffbf_ffff];
     // Eight in one thread, and some more.
@@ -39,13 +37,12 @@ fn what_is_not_a_number_stays_that() {
         let from = Operand { dtype: DType::F32, shape: vec![13], values: values.clone() };
         let operands = [from, Operand { values: vec![1.0; 13], ..Operand::empty(to, &[13]) }];
         let cast = |d: &dyn Device, t: &[Tensor]| d.cast(&t[0], &mut t[1].clone());
-        let results = run(&operands, &[1], cast);
+        let results = bed.run(&operands, &[1], cast);
         assert!(results[1].iter().all(|value| value.is_nan()), "{to}: {:?}", results[1]);
     }
 }
 
-#[test]
-fn activations_are_the_cpus() {
+fn activations_are_the_cpus(bed: Bed) {
     let mut random = Random::new(2);
     for length in LENGTHS {
         for from in DTYPES {
@@ -65,7 +62,7 @@ fn activations_are_the_cpus() {
             for (value, special) in operands[1].values.iter_mut().skip(17).zip(special) {
                 *value = to.round(special);
             }
-            compare("silu and gelu_gate", &operands, &[1, 2], 0.0, 0.0, |d, t| {
+            bed.compare("silu and gelu_gate", &operands, &[1, 2], 0.0, 0.0, |d, t| {
                 d.silu(&t[0], &mut t[2].clone());
                 d.gelu_gate(&t[0], &mut t[1].clone());
             });
@@ -73,8 +70,7 @@ fn activations_are_the_cpus() {
     }
 }
 
-#[test]
-fn f32_activations_are_the_cpus_over_their_whole_range() {
+fn f32_activations_are_the_cpus_over_their_whole_range(bed: Bed) {
     let mut random = Random::new(3);
     // Of all sizes, so that the exponent is small and large.
     let mut values = random.typed(DType::F32, &[20_000], 0.0, 1.0);
@@ -83,14 +79,13 @@ fn f32_activations_are_the_cpus_over_their_whole_range() {
     }
     let ones = Operand { values: vec![1.0; 20_000], ..values.clone() };
     let operands = [values.clone(), ones, values, Operand::empty(DType::F32, &[20_000])];
-    compare("silu and gelu_gate", &operands, &[2, 3], 0.0, 0.0, |d, t| {
+    bed.compare("silu and gelu_gate", &operands, &[2, 3], 0.0, 0.0, |d, t| {
         d.silu(&t[0], &mut t[3].clone());
         d.gelu_gate(&t[1], &mut t[2].clone());
     });
 }
 
-#[test]
-fn combinations_are_the_cpus() {
+fn combinations_are_the_cpus(bed: Bed) {
     let mut random = Random::new(4);
     let factors = [0.997_340_912_338_f64, -0.072_881_234, 1.0 / 3.0, 1.734_567_890_123];
     for length in LENGTHS {
@@ -98,7 +93,7 @@ fn combinations_are_the_cpus() {
             let mut operands: Vec<Operand> =
                 (0..count).map(|_| random.tensor(&[length], 0.0, 3.0)).collect();
             operands.push(Operand::empty(random.dtype(), &[length]));
-            compare("combine", &operands, &[0, count], 0.0, 0.0, |d, t| {
+            bed.compare("combine", &operands, &[0, count], 0.0, 0.0, |d, t| {
                 let terms: Vec<_> = factors.into_iter().zip(&t[..count]).collect();
                 d.combine(&terms, &mut t[count].clone());
                 d.combine(&terms, &mut t[0].clone());
@@ -107,8 +102,7 @@ fn combinations_are_the_cpus() {
     }
 }
 
-#[test]
-fn guidance_is_the_cpus() {
+fn guidance_is_the_cpus(bed: Bed) {
     let mut random = Random::new(5);
     for length in LENGTHS {
         for (halves, to) in
@@ -119,7 +113,7 @@ fn guidance_is_the_cpus() {
                 random.typed(halves, &[length], 0.0, 3.0),
                 Operand::empty(to, &[length]),
             ];
-            compare("guide", &operands, &[1, 2], 0.0, 0.0, |d, t| {
+            bed.compare("guide", &operands, &[1, 2], 0.0, 0.0, |d, t| {
                 d.guide(&t[0], &t[1], 6.123_456_789, &mut t[2].clone());
                 d.guide(&t[0], &t[1], 6.123_456_789, &mut t[1].clone());
             });
@@ -127,8 +121,7 @@ fn guidance_is_the_cpus() {
     }
 }
 
-#[test]
-fn gated_residuals_are_the_cpus() {
+fn gated_residuals_are_the_cpus(bed: Bed) {
     let mut random = Random::new(6);
     for (rows, columns) in [(1, 1), (3, 7), (5, 8), (37, 64), (2, 1048), (3, 1001)] {
         for dtype in DTYPES {
@@ -138,7 +131,7 @@ fn gated_residuals_are_the_cpus() {
                 random.typed(gate, &[columns], 0.0, 1.0),
                 random.typed(dtype, &[rows, columns], 0.0, 3.0),
             ];
-            compare("gated_residual", &operands, &[2], 0.0, 0.0, |d, t| {
+            bed.compare("gated_residual", &operands, &[2], 0.0, 0.0, |d, t| {
                 d.gated_residual(&t[0], &t[1], &mut t[2].clone());
             });
         }
@@ -146,8 +139,7 @@ fn gated_residuals_are_the_cpus() {
 }
 
 /// A part of a tensor begins anywhere, also where sixteen bytes cannot be read at once.
-#[test]
-fn elements_may_begin_anywhere() {
+fn elements_may_begin_anywhere(bed: Bed) {
     let mut random = Random::new(7);
     let (rows, columns) = (6, 24);
     for dtype in DTYPES {
@@ -161,7 +153,7 @@ fn elements_may_begin_anywhere() {
                 random.typed(DType::F32, &[rows * columns], 0.0, 3.0),
             ];
             let all = [0, 1, 3];
-            compare("parts", &operands, &all, 0.0, 0.0, |d, t| {
+            bed.compare("parts", &operands, &all, 0.0, 0.0, |d, t| {
                 let (a, b) = (part(&t[0]), part(&t[1]));
                 let (gate, whole) = (t[2].slice(first..first + columns), &t[3]);
                 d.add(whole, &mut b.clone());
@@ -176,8 +168,7 @@ fn elements_may_begin_anywhere() {
     }
 }
 
-#[test]
-fn results_may_take_the_place_of_operands() {
+fn results_may_take_the_place_of_operands(bed: Bed) {
     let mut random = Random::new(8);
     for dtype in DTYPES {
         for length in [5, 40, 4100] {
@@ -189,7 +180,7 @@ fn results_may_take_the_place_of_operands() {
                 |d, x, y| d.to_unit_range(x, y),
             ];
             let operands = ops.map(|_| random.typed(dtype, &[length], 0.0, 3.0));
-            compare("in place", &operands, &[0, 1, 2, 3, 4], 0.0, 0.0, |d, t| {
+            bed.compare("in place", &operands, &[0, 1, 2, 3, 4], 0.0, 0.0, |d, t| {
                 for (op, x) in ops.iter().zip(t) {
                     op(d, x, &mut x.clone());
                 }
@@ -198,18 +189,16 @@ fn results_may_take_the_place_of_operands() {
     }
 }
 
-#[test]
-fn nothing_is_done_to_nothing() {
+fn nothing_is_done_to_nothing(bed: Bed) {
     let none = [Operand::empty(DType::BF16, &[0, 8]), Operand::empty(DType::F32, &[8, 0])];
-    compare("nothing", &none, &[0, 1], 0.0, 0.0, |d, t| {
+    bed.compare("nothing", &none, &[0, 1], 0.0, 0.0, |d, t| {
         d.cast(&t[0], &mut t[1].clone());
         d.add(&t[0], &mut t[1].clone());
         d.silu(&t[0], &mut t[1].clone());
     });
 }
 
-#[test]
-fn brightness_is_the_cpus() {
+fn brightness_is_the_cpus(bed: Bed) {
     let mut random = Random::new(9);
     for length in LENGTHS {
         for from in DTYPES {
@@ -224,7 +213,7 @@ fn brightness_is_the_cpus() {
                     }
                 }
                 let operands = [values, Operand::empty(to, &[length])];
-                compare("to_unit_range", &operands, &[1], 0.0, 0.0, |d, t| {
+                bed.compare("to_unit_range", &operands, &[1], 0.0, 0.0, |d, t| {
                     d.to_unit_range(&t[0], &mut t[1].clone());
                 });
             }
@@ -232,8 +221,7 @@ fn brightness_is_the_cpus() {
     }
 }
 
-#[test]
-fn draws_round_each_operation_as_the_cpus() {
+fn draws_round_each_operation_as_the_cpus(bed: Bed) {
     let mut random = Random::new(10);
     for shape @ [f, c, h, w] in [[1, 1, 1, 1], [3, 2, 5, 3], [2, 4, 6, 9], [2, 3, 1, 901]] {
         for dtype in DTYPES {
@@ -242,10 +230,25 @@ fn draws_round_each_operation_as_the_cpus() {
                 random.typed(dtype, &shape, 0.0, 3.0),
                 Operand::empty(dtype, &shape),
             ];
-            compare("posterior_sample", &operands, &[1, 2], 0.0, 0.0, |d, t| {
+            bed.compare("posterior_sample", &operands, &[1, 2], 0.0, 0.0, |d, t| {
                 d.posterior_sample(&t[0], &t[1], 1.0 / 0.7, &mut t[2].clone());
                 d.posterior_sample(&t[0], &t[1], 1.0 / 0.7, &mut t[1].clone());
             });
         }
     }
 }
+
+test_on_all_architectures!(
+    casts_and_sums_are_the_cpus,
+    what_is_not_a_number_stays_that,
+    activations_are_the_cpus,
+    f32_activations_are_the_cpus_over_their_whole_range,
+    combinations_are_the_cpus,
+    guidance_is_the_cpus,
+    gated_residuals_are_the_cpus,
+    elements_may_begin_anywhere,
+    results_may_take_the_place_of_operands,
+    nothing_is_done_to_nothing,
+    brightness_is_the_cpus,
+    draws_round_each_operation_as_the_cpus,
+);

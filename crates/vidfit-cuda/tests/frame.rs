@@ -7,8 +7,7 @@ use vidfit_tensor::*;
 /// Frames whose pixels are read eight elements at a time, and others.
 const SIZES: [[usize; 3]; 5] = [[1, 1, 1], [3, 5, 7], [5, 7, 8], [2, 3, 40], [2, 9, 300]];
 
-#[test]
-fn latents_become_frames_and_frames_latents() {
+fn latents_become_frames_and_frames_latents(bed: Bed) {
     let mut random = Random::new(40);
     for ([c, big_h, big_w], [h, w]) in
         [([1, 1, 1], [1, 1]), ([16, 6, 9], [4, 5]), ([5, 9, 7], [4, 7])]
@@ -21,7 +20,7 @@ fn latents_become_frames_and_frames_latents() {
                 random.tensor(&[c, big_h, big_w], 0.0, 3.0),
             ];
             let corner = (random.between(0, big_h - h), random.between(0, big_w - w));
-            compare("latents", &operands, &[1, 2, 3], 0.0, 0.0, |d, t| {
+            bed.compare("latents", &operands, &[1, 2, 3], 0.0, 0.0, |d, t| {
                 d.latent_frame(&t[0], corner, 1.0 / 0.7, false, &mut t[1].clone());
                 d.latent_frame(&t[0], corner, 1.0 / 0.7, true, &mut t[2].clone());
                 d.store_latent(&t[1], corner, &mut t[3].clone());
@@ -30,8 +29,7 @@ fn latents_become_frames_and_frames_latents() {
     }
 }
 
-#[test]
-fn upsampling_and_means_are_the_cpus() {
+fn upsampling_and_means_are_the_cpus(bed: Bed) {
     let mut random = Random::new(41);
     for [h, w, c] in SIZES {
         for from in DTYPES {
@@ -43,7 +41,7 @@ fn upsampling_and_means_are_the_cpus() {
                 Operand::empty(random.dtype(), &[h + 2, w + 2, c]),
                 Operand::empty(random.dtype(), &[h + 2, w + 2, c]),
             ];
-            compare("larger frames", &operands, &[2, 3, 4, 5], 0.0, 0.0, |d, t| {
+            bed.compare("larger frames", &operands, &[2, 3, 4, 5], 0.0, 0.0, |d, t| {
                 d.upsample(&t[0], &mut t[2].clone());
                 d.mean_of_frames(&[&t[0]], &mut t[3].clone());
                 d.mean_of_frames(&[&t[0], &t[1]], &mut t[4].clone());
@@ -53,8 +51,7 @@ fn upsampling_and_means_are_the_cpus() {
     }
 }
 
-#[test]
-fn crops_are_the_cpus() {
+fn crops_are_the_cpus(bed: Bed) {
     let mut random = Random::new(42);
     for [h, w, c] in SIZES {
         for from in DTYPES {
@@ -65,7 +62,7 @@ fn crops_are_the_cpus() {
                 Operand::empty(from, &[h, w, c]),
                 Operand::empty(random.dtype(), &[h, w, c]),
             ];
-            compare("crop", &operands, &[1, 2], 0.0, 0.0, |d, t| {
+            bed.compare("crop", &operands, &[1, 2], 0.0, 0.0, |d, t| {
                 d.crop(&t[0], corner, &mut t[1].clone());
                 d.crop(&t[0], corner, &mut t[2].clone());
             });
@@ -73,8 +70,7 @@ fn crops_are_the_cpus() {
     }
 }
 
-#[test]
-fn seams_are_the_cpus() {
+fn seams_are_the_cpus(bed: Bed) {
     let mut random = Random::new(43);
     for [h, w, c] in [[1, 1, 1], [3, 5, 7], [13, 11, 3], [7, 9, 8], [70, 3, 16], [2, 67, 8]] {
         for dtype in DTYPES {
@@ -86,7 +82,7 @@ fn seams_are_the_cpus() {
                 random.typed(dtype, &[h, w, c], 0.0, 3.0),
                 random.typed(dtype, &[h, w, c], 0.0, 3.0),
             ];
-            compare("blend", &operands, &[2, 3], 0.0, 0.0, |d, t| {
+            bed.compare("blend", &operands, &[2, 3], 0.0, 0.0, |d, t| {
                 d.blend(&t[0], &mut t[2].clone(), Axis::Vertical, extent);
                 d.blend(&t[1], &mut t[2].clone(), Axis::Horizontal, across);
                 d.blend(&t[1], &mut t[3].clone(), Axis::Horizontal, 1);
@@ -96,8 +92,7 @@ fn seams_are_the_cpus() {
 }
 
 /// Frames that begin where sixteen bytes cannot be read at once.
-#[test]
-fn frames_may_begin_anywhere() {
+fn frames_may_begin_anywhere(bed: Bed) {
     let mut random = Random::new(44);
     let dims = [3, 4, 8];
     let elements: usize = dims.iter().product();
@@ -112,7 +107,7 @@ fn frames_may_begin_anywhere() {
                 Operand::empty(dtype, &[5, 6, 8]),
                 Operand::empty(DType::F32, &[length]),
             ];
-            compare("parts", &operands, &[1, 2, 3, 4], 0.0, 0.0, |d, t| {
+            bed.compare("parts", &operands, &[1, 2, 3, 4], 0.0, 0.0, |d, t| {
                 let (a, b) = (part(&t[0]), part(&t[1]));
                 d.upsample(&a, &mut t[2].clone());
                 d.mean_of_frames(&[&a, &b], &mut t[3].clone());
@@ -125,15 +120,23 @@ fn frames_may_begin_anywhere() {
 }
 
 /// Pages of a video, as the decoder has them.
-#[test]
-fn entries_of_a_tensor_are_frames() {
+fn entries_of_a_tensor_are_frames(bed: Bed) {
     let mut random = Random::new(45);
     let operands = [
         random.typed(DType::BF16, &[3, 5, 6, 3], 0.0, 3.0),
         Operand::empty(DType::BF16, &[2, 2, 6, 3]),
     ];
-    compare("pages", &operands, &[1], 0.0, 0.0, |d, t| {
+    bed.compare("pages", &operands, &[1], 0.0, 0.0, |d, t| {
         d.crop(&t[0].at(1), (3, 0), &mut t[1].at(1));
         d.crop(&t[0].at(2), (1, 0), &mut t[1].at(0));
     });
 }
+
+test_on_all_architectures!(
+    latents_become_frames_and_frames_latents,
+    upsampling_and_means_are_the_cpus,
+    crops_are_the_cpus,
+    seams_are_the_cpus,
+    frames_may_begin_anywhere,
+    entries_of_a_tensor_are_frames,
+);

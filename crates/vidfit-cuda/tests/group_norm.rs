@@ -40,8 +40,7 @@ fn with_results(mut frames: Vec<Operand>, order: &[usize], groups: usize) -> Vec
 
 /// The CPU device sums each channel over a piece of a row in f32, in the order of pixels, and
 /// merges in f64; the card merges four pixels at a time, in f32. That makes some steps of f32.
-#[test]
-fn statistics_over_frames() {
+fn statistics_over_frames(bed: Bed) {
     let mut random = Random::new(50);
     for (n, [h, w, c, groups]) in SHAPES.into_iter().enumerate() {
         // One frame, two of other types, and three of which the first counts twice.
@@ -52,43 +51,42 @@ fn statistics_over_frames() {
                 .collect();
             let operands = with_results(frames, &order, groups);
             let results = [operands.len() - 2, operands.len() - 1];
-            compare("statistics", &operands, &results, 8.0, 1.0, |d, t| statistics(d, t, &order));
+            bed.compare("statistics", &operands, &results, 8.0, 1.0, |d, t| {
+                statistics(d, t, &order)
+            });
         }
     }
 }
 
 /// More frames than one launch takes.
-#[test]
-fn statistics_over_many_frames() {
+fn statistics_over_many_frames(bed: Bed) {
     let mut random = Random::new(51);
     let frames = (0..3).map(|n| random.tensor(&[2, 5, 12], n as f32, 1.0)).collect();
     let order: Vec<usize> = (0..37).map(|n| n * n % 3).collect();
     let operands = with_results(frames, &order, 3);
-    compare("statistics", &operands, &[3, 4], 8.0, 1.0, |d, t| statistics(d, t, &order));
+    bed.compare("statistics", &operands, &[3, 4], 8.0, 1.0, |d, t| statistics(d, t, &order));
 }
 
 /// Means are rounded at their own size, which is hundreds of deviations here.
-#[test]
-fn statistics_of_values_far_from_zero() {
+fn statistics_of_values_far_from_zero(bed: Bed) {
     let mut random = Random::new(52);
     let operands =
         with_results(vec![random.typed(DType::F32, &[3, 90, 256], 100.0, 1.0)], &[0], 32);
-    compare("statistics", &operands, &[2], 8.0, 1.0, |d, t| statistics(d, t, &[0]));
+    bed.compare("statistics", &operands, &[2], 8.0, 1.0, |d, t| statistics(d, t, &[0]));
 }
 
-#[test]
-fn statistics_do_not_depend_on_where_frames_begin() {
+fn statistics_do_not_depend_on_where_frames_begin(bed: Bed) {
     let mut random = Random::new(53);
     for dtype in DTYPES {
         let [h, w, c] = [2, 33, 64];
         let frame = random.typed(dtype, &[h, w, c], 0.3, 1.0);
-        let expected = run(&with_results(vec![frame.clone()], &[0], 8), &[1, 2], |d, t| {
+        let expected = bed.run(&with_results(vec![frame.clone()], &[0], 8), &[1, 2], |d, t| {
             statistics(d, t, &[0]);
         });
         let mut shifted = with_results(vec![frame], &[0], 8);
         shifted[0].shape = vec![h * w * c + 1];
         shifted[0].values.insert(0, 0.0);
-        let found = run(&shifted, &[1, 2], |d, t| {
+        let found = bed.run(&shifted, &[1, 2], |d, t| {
             let mut t = t.to_vec();
             t[0] = t[0].slice(1..h * w * c + 1).reshape([h, w, c]);
             statistics(d, &t, &[0]);
@@ -98,8 +96,7 @@ fn statistics_do_not_depend_on_where_frames_begin() {
 }
 
 /// Every step is the CPU device's own, and so is every bit.
-#[test]
-fn application() {
+fn application(bed: Bed) {
     let mut random = Random::new(54);
     for [h, w, c, groups] in SHAPES {
         for (modulated, silu) in [(false, false), (false, true), (true, false), (true, true)] {
@@ -118,7 +115,7 @@ fn application() {
                 random.tensor(&[map_h, map_w, c], 0.0, 0.5),
                 Operand::empty(random.dtype(), &[h + 2, w + 2, c]),
             ];
-            compare("group_norm", &operands, &[6], 0.0, 0.0, |d, t| {
+            bed.compare("group_norm", &operands, &[6], 0.0, 0.0, |d, t| {
                 let op = GroupNorm {
                     statistics: &t[1],
                     weight: &t[2],
@@ -133,8 +130,7 @@ fn application() {
 }
 
 /// Neither frames, maps nor results that begin anywhere.
-#[test]
-fn application_where_nothing_is_aligned() {
+fn application_where_nothing_is_aligned(bed: Bed) {
     let mut random = Random::new(55);
     for dtype in DTYPES {
         let [h, w, c] = [2, 5, 16];
@@ -150,7 +146,7 @@ fn application_where_nothing_is_aligned() {
             Operand::empty(dtype, &[place(dst)]),
         ];
         let at = |t: &Tensor, shape: [usize; 3]| t.slice(1..place(shape)).reshape(shape);
-        compare("group_norm", &operands, &[6], 0.0, 0.0, |d, t| {
+        bed.compare("group_norm", &operands, &[6], 0.0, 0.0, |d, t| {
             let (factor, summand) = (at(&t[4], map), at(&t[5], map));
             let op = GroupNorm {
                 statistics: &t[1],
@@ -163,3 +159,12 @@ fn application_where_nothing_is_aligned() {
         });
     }
 }
+
+test_on_all_architectures!(
+    statistics_over_frames,
+    statistics_over_many_frames,
+    statistics_of_values_far_from_zero,
+    statistics_do_not_depend_on_where_frames_begin,
+    application,
+    application_where_nothing_is_aligned,
+);

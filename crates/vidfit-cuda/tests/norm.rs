@@ -41,6 +41,7 @@ const MIXES: [[DType; 3]; 6] = [
 /// [`compare`] with [`STEPS`] of f32 at `scale`; where that rounds to another value of a 16-bit
 /// type, it is the next one.
 fn hold(
+    bed: Bed,
     what: &str,
     operands: &[Operand],
     written: usize,
@@ -52,11 +53,10 @@ fn hold(
         DType::F16 => (1.0, STEPS * 2.0f32.powi(-12) * scale),
         DType::BF16 => (1.0, STEPS * 2.0f32.powi(-15) * scale),
     };
-    compare(what, operands, &[written], ulps, scale, op);
+    bed.compare(what, operands, &[written], ulps, scale, op);
 }
 
-#[test]
-fn rows_by_their_root_mean_square() {
+fn rows_by_their_root_mean_square(bed: Bed) {
     let mut random = Random::new(20);
     for [rows, columns] in SHAPES {
         for [of_x, of_weight, of_result] in MIXES {
@@ -66,7 +66,7 @@ fn rows_by_their_root_mean_square() {
                 Operand::empty(of_result, &[rows, columns]),
             ];
             // Nothing is added to the product.
-            hold("rms_norm", &operands, 2, 0.0, |d, t| {
+            hold(bed, "rms_norm", &operands, 2, 0.0, |d, t| {
                 d.rms_norm(&t[0], &t[1], EPS, &mut t[2].clone());
             });
         }
@@ -90,18 +90,17 @@ fn layer_norm(d: &dyn Device, t: &[Tensor], is_modulated: bool, mut dst: Tensor)
     d.layer_norm(op, &mut dst);
 }
 
-#[test]
-fn rows_by_mean_and_deviation_with_and_without_modulation_and_in_place() {
+fn rows_by_mean_and_deviation_with_and_without_modulation_and_in_place(bed: Bed) {
     let mut random = Random::new(21);
     for shape in SHAPES {
         for (n, mix) in MIXES.into_iter().enumerate() {
             let is_modulated = n != 1;
             let operands = layer_operands(&mut random, shape, mix);
-            hold("layer_norm", &operands, 5, 4.0, |d, t| {
+            hold(bed, "layer_norm", &operands, 5, 4.0, |d, t| {
                 layer_norm(d, t, is_modulated, t[5].clone());
             });
             if n < 3 {
-                hold("layer_norm in place", &operands, 0, 4.0, |d, t| {
+                hold(bed, "layer_norm in place", &operands, 0, 4.0, |d, t| {
                     layer_norm(d, t, n != 0, t[0].clone());
                 });
             }
@@ -110,8 +109,7 @@ fn rows_by_mean_and_deviation_with_and_without_modulation_and_in_place() {
 }
 
 /// The mean is rounded at its own size, which is thousands of deviations here.
-#[test]
-fn rows_far_from_zero_keep_their_deviations() {
+fn rows_far_from_zero_keep_their_deviations(bed: Bed) {
     let mut random = Random::new(22);
     for columns in [3072, 5000] {
         let operands = [
@@ -119,27 +117,26 @@ fn rows_far_from_zero_keep_their_deviations() {
             random.typed(DType::F32, &[columns], 1.0, 0.5),
             random.typed(DType::F32, &[columns], 0.0, 0.5),
         ];
-        hold("layer_norm", &operands, 0, 4096.0, |d, t| layer_norm(d, t, false, t[0].clone()));
+        hold(bed, "layer_norm", &operands, 0, 4096.0, |d, t| layer_norm(d, t, false, t[0].clone()));
     }
 }
 
-#[test]
-fn rows_depend_neither_on_their_number_nor_on_where_they_begin() {
+fn rows_depend_neither_on_their_number_nor_on_where_they_begin(bed: Bed) {
     let mut random = Random::new(23);
     for columns in [40, 1920, 4104] {
         for dtype in DTYPES {
             let operands = layer_operands(&mut random, [3, columns], [dtype; 3]);
-            let all = run(&operands, &[5], |d, t| layer_norm(d, t, true, t[5].clone()));
+            let all = bed.run(&operands, &[5], |d, t| layer_norm(d, t, true, t[5].clone()));
 
             // The same, each tensor one element further on in its memory.
             let shifted: Vec<_> = operands.iter().map(after_one_element).collect();
-            let found = run(&shifted, &[5], |d, t| {
+            let found = bed.run(&shifted, &[5], |d, t| {
                 let t: Vec<_> = t.iter().zip(&operands).map(|(t, o)| without_first(t, o)).collect();
                 layer_norm(d, &t, true, t[5].clone());
             });
             assert_eq!(found[5][1..], all[5], "{columns} columns of {dtype:?}, shifted");
 
-            let alone = run(&operands, &[5], |d, t| {
+            let alone = bed.run(&operands, &[5], |d, t| {
                 let mut one = t.to_vec();
                 one[0] = t[0].slice(1..2);
                 layer_norm(d, &one, true, t[5].slice(1..2));
@@ -149,12 +146,11 @@ fn rows_depend_neither_on_their_number_nor_on_where_they_begin() {
     }
 }
 
-#[test]
-fn no_rows_are_nothing() {
+fn no_rows_are_nothing(bed: Bed) {
     let mut random = Random::new(24);
     let mut operands = layer_operands(&mut random, [2, 16], [DType::F32; 3]);
     operands[5] = random.typed(DType::F32, &[2, 16], 0.0, 1.0);
-    let result = run(&operands, &[], |d, t| {
+    let result = bed.run(&operands, &[], |d, t| {
         let none = [t[0].slice(1..1), t[1].clone(), t[2].clone()];
         layer_norm(d, &none, false, t[5].slice(0..0));
         d.rms_norm(&none[0], &t[1], EPS, &mut t[5].slice(2..2));
@@ -211,31 +207,29 @@ const HEADS: [[usize; 3]; 9] = [
     [2, 1, 528],
 ];
 
-#[test]
-fn heads_are_normalised_and_turned() {
+fn heads_are_normalised_and_turned(bed: Bed) {
     let mut random = Random::new(25);
     for shape @ [rows, ..] in HEADS {
         for (n, mix) in MIXES.into_iter().take(4).enumerate() {
             let first_row = [Some(0), None, Some(rows / 3), Some(rows - 1)][n];
             let positions = rows - first_row.unwrap_or(0);
             let operands = qk_operands(&mut random, shape, mix, positions);
-            hold("qk_norm", &operands, 0, 3.0, |d, t| qk_norm(d, t, first_row));
+            hold(bed, "qk_norm", &operands, 0, 3.0, |d, t| qk_norm(d, t, first_row));
         }
         // All rows are before the first.
         let operands = qk_operands(&mut random, shape, MIXES[3], 1);
-        hold("qk_norm", &operands, 0, 3.0, |d, t| qk_norm(d, t, Some(rows)));
+        hold(bed, "qk_norm", &operands, 0, 3.0, |d, t| qk_norm(d, t, Some(rows)));
     }
 }
 
-#[test]
-fn heads_do_not_depend_on_where_they_begin() {
+fn heads_do_not_depend_on_where_they_begin(bed: Bed) {
     let mut random = Random::new(26);
     for head in [64, 264] {
         for mix in MIXES {
             let operands = qk_operands(&mut random, [4, 3, head], mix, 3);
-            let expected = run(&operands, &[0], |d, t| qk_norm(d, t, Some(1)));
+            let expected = bed.run(&operands, &[0], |d, t| qk_norm(d, t, Some(1)));
             let shifted: Vec<_> = operands.iter().map(after_one_element).collect();
-            let found = run(&shifted, &[0], |d, t| {
+            let found = bed.run(&shifted, &[0], |d, t| {
                 let t: Vec<_> = t.iter().zip(&operands).map(|(t, o)| without_first(t, o)).collect();
                 qk_norm(d, &t, Some(1));
             });
@@ -243,3 +237,13 @@ fn heads_do_not_depend_on_where_they_begin() {
         }
     }
 }
+
+test_on_all_architectures!(
+    rows_by_their_root_mean_square,
+    rows_by_mean_and_deviation_with_and_without_modulation_and_in_place,
+    rows_far_from_zero_keep_their_deviations,
+    rows_depend_neither_on_their_number_nor_on_where_they_begin,
+    no_rows_are_nothing,
+    heads_are_normalised_and_turned,
+    heads_do_not_depend_on_where_they_begin,
+);

@@ -4,8 +4,7 @@ mod bed;
 use bed::*;
 use vidfit_tensor::*;
 
-#[test]
-fn patches_are_the_cpus() {
+fn patches_are_the_cpus(bed: Bed) {
     let mut random = Random::new(30);
     let cases = [
         ([1, 1, 1], (1, 1), vec![1]),
@@ -26,7 +25,7 @@ fn patches_are_the_cpus() {
             // The way back: all the columns as one latent.
             let back = [frames, features / (pt * p * p), h, w];
             operands.push(Operand::empty(random.dtype(), &back));
-            compare("patches", &operands, &[count, count + 1], 0.0, 0.0, |d, t| {
+            bed.compare("patches", &operands, &[count, count + 1], 0.0, 0.0, |d, t| {
                 let latents: Vec<&Tensor> = t[..count].iter().collect();
                 d.patchify(&latents, patch, &mut t[count].clone());
                 d.unpatchify(&t[count], patch, &mut t[count + 1].clone());
@@ -36,17 +35,18 @@ fn patches_are_the_cpus() {
 }
 
 /// Latents and patches that are parts of larger tensors.
-#[test]
-fn parts_are_cut_and_joined() {
+fn parts_are_cut_and_joined(bed: Bed) {
     let mut random = Random::new(31);
     let operands = [
         random.typed(DType::F32, &[3, 5, 4, 6], 0.0, 2.0),
         Operand::empty(DType::BF16, &[13, 20]),
         Operand::empty(DType::F16, &[3, 5, 4, 6]),
     ];
-    compare("patches of parts", &operands, &[1, 2], 0.0, 0.0, |d, t| {
+    bed.compare("patches of parts", &operands, &[1, 2], 0.0, 0.0, |d, t| {
         let rows = t[1].slice(1..13);
         d.patchify(&[&t[0].slice(1..3)], (1, 2), &mut rows.clone());
         d.unpatchify(&rows, (1, 2), &mut t[2].slice(0..2));
     });
 }
+
+test_on_all_architectures!(patches_are_the_cpus, parts_are_cut_and_joined,);

@@ -36,6 +36,12 @@ pub struct Gpu {
     pub tensor_flops: f64,
     /// Arithmetic in f32, in operations a second.
     pub f32_flops: f64,
+    /// Multiprocessors.
+    #[serde(skip)]
+    pub multiprocessors: u32,
+    /// The clock that the rates are at, in Hz.
+    #[serde(skip)]
+    pub clock_hz: f64,
     /// The way to the host.
     pub bus: Bus,
     /// What the bus brings in practice: [`UPLOAD_SHARE`] of its rate. An assumption.
@@ -192,6 +198,8 @@ impl Gpu {
             memory_bytes_per_second: card.bandwidth * 1e9,
             tensor_flops: stated(card.tensor_tflops).unwrap_or_else(|| flops(family.tensor_fma)),
             f32_flops: stated(card.f32_tflops).unwrap_or_else(|| flops(family.f32_fma)),
+            multiprocessors: card.sm,
+            clock_hz: f64::from(card.mhz) * 1e6,
             bus: card.bus,
             upload_bytes_per_second: card.bus.bytes_per_second() * UPLOAD_SHARE,
             native_bf16: family.compute >= (8, 0),

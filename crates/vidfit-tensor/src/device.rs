@@ -17,7 +17,7 @@
 //!   has waited for it.
 //! - Shapes are checked by the caller's checkpoint and plan; a mismatch here is a bug and panics.
 
-use crate::{Copied, Error, Fence, HostBuffer, HostSource, Region, Tensor};
+use crate::{Copied, Error, Fence, HostBuffer, HostSource, Region, Tensor, assert_apart};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -130,22 +130,48 @@ pub struct Attention<'a> {
     pub first_column: usize,
 }
 
-/// A 3×3 convolution of one frame (`frames.len() == 1`) or a 3×3×3 one of three (the output's own
-/// frame last).
+/// A 3×3 convolution of frames, or a 3×3×3 one, which makes each of its results of three frames: its own,
+/// and the two before.
 #[derive(Clone, Copy)]
 pub struct Conv<'a> {
-    /// Padded frames `[stride · height + 2, stride · width + 2, channels in]`, earliest first.
+    /// Padded frames `[stride · height + 2, stride · width + 2, channels in]` of one type, earliest
+    /// first: as many as results; for a 3×3×3 one, two more stand before them.
     pub frames: &'a [&'a Tensor],
     /// Pixels from one place of the filter to the next, down and to the right: 1 or 2. With 1 the
     /// filter's middle lies on the pixel that it makes. With 2 its first corner lies on the first
     /// of the four pixels that become one: of the border only the last row and column are read.
     pub stride: usize,
-    /// `[frames · 9, channels in, channels out]`, taps in the order time, row, column.
+    /// `[depth · 9, channels in, channels out]`, taps in the order time, row, column; the depth is 1 or 3.
     pub weight: &'a Tensor,
     /// `[channels out]`.
     pub bias: &'a Tensor,
-    /// Whether to add to the destination instead of overwriting it.
+    /// Whether to add to the destinations instead of overwriting them.
     pub accumulate: bool,
+}
+
+impl<'a> Conv<'a> {
+    /// Frames that make a result: 1 or 3.
+    pub fn depth(&self) -> usize {
+        self.weight.dims()[0] / 9
+    }
+
+    /// The convolution that makes result `index` alone.
+    pub fn single(&self, index: usize) -> Conv<'a> {
+        Conv { frames: &self.frames[index..index + self.depth()], ..*self }
+    }
+
+    /// Asserts that there are frames for these results, and that none overlaps what it or another is made of.
+    ///
+    /// # Panics
+    /// If that is not so.
+    pub fn assert_apart(&self, dst: &[Tensor]) {
+        assert_eq!(self.frames.len() + 1, dst.len() + self.depth(), "frames of a convolution");
+        for (n, result) in dst.iter().enumerate() {
+            let others = &dst[n + 1..];
+            let read = self.frames.iter().copied().chain([self.weight, self.bias]);
+            assert_apart(result, read.chain(others));
+        }
+    }
 }
 
 /// Group normalisation of a frame by statistics computed before, then an optional product with
@@ -337,8 +363,8 @@ pub trait Device: Send + Sync {
     /// may be `noise`.
     fn posterior_sample(&self, moments: &Tensor, noise: &Tensor, factor: f64, dst: &mut Tensor);
 
-    /// See [`Conv`]; `dst` is `[height, width, channels out]`.
-    fn conv(&self, op: Conv<'_>, dst: &mut Tensor);
+    /// See [`Conv`]; `dst` are `[height, width, channels out]` of one type, apart from each other.
+    fn conv(&self, op: Conv<'_>, dst: &mut [Tensor]);
 
     /// Mean and reciprocal standard deviation of each group of channels over all `frames`
     /// (`[height, width, channels]`; the same frame may occur twice). `statistics` is

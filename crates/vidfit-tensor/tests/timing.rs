@@ -255,7 +255,7 @@ fn the_encoder_s_operations_are_counted() {
         device.mean_of_frames(&[&frame, &frame], &mut padded.clone());
         let (frames, weight, bias) = (&[&padded], &tensor(&[9, 8, 16]), &tensor(&[16]));
         let conv = Conv { frames, stride: 2, weight, bias, accumulate: false };
-        device.conv(conv, &mut tensor(&[2, 3, 16]));
+        device.conv(conv, &mut [tensor(&[2, 3, 16])]);
         device.store_latent(&tensor(&[2, 3, 16]), (0, 0), &mut tensor(&[16, 20, 30]));
         let (moments, noise) = (tensor(&[2, 8, 3, 5]), tensor(&[2, 4, 3, 5]));
         device.posterior_sample(&moments, &noise, 0.7, &mut noise.clone());

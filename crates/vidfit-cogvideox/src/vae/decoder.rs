@@ -149,12 +149,7 @@ fn decode_chunk(
 
     let w = weights.block("decoder.conv_in")?;
     let mut conv = CausalConv::resume(cx, &w, "conv_in.conv", caches, "conv_in")?;
-    let mut frames = Vec::new();
-    for t in chunk {
-        let mut dst = cx.alloc("conv_in", dtype, [height, width, config.widest()])?;
-        conv.feed(latent(t, true)?, false, &mut dst);
-        frames.push(dst);
-    }
+    let mut frames = conv.convolve("conv_in", chunk, |_, t, _| latent(t, true))?;
     conv.suspend(caches, "conv_in")?;
     drop(w);
 
@@ -181,15 +176,7 @@ fn decode_chunk(
     let w = weights.block("decoder.tail")?;
     let norm = Norm::measure(cx, &w, "norm_out", norms, &frames)?;
     let mut conv = CausalConv::resume(cx, &w, "conv_out.conv", caches, "conv_out")?;
-    let mut pictures = Vec::new();
-    for (t, frame) in frames.into_iter().enumerate() {
-        let padded = norm.apply(t, &frame)?;
-        let shape = [frame.dims()[0], frame.dims()[1], config.out_channels];
-        drop(frame);
-        let mut dst = cx.alloc("picture", dtype, shape)?;
-        conv.feed(padded, false, &mut dst);
-        pictures.push(dst);
-    }
+    let pictures = conv.convolve("picture", frames, |t, frame, _| norm.apply(t, &frame))?;
     conv.suspend(caches, "conv_out")?;
     Ok(pictures)
 }

@@ -188,17 +188,10 @@ fn encode_chunk(
     chunk: Range<usize>,
     caches: &mut Caches,
 ) -> Result<Vec<Tensor>, Error> {
-    let (dtype, (height, width)) = (video.dtype, video.tile.size);
     let w = weights.block("encoder.conv_in")?;
     let mut conv = CausalConv::resume(cx, &w, "conv_in.conv", caches, "conv_in")?;
-    let mut frames = Vec::new();
-    for frame in chunk {
-        cx.check()?;
-        let picture = video.padded(cx, frame, config.in_channels)?;
-        let mut dst = cx.alloc("conv_in", dtype, [height, width, config.narrowest()])?;
-        conv.feed(picture, false, &mut dst);
-        frames.push(dst);
-    }
+    let pad = |_, frame, _: Option<&Tensor>| video.padded(cx, frame, config.in_channels);
+    let mut frames = conv.convolve("conv_in", chunk, pad)?;
     conv.suspend(caches, "conv_in")?;
     drop(w);
 
@@ -227,15 +220,7 @@ fn encode_chunk(
     let norms = Norms { eps: TAIL_EPS, ..norms };
     let norm = Norm::measure(cx, &w, "norm_out", norms, &frames)?;
     let mut conv = CausalConv::resume(cx, &w, "conv_out.conv", caches, "conv_out")?;
-    let mut latents = Vec::new();
-    for (t, frame) in frames.into_iter().enumerate() {
-        let padded = norm.apply(t, &frame)?;
-        let shape = [frame.dims()[0], frame.dims()[1], 2 * config.latent_channels];
-        drop(frame);
-        let mut dst = cx.alloc("latent", dtype, shape)?;
-        conv.feed(padded, false, &mut dst);
-        latents.push(dst);
-    }
+    let latents = conv.convolve("latent", frames, |t, frame, _| norm.apply(t, &frame))?;
     conv.suspend(caches, "conv_out")?;
     Ok(latents)
 }

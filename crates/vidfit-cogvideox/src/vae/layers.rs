@@ -23,7 +23,12 @@ impl Latents {
     }
 }
 
-/// A causal 3×3×3 convolution that is fed one padded frame after another. Before the first frame
+/// Pixels of the frames that are convolved at once. A small frame alone leaves most of a large card idle (60×90
+/// pixels of 512 channels make 96 blocks of threads); large ones come one by one, so that each ends before the
+/// next begins. It changes no bit.
+const PIXELS_AT_ONCE: usize = 1 << 15;
+
+/// A causal 3×3×3 convolution that is fed padded frames, one after another. Before the first frame
 /// of a video stand two copies of it.
 pub(super) struct CausalConv<'a> {
     cx: &'a Context<'a>,
@@ -49,26 +54,89 @@ impl<'a> CausalConv<'a> {
         })
     }
 
-    /// The last padded frame that was fed.
-    pub fn previous(&self) -> Option<&Tensor> {
-        self.window.as_ref().map(|window| &window.previous)
+    /// Convolves all of `inputs`. `pad` makes of an input, by its number, the padded frame that is read;
+    /// the frame before it may be the same.
+    ///
+    /// # Errors
+    /// As `pad`, [`Context::check`] and [`vidfit_tensor::Arena::alloc`].
+    pub fn convolve<T>(
+        &mut self,
+        label: &str,
+        inputs: impl IntoIterator<Item = T>,
+        mut pad: impl FnMut(usize, T, Option<&Tensor>) -> Result<Tensor, Error>,
+    ) -> Result<Vec<Tensor>, Error> {
+        let mut results = Vec::new();
+        let mut inputs = inputs.into_iter().enumerate().peekable();
+        while inputs.peek().is_some() {
+            let first = results.len();
+            let padded = self.take_some(&mut inputs, &mut pad)?;
+            for frame in &padded {
+                let &[height, width, _] = frame.dims() else { panic!("{frame:?} is not a frame") };
+                let shape = [height - 2, width - 2, self.bias.columns()];
+                results.push(self.cx.alloc(label, frame.dtype(), shape)?);
+            }
+            self.feed(padded, false, &mut results[first..]);
+        }
+        Ok(results)
     }
 
-    /// Feeds one padded frame; the result goes to `dst`, or is added to it.
-    pub fn feed(&mut self, padded: Tensor, accumulate: bool, dst: &mut Tensor) {
+    /// As [`CausalConv::convolve`]; the results are added to `sums`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn add<T>(
+        &mut self,
+        inputs: impl IntoIterator<Item = T>,
+        mut pad: impl FnMut(usize, T, Option<&Tensor>) -> Result<Tensor, Error>,
+        mut sums: &mut [Tensor],
+    ) -> Result<(), Error> {
+        let mut inputs = inputs.into_iter().enumerate().peekable();
+        while inputs.peek().is_some() {
+            let padded = self.take_some(&mut inputs, &mut pad)?;
+            let (some, others) = sums.split_at_mut(padded.len());
+            self.feed(padded, true, some);
+            sums = others;
+        }
+        Ok(())
+    }
+
+    /// The next padded frames that are convolved at once: one at least, if there are any inputs.
+    fn take_some<T>(
+        &self,
+        inputs: &mut impl Iterator<Item = (usize, T)>,
+        pad: &mut impl FnMut(usize, T, Option<&Tensor>) -> Result<Tensor, Error>,
+    ) -> Result<Vec<Tensor>, Error> {
+        let mut padded: Vec<Tensor> = Vec::new();
+        let is_enough = |padded: &[Tensor]| {
+            let pixels = |frame: &Tensor| frame.rows();
+            padded.first().is_some_and(|first| (padded.len() + 1) * pixels(first) > PIXELS_AT_ONCE)
+        };
+        while !is_enough(&padded) {
+            let Some((t, input)) = inputs.next() else { break };
+            self.cx.check()?;
+            let previous = padded.last().or(self.window.as_ref().map(|window| &window.previous));
+            let frame = pad(t, input, previous)?;
+            padded.push(frame);
+        }
+        Ok(padded)
+    }
+
+    /// Feeds padded frames; each makes one of `dst`, or is added to it.
+    fn feed(&mut self, padded: Vec<Tensor>, accumulate: bool, dst: &mut [Tensor]) {
         let window = self
             .window
             .take()
-            .unwrap_or_else(|| Window { earlier: padded.clone(), previous: padded.clone() });
-        let op = Conv {
-            frames: &[&window.earlier, &window.previous, &padded],
-            stride: 1,
-            weight: self.weight,
-            bias: self.bias,
-            accumulate,
-        };
+            .unwrap_or_else(|| Window { earlier: padded[0].clone(), previous: padded[0].clone() });
+        let mut table = vec![window.earlier, window.previous];
+        table.extend(padded);
+        let frames: Vec<&Tensor> = table.iter().collect();
+        let op =
+            Conv { frames: &frames, stride: 1, weight: self.weight, bias: self.bias, accumulate };
         self.cx.device.conv(op, dst);
-        self.window = Some(Window { earlier: window.previous, previous: padded });
+        let mut last = table.into_iter().rev();
+        if let (Some(previous), Some(earlier)) = (last.next(), last.next()) {
+            self.window = Some(Window { earlier, previous });
+        }
     }
 
     /// Leaves the last two frames for the next chunk.
@@ -189,36 +257,27 @@ pub(super) fn resnet(
 
     let cache = format!("{name}.conv1");
     let mut conv = CausalConv::resume(cx, w, "conv1.conv", caches, &cache)?;
-    let (mut inner, mut skipped) = (Vec::new(), Vec::new());
-    for (t, frame) in frames.into_iter().enumerate() {
-        cx.check()?;
-        let padded = match conv.previous() {
+    let mut skipped: Vec<Tensor> = Vec::new();
+    let inner = conv.convolve("conv1", frames, |t, frame, previous| {
+        let padded = match previous {
             Some(previous) if repeats[t] => previous.clone(),
             _ => norm.apply(t, &frame)?,
         };
-        let [height, width, _] = *frame.dims() else { panic!("a frame has three dimensions") };
         let shorter = match skipped.last() {
             // The same frame has the same shortcut.
             Some(previous) if repeats[t] => copy(cx, previous)?,
             _ => shortcut(cx, w, frame, outputs)?,
         };
         skipped.push(shorter);
-        let mut dst = cx.alloc("conv1", padded.dtype(), [height, width, outputs])?;
-        conv.feed(padded, false, &mut dst);
-        inner.push(dst);
-    }
+        Ok(padded)
+    })?;
     conv.suspend(caches, &cache)?;
     drop(norm);
 
     let norm = Norm::measure(cx, w, "norm2", norms, &inner)?;
     let cache = format!("{name}.conv2");
     let mut conv = CausalConv::resume(cx, w, "conv2.conv", caches, &cache)?;
-    for ((t, frame), dst) in inner.into_iter().enumerate().zip(&mut skipped) {
-        cx.check()?;
-        let padded = norm.apply(t, &frame)?;
-        drop(frame);
-        conv.feed(padded, true, dst);
-    }
+    conv.add(inner, |t, frame, _| norm.apply(t, &frame), &mut skipped)?;
     conv.suspend(caches, &cache)?;
     Ok(skipped)
 }
@@ -270,7 +329,7 @@ pub(super) fn upsample(
             bias: w.get("conv.bias"),
             accumulate: false,
         };
-        cx.device.conv(op, &mut dst);
+        cx.device.conv(op, std::slice::from_mut(&mut dst));
         // Odd counts keep their first frame single; one alone is a picture, not a video.
         let single = !doubles_time || (count % 2 == 1 && t == 0);
         if !single {
@@ -311,7 +370,7 @@ pub(super) fn downsample(
             bias: w.get("conv.bias"),
             accumulate: false,
         };
-        cx.device.conv(op, &mut dst);
+        cx.device.conv(op, std::slice::from_mut(&mut dst));
         reduced.push(dst);
     }
     Ok(reduced)

@@ -222,10 +222,10 @@ impl Device for SimDevice {
         self.inner.posterior_sample(moments, noise, factor, dst);
     }
 
-    fn conv(&self, op: Conv<'_>, dst: &mut Tensor) {
-        let before = op.accumulate.then_some(&*dst);
+    fn conv(&self, op: Conv<'_>, dst: &mut [Tensor]) {
+        let before = op.accumulate.then_some(&*dst).into_iter().flatten();
         let reads = op.frames.iter().copied().chain([op.weight, op.bias]).chain(before);
-        let _desk = self.enter("conv", reads, [&*dst]);
+        let _desk = self.enter("conv", reads, dst.iter());
         self.inner.conv(op, dst);
     }
 

@@ -2,6 +2,7 @@
 
 use super::sys::{self, Problem};
 use super::words::{OLDEST_CAPABILITY, OLDEST_CUDA, OLDEST_DRIVER, check, dotted};
+use crate::speed::Speed;
 use std::ffi::{CStr, c_char, c_int};
 use std::path::PathBuf;
 
@@ -126,6 +127,13 @@ pub(super) fn card(index: u32) -> Result<(sys::CUdevice, Card), String> {
     let minor = attribute(device, sys::DEVICE_COMPUTE_CAPABILITY_MINOR)?;
     let memory_bytes = memory_bytes as u64;
     Ok((device, Card { index, name, capability: (major, minor), memory_bytes }))
+}
+
+/// How much a card computes, by its multiprocessors and its clock.
+pub(super) fn speed(device: sys::CUdevice, card: &Card) -> Result<Speed, String> {
+    let multiprocessors = attribute(device, sys::DEVICE_MULTIPROCESSOR_COUNT)?;
+    let clock_khz = attribute(device, sys::DEVICE_CLOCK_RATE)?;
+    Ok(Speed::of(&card.name, card.capability, multiprocessors, 1e3 * f64::from(clock_khz)))
 }
 
 /// One of the numbers that describe a card.

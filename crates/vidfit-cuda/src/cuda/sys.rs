@@ -21,6 +21,7 @@ pub(super) type CUfunction = *mut c_void;
 pub(super) type Code = c_uint;
 
 // CUdevice_attribute
+pub(super) const DEVICE_CLOCK_RATE: c_int = 13;
 pub(super) const DEVICE_MULTIPROCESSOR_COUNT: c_int = 16;
 pub(super) const DEVICE_COMPUTE_CAPABILITY_MAJOR: c_int = 75;
 pub(super) const DEVICE_COMPUTE_CAPABILITY_MINOR: c_int = 76;

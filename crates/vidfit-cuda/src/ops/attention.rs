@@ -2,6 +2,7 @@
 
 use crate::device::Session;
 use crate::memory::View;
+use crate::speed::Unit;
 use std::f32::consts::LOG2_E;
 use vidfit_tensor::{Attention, DType, Tensor};
 
@@ -36,6 +37,8 @@ struct AttentionArguments {
     head_dim: u32,
     aligned: u32,
     scale: f32,
+    first_block: u32,
+    unused: u32,
 }
 
 /// See [`vidfit_tensor::Device::attention`].
@@ -52,10 +55,13 @@ pub(crate) fn attention(session: &Session<'_>, op: Attention<'_>, dst: &mut Tens
         assert_eq!((bias.rows(), bias.columns()), (op.heads, 2 * rows - 1), "{bias:?}");
     }
 
-    let (kernel, threads, shared_bytes) = kernel(session, &op, head_dim);
+    let Kernel { name, threads, shared_bytes, unit } = Kernel::of(session, &op, head_dim);
     let touched: Vec<&Tensor> = [op.q, op.k, op.v, &*dst].into_iter().chain(op.bias).collect();
-    let at_once = heads_at_once(session.launch_work(), kernel, [rows, op.heads, head_dim]);
-    for head in (0..op.heads).step_by(at_once) {
+    // Scores, and the sums of values.
+    let of_query = 2 * (rows * head_dim) as u64;
+    let blocks = rows.div_ceil(QUERIES);
+    let parts = Parts::of(session, unit, of_query, rows, op.heads);
+    for (head, heads, first_block, end_block) in parts.each(blocks, op.heads) {
         // A head's own columns, of all operands: in place over the queries, too.
         let skipped = head * head_dim;
         let [queries, keys, values] =
@@ -75,52 +81,74 @@ pub(crate) fn attention(session: &Session<'_>, op: Attention<'_>, dst: &mut Tens
             head_dim: head_dim as u32,
             aligned: u32::from(aligned),
             scale: op.scale * LOG2_E,
+            first_block: first_block as u32,
+            unused: 0,
         };
-        let grid = [rows.div_ceil(QUERIES) as u32, at_once.min(op.heads - head) as u32, 1];
-        session.launch(kernel, grid, [threads, 1, 1], shared_bytes, &arguments, &touched);
+        let queries = rows.min(end_block * QUERIES) - first_block * QUERIES;
+        let work = (queries * heads) as u64 * of_query;
+        let grid = [(end_block - first_block) as u32, heads as u32, 1];
+        let size = (grid, [threads, 1, 1]);
+        session.launch_work(name, size, shared_bytes, &arguments, &touched, (work, unit));
     }
 }
 
-/// How many heads one launch is for: so many that it ends soon, and at least one.
-fn heads_at_once(launch_work: u64, kernel: &str, [rows, heads, head_dim]: [usize; 3]) -> usize {
-    // What is computed without tensor cores takes several times as long.
-    let most = if kernel.starts_with("attention_exact") { launch_work / 4 } else { launch_work };
-    let of_one = 2 * (rows as u64).pow(2) * head_dim as u64;
-    usize::try_from(most / of_one.max(1)).unwrap_or(heads).clamp(1, heads.max(1))
+/// What one launch is for: some heads, or, where one of them would take too long, some blocks of one.
+///
+/// In place over the queries, a block reads the queries of its own rows and columns alone.
+#[derive(Debug, PartialEq)]
+struct Parts {
+    heads: usize,
+    blocks: usize,
 }
 
-/// The kernel for these operands, its threads, its shared memory.
-fn kernel(session: &Session<'_>, op: &Attention<'_>, head_dim: usize) -> (&'static str, u32, u32) {
-    let dtype = op.q.dtype();
-    let one_type = op.k.dtype() == dtype && op.v.dtype() == dtype;
-    // On tensor cores the scale is applied to the largest score, which it must leave the largest.
-    if one_type && session.has_tensor_cores_for(dtype) && head_dim == 64 && op.scale > 0.0 {
-        let by_type = |f16, bf16| if dtype == DType::F16 { f16 } else { bf16 };
-        return match op.bias {
-            None => (by_type("attention_f16", "attention_bf16"), 128, MATRIX_BYTES),
-            Some(_) => {
-                (by_type("attention_f16_biased", "attention_bf16_biased"), 128, BIASED_BYTES)
-            }
+impl Parts {
+    fn of(session: &Session<'_>, unit: Unit, of_query: u64, rows: usize, heads: usize) -> Parts {
+        let blocks = session.parts(unit, of_query * QUERIES as u64, rows.div_ceil(QUERIES));
+        Parts { heads: session.parts(unit, of_query * rows as u64, heads), blocks }
+    }
+
+    /// First head and number of heads, first block and the one behind the last, of each launch.
+    fn each(
+        self,
+        blocks: usize,
+        heads: usize,
+    ) -> impl Iterator<Item = (usize, usize, usize, usize)> {
+        let of_heads = move |head| {
+            let first_blocks = (0..blocks).step_by(self.blocks);
+            first_blocks.map(move |first| {
+                let end = blocks.min(first + self.blocks);
+                (head, self.heads.min(heads - head), first, end)
+            })
         };
-    }
-    if head_dim <= 64 {
-        ("attention_exact_64", 128, EXACT_64_BYTES)
-    } else {
-        ("attention_exact_128", 64, EXACT_128_BYTES)
+        (0..heads).step_by(self.heads).flat_map(of_heads)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::device::LAUNCH_WORK;
+/// How a kernel is launched.
+struct Kernel {
+    name: &'static str,
+    threads: u32,
+    shared_bytes: u32,
+    unit: Unit,
+}
 
-    #[test]
-    fn a_launch_ends_before_a_desktop_ends_it() {
-        let heads = |kernel, rows| heads_at_once(LAUNCH_WORK, kernel, [rows, 48, 64]);
-        // 49 frames of 480×720; 81 and 161 of 768×1360.
-        assert_eq!([17_776, 45_106, 85_906].map(|rows| heads("attention_f16", rows)), [48, 8, 2]);
-        assert_eq!([17_776, 85_906].map(|rows| heads("attention_exact_64", rows)), [13, 1]);
-        assert_eq!(heads("attention_f16", 0), 48);
+impl Kernel {
+    fn of(session: &Session<'_>, op: &Attention<'_>, head_dim: usize) -> Kernel {
+        let dtype = op.q.dtype();
+        let one_type = op.k.dtype() == dtype && op.v.dtype() == dtype;
+        // On tensor cores the scale is applied to the largest score, which it must leave the largest.
+        if one_type && session.has_tensor_cores_for(dtype) && head_dim == 64 && op.scale > 0.0 {
+            let by_type = |f16, bf16| if dtype == DType::F16 { f16 } else { bf16 };
+            let (name, shared_bytes) = match op.bias {
+                None => (by_type("attention_f16", "attention_bf16"), MATRIX_BYTES),
+                Some(_) => (by_type("attention_f16_biased", "attention_bf16_biased"), BIASED_BYTES),
+            };
+            return Kernel { name, threads: 128, shared_bytes, unit: Unit::Tensor };
+        }
+        let (name, threads, shared_bytes) = match head_dim <= 64 {
+            true => ("attention_exact_64", 128, EXACT_64_BYTES),
+            false => ("attention_exact_128", 64, EXACT_128_BYTES),
+        };
+        Kernel { name, threads, shared_bytes, unit: Unit::F32 }
     }
 }

@@ -2,11 +2,15 @@
 
 use crate::device::Session;
 use crate::memory::View;
+use crate::speed::Unit;
 use vidfit_tensor::{Conv, DType, Tensor};
 
 /// A chunk, in bytes and in elements of 16 bits.
 const CHUNK_BYTES: u64 = 16;
 const CHUNK_ELEMENTS: usize = 8;
+
+/// The most results of a launch (`CONV_TARGETS`).
+const TARGETS: usize = 4;
 
 /// Up to so many channels out, the narrow kernels do it.
 const NARROW_CHANNELS: usize = 8;
@@ -14,10 +18,10 @@ const NARROW_CHANNELS: usize = 8;
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct ConvArguments {
-    frames: [View; 3],
+    frames: [View; TARGETS + 2],
+    targets: [View; TARGETS],
     weight: View,
     bias: View,
-    target: View,
     frame_count: u32,
     stride: u32,
     height: u32,
@@ -103,53 +107,125 @@ impl Tile {
     }
 }
 
-/// See [`Conv`].
-pub(crate) fn conv(session: &Session<'_>, op: Conv<'_>, dst: &mut Tensor) {
-    let &[height, width, channels_out] = dst.dims() else { panic!("{dst:?} is not a frame") };
-    let (stride, channels_in) = (op.stride, op.frames[0].columns());
-    assert!(matches!(op.frames.len(), 1 | 3), "a convolution of {} frames", op.frames.len());
-    assert!(matches!(stride, 1 | 2), "a stride of {stride}");
-    assert_eq!(op.weight.dims(), [op.frames.len() * 9, channels_in, channels_out]);
-    assert_eq!(op.bias.shape().elements(), channels_out);
+/// See [`vidfit_tensor::Device::conv`].
+pub(crate) fn conv(session: &Session<'_>, op: Conv<'_>, dst: &mut [Tensor]) {
+    let size = Size::of(&op, dst);
     for frame in op.frames {
-        assert_eq!(frame.dims(), [stride * height + 2, stride * width + 2, channels_in]);
+        assert_eq!(frame.dims(), size.of_frame(op.stride), "{frame:?}");
+        assert_eq!(frame.dtype(), op.frames[0].dtype(), "{frame:?}");
     }
-    let mut frames = [View::NONE; 3];
-    for (to, frame) in frames.iter_mut().zip(op.frames) {
-        *to = session.view(frame);
-    }
-    let (weight, target) = (session.view(op.weight), session.view(dst));
+    assert!(dst.iter().all(|result| result.dtype() == dst[0].dtype()), "results of several types");
+
     let dtype = op.weight.dtype();
-    let has_tensor_cores =
-        session.has_tensor_cores_for(dtype) && op.frames.iter().all(|frame| frame.dtype() == dtype);
-    let tile = Tile::of(if has_tensor_cores { dtype } else { DType::F32 }, stride, channels_out);
-    let in_chunks = |view: &View, row: usize| {
-        view.address.is_multiple_of(CHUNK_BYTES) && row.is_multiple_of(CHUNK_ELEMENTS)
-    };
-    let in_quads =
-        target.address.is_multiple_of(4 * dst.dtype().bytes()) && channels_out.is_multiple_of(4);
-    let arguments = ConvArguments {
-        frames,
-        weight,
-        bias: session.view(op.bias),
-        target,
-        frame_count: op.frames.len() as u32,
-        stride: stride as u32,
-        height: height as u32,
-        width: width as u32,
-        channels_in: channels_in as u32,
-        channels_out: channels_out as u32,
-        accumulate: op.accumulate.into(),
-        frames_in_chunks: frames[..op.frames.len()]
-            .iter()
-            .all(|frame| in_chunks(frame, channels_in))
+    let has_tensor_cores = session.has_tensor_cores_for(dtype) && op.frames[0].dtype() == dtype;
+    let unit = if has_tensor_cores { Unit::Tensor } else { Unit::F32 };
+    let tile = Tile::of(if has_tensor_cores { dtype } else { DType::F32 }, op.stride, size.to);
+    let of_row = (size.depth * 9 * size.from * size.to * size.width) as u64;
+    let targets = session.parts(unit, of_row * size.height as u64, TARGETS);
+    // A part of a frame is a frame of fewer rows.
+    let rows = session.parts(unit, of_row, size.height);
+    for (first, results) in (0..dst.len()).step_by(targets).zip(dst.chunks(targets)) {
+        let frames = &op.frames[first..first + results.len() + size.depth - 1];
+        for top in (0..size.height).step_by(rows) {
+            let height = rows.min(size.height - top);
+            let part = Part { frames, results, top, height };
+            let work = of_row * (height * results.len()) as u64;
+            part.launch(session, &op, &size, &tile, (work, unit));
+        }
+    }
+}
+
+/// Lengths of a convolution.
+struct Size {
+    /// Frames that make a result.
+    depth: usize,
+    /// Of a result.
+    height: usize,
+    width: usize,
+    /// Channels in, channels out.
+    from: usize,
+    to: usize,
+}
+
+impl Size {
+    fn of(op: &Conv<'_>, dst: &[Tensor]) -> Size {
+        let &[height, width, to] = dst[0].dims() else { panic!("{:?} is not a frame", dst[0]) };
+        let (depth, from) = (op.weight.dims()[0] / 9, op.frames[0].columns());
+        assert!(matches!(depth, 1 | 3), "a convolution of {depth} frames");
+        assert!(matches!(op.stride, 1 | 2), "a stride of {}", op.stride);
+        assert_eq!(op.frames.len(), dst.len() + depth - 1, "frames for {} results", dst.len());
+        assert_eq!(op.weight.dims(), [depth * 9, from, to]);
+        assert_eq!(op.bias.shape().elements(), to);
+        assert!(
+            dst.iter().all(|result| result.dims() == dst[0].dims()),
+            "results of several sizes"
+        );
+        Size { depth, height, width, from, to }
+    }
+
+    /// The shape of a padded frame.
+    fn of_frame(&self, stride: usize) -> [usize; 3] {
+        [stride * self.height + 2, stride * self.width + 2, self.from]
+    }
+}
+
+/// What one launch makes: some rows of some results.
+struct Part<'a> {
+    frames: &'a [&'a Tensor],
+    results: &'a [Tensor],
+    top: usize,
+    height: usize,
+}
+
+impl Part<'_> {
+    fn launch(
+        &self,
+        session: &Session<'_>,
+        op: &Conv<'_>,
+        size: &Size,
+        tile: &Tile,
+        work: (u64, Unit),
+    ) {
+        let stride = op.stride;
+        let [_, width, from] = size.of_frame(stride);
+        let (mut frames, mut targets) = ([View::NONE; TARGETS + 2], [View::NONE; TARGETS]);
+        for (view, frame) in frames.iter_mut().zip(self.frames) {
+            *view = session.view(frame).from(stride * self.top * width * from, frame.dtype());
+        }
+        for (view, result) in targets.iter_mut().zip(self.results) {
+            *view = session.view(result).from(self.top * size.width * size.to, result.dtype());
+        }
+        let weight = session.view(op.weight);
+        let in_chunks = |view: &View, row: usize| {
+            view.address.is_multiple_of(CHUNK_BYTES) && row.is_multiple_of(CHUNK_ELEMENTS)
+        };
+        let quad_bytes = 4 * self.results[0].dtype().bytes();
+        let in_quads = |view: &View| view.address.is_multiple_of(quad_bytes);
+        let arguments = ConvArguments {
+            frames,
+            targets,
+            weight,
+            bias: session.view(op.bias),
+            frame_count: size.depth as u32,
+            stride: stride as u32,
+            height: self.height as u32,
+            width: size.width as u32,
+            channels_in: from as u32,
+            channels_out: size.to as u32,
+            accumulate: op.accumulate.into(),
+            frames_in_chunks: frames[..self.frames.len()]
+                .iter()
+                .all(|frame| in_chunks(frame, from))
+                .into(),
+            weight_in_chunks: in_chunks(&weight, size.to).into(),
+            target_in_quads: (size.to.is_multiple_of(4)
+                && targets[..self.results.len()].iter().all(in_quads))
             .into(),
-        weight_in_chunks: in_chunks(&weight, channels_out).into(),
-        target_in_quads: in_quads.into(),
-    };
-    let touched: Vec<&Tensor> =
-        op.frames.iter().copied().chain([op.weight, op.bias, &*dst]).collect();
-    let grid = [tile.blocks(height, width, channels_out), 1, 1];
-    let block = [tile.threads, 1, 1];
-    session.launch(tile.kernel, grid, block, tile.shared_bytes, &arguments, &touched);
+        };
+        let touched: Vec<&Tensor> =
+            self.frames.iter().copied().chain([op.weight, op.bias]).chain(self.results).collect();
+        let blocks = tile.blocks(self.height, size.width, size.to);
+        let grid = ([blocks, 1, self.results.len() as u32], [tile.threads, 1, 1]);
+        session.launch_work(tile.kernel, grid, tile.shared_bytes, &arguments, &touched, work);
+    }
 }

@@ -9,8 +9,12 @@
 use crate::device::Session;
 use crate::driver::{PRODUCT_ALIGNMENT, Product};
 use crate::memory::View;
+use crate::speed::Unit;
+use std::ops::Range;
 use vidfit_tensor::{Activation, DType, Linear, LowRank, Tensor};
 
+/// Rows of the largest tiles.
+const LARGEST_SIDE: usize = 128;
 /// From so many rows on, large tiles of the result keep every card busy.
 const MANY_ROWS: usize = 513;
 /// From so many columns on, the larger tiles are more than half full.
@@ -49,7 +53,7 @@ struct Kernel {
 impl Kernel {
     fn of(session: &Session<'_>, x: DType, weight: DType, rows: usize, columns: usize) -> Kernel {
         let many = rows >= MANY_ROWS && columns >= MANY_COLUMNS;
-        let side = if many { 128 } else { 64 };
+        let side = if many { LARGEST_SIDE } else { LARGEST_SIDE / 2 };
         let tensor = |large, small| Kernel {
             name: if many { large } else { small },
             side,
@@ -61,7 +65,7 @@ impl Kernel {
             },
             loaded: 8,
         };
-        let has_tensor_cores = x == weight && session.has_tensor_cores_for(x);
+        let has_tensor_cores = unit(session, x, weight) == Unit::Tensor;
         match x {
             DType::F16 if has_tensor_cores => tensor("linear_f16", "linear_f16_small"),
             DType::BF16 if has_tensor_cores => tensor("linear_bf16", "linear_bf16_small"),
@@ -93,6 +97,37 @@ pub(crate) fn linear(session: &Session<'_>, op: Linear<'_>, dst: &mut Tensor) {
     if rows * columns == 0 {
         return;
     }
+    let unit = unit(session, op.x.dtype(), op.weight.dtype());
+    let at_once = rows_at_once(session, unit, rows, (columns * depth) as u64);
+    for first in (0..rows).step_by(at_once) {
+        let part = first..rows.min(first + at_once);
+        let (x, dst) = (rows_of(op.x, part.clone()), rows_of(dst, part));
+        some_rows(session, Linear { x: &x, ..op }, &dst, unit);
+    }
+}
+
+/// What multiplies operands of these types.
+fn unit(session: &Session<'_>, x: DType, weight: DType) -> Unit {
+    match x == weight && session.has_tensor_cores_for(x) {
+        true => Unit::Tensor,
+        false => Unit::F32,
+    }
+}
+
+/// How many rows one launch is for, each of so many multiply-adds: whole tiles, or all.
+fn rows_at_once(session: &Session<'_>, unit: Unit, rows: usize, of_row: u64) -> usize {
+    let tiles = rows.div_ceil(LARGEST_SIDE);
+    session.parts(unit, of_row * LARGEST_SIDE as u64, tiles) * LARGEST_SIDE
+}
+
+/// Some rows of a tensor of any shape.
+fn rows_of(tensor: &Tensor, range: Range<usize>) -> Tensor {
+    tensor.reshape([tensor.rows(), tensor.columns()]).slice(range)
+}
+
+/// A product that one launch is for.
+fn some_rows(session: &Session<'_>, op: Linear<'_>, dst: &Tensor, unit: Unit) {
+    let (rows, depth, columns) = (op.x.rows(), op.x.columns(), op.weight.rows());
     if product(session, &op, dst).is_some_and(|product| session.product(&product)) {
         return;
     }
@@ -117,14 +152,9 @@ pub(crate) fn linear(session: &Session<'_>, op: Linear<'_>, dst: &mut Tensor) {
         unused: 0,
     };
     let touched: Vec<&Tensor> = [op.x, op.weight, &*dst].into_iter().chain(op.bias).collect();
-    session.launch(
-        kernel.name,
-        [tiles(rows, columns, kernel.side), 1, 1],
-        [kernel.threads, 1, 1],
-        kernel.shared_bytes,
-        &arguments,
-        &touched,
-    );
+    let grid = ([tiles(rows, columns, kernel.side), 1, 1], [kernel.threads, 1, 1]);
+    let work = ((rows * columns * depth) as u64, unit);
+    session.launch_work(kernel.name, grid, kernel.shared_bytes, &arguments, &touched, work);
 }
 
 /// The inner dimensions of large layers are multiples of this. With others a library may have ways of its
@@ -186,6 +216,19 @@ struct LowRankArguments {
 }
 
 pub(crate) fn low_rank_add(session: &Session<'_>, terms: &[LowRank<'_>], weight: &mut Tensor) {
+    let (rows, columns) = (weight.rows(), weight.columns());
+    let ranks: usize = terms.iter().map(|term| term.a.rows()).sum();
+    let at_once = rows_at_once(session, Unit::F32, rows, (columns * ranks) as u64);
+    for first in (0..rows).step_by(at_once) {
+        let part = first..rows.min(first + at_once);
+        let of_part: Vec<Tensor> = terms.iter().map(|term| rows_of(term.b, part.clone())).collect();
+        let terms = terms.iter().zip(&of_part);
+        let terms: Vec<LowRank<'_>> = terms.map(|(term, b)| LowRank { b, ..*term }).collect();
+        low_rank_add_to_rows(session, &terms, &rows_of(weight, part));
+    }
+}
+
+fn low_rank_add_to_rows(session: &Session<'_>, terms: &[LowRank<'_>], weight: &Tensor) {
     const SIDE: usize = 64;
     let (rows, columns) = (weight.rows(), weight.columns());
     assert!(terms.len() <= TERMS, "{} products for {weight:?}, of {TERMS} at most", terms.len());
@@ -197,7 +240,8 @@ pub(crate) fn low_rank_add(session: &Session<'_>, terms: &[LowRank<'_>], weight:
         terms: terms.len() as u32,
         term: bytemuck::Zeroable::zeroed(),
     };
-    let mut touched = vec![&*weight];
+    let mut touched = vec![weight];
+    let mut ranks = 0;
     for (argument, term) in arguments.term.iter_mut().zip(terms) {
         let rank = term.a.rows();
         assert_eq!(term.a.columns(), columns, "{:?} for {weight:?}", term.a);
@@ -212,15 +256,12 @@ pub(crate) fn low_rank_add(session: &Session<'_>, terms: &[LowRank<'_>], weight:
             b_aligned: aligned(b, term.b, 4),
         };
         touched.extend([term.a, term.b]);
+        ranks += rank;
     }
-    session.launch(
-        "low_rank_add",
-        [tiles(rows, columns, SIDE), 1, 1],
-        [CHAIN_THREADS, 1, 1],
-        chain_shared_bytes(SIDE),
-        &arguments,
-        &touched,
-    );
+    let grid = ([tiles(rows, columns, SIDE), 1, 1], [CHAIN_THREADS, 1, 1]);
+    let work = ((rows * columns * ranks) as u64, Unit::F32);
+    let shared_bytes = chain_shared_bytes(SIDE);
+    session.launch_work("low_rank_add", grid, shared_bytes, &arguments, &touched, work);
 }
 
 /// Whether so many elements at once are aligned to their bytes wherever in a row they begin at a

@@ -4,24 +4,37 @@ use super::machine::compiled;
 use memmap2::MmapMut;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::ptr::NonNull;
-use std::sync::{Mutex, OnceLock};
-use vidfit_cuda::{Driver, Event, Launch, Queue};
+use std::sync::{Mutex, PoisonError};
+use vidfit_cuda::{Driver, Event, Launch, Queue, Speed};
 
 /// Where the card's memory begins (`BASE` in `emulation/main.cpp`).
 const BASE: u64 = 0x2000_0000_0000;
 const MEMORY_BYTES: u64 = 64 << 20;
 
-/// Architectures, as `__CUDA_ARCH__`, whose sources differ: the common one, and the oldest.
-pub const ARCHITECTURES: [u32; 2] = [800, 750];
-
 /// A card on the CPU.
 pub struct Emulated {
-    architecture: u32,
-    orders: u64,
+    kind: Kind,
     inner: Mutex<Inner>,
+}
+
+/// What an emulated card is like.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    /// As `__CUDA_ARCH__` has it: 800, or 750, whose source differs.
+    pub architecture: u32,
+    /// How tensor cores add: `exact`, or `truncate8` (`emulation/emulation.hpp`).
+    pub rounding: &'static str,
+    /// Orders of threads and blocks that every kernel is run in, which must agree. In one order alone, what
+    /// is accessed is not checked either.
+    pub orders: u64,
+}
+
+impl Kind {
+    /// The common architecture, with every check.
+    pub const SM_80: Kind = Kind { architecture: 800, rounding: "exact", orders: 3 };
 }
 
 struct Inner {
@@ -33,28 +46,24 @@ struct Inner {
 }
 
 impl Emulated {
-    /// A card that runs every kernel in so many orders, and holds the results against each other.
-    pub fn new(orders: u64) -> Emulated {
-        Emulated::of(ARCHITECTURES[0], orders)
-    }
-
-    /// The same for the source of another architecture.
-    pub fn of(architecture: u32, orders: u64) -> Emulated {
+    /// A card of this kind.
+    pub fn new(kind: Kind) -> Emulated {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(MEMORY_BYTES).unwrap();
         // SAFETY: nobody else knows the file but the process below, which writes it only while
         // this one waits for its answer.
         let memory = unsafe { MmapMut::map_mut(file.as_file()) }.unwrap();
-        let process = Command::new(program(architecture))
+        let process = Command::new(program(kind))
             .arg(file.path())
             .arg(MEMORY_BYTES.to_string())
+            .arg(kind.rounding)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let inner = Inner { process, memory, allocated: BTreeMap::new(), _file: file };
-        Emulated { architecture, orders, inner: Mutex::new(inner) }
+        Emulated { kind, inner: Mutex::new(inner) }
     }
 }
 
@@ -109,7 +118,12 @@ impl Driver for Emulated {
     }
 
     fn architecture(&self) -> u32 {
-        self.architecture
+        self.kind.architecture
+    }
+
+    fn speed(&self) -> Speed {
+        // Nothing that it is tested with is too much for one launch.
+        Speed { tensor: 1e12, f32: 1e12 }
     }
 
     fn free_bytes(&self) -> u64 {
@@ -140,7 +154,7 @@ impl Driver for Emulated {
         };
         let before = read(&mut inner);
         let mut first: Option<Vec<Vec<u8>>> = None;
-        for seed in 0..self.orders {
+        for seed in 0..self.kind.orders {
             for (range, bytes) in launch.touched.iter().zip(&before) {
                 inner.bytes(range.start, bytes.len()).copy_from_slice(bytes);
             }
@@ -228,14 +242,21 @@ fn pinned(bytes: usize) -> std::alloc::Layout {
     std::alloc::Layout::from_size_align(bytes, 64).unwrap()
 }
 
-/// The emulation of an architecture.
-fn program(architecture: u32) -> &'static Path {
-    static PROGRAMS: [OnceLock<PathBuf>; 2] = [OnceLock::new(), OnceLock::new()];
-    let number = ARCHITECTURES.iter().position(|&a| a == architecture).unwrap();
-    PROGRAMS[number].get_or_init(|| {
+/// The emulation of an architecture: with a look at every access, or fast.
+fn program(kind: Kind) -> &'static Path {
+    type Programs = Mutex<BTreeMap<(u32, bool), &'static Path>>;
+    static PROGRAMS: Programs = Mutex::new(BTreeMap::new());
+    let (architecture, is_checked) = (kind.architecture, kind.orders > 1);
+    let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
+    programs.entry((architecture, is_checked)).or_insert_with(|| {
         let define = format!("-D__CUDA_ARCH__={architecture}");
-        let checks = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"];
-        let flags = [&checks[..], &[&define]].concat();
-        compiled("main.cpp", &format!("emulation-{architecture}"), &flags)
+        let (flags, name): (&[&str], _) = match is_checked {
+            true => {
+                (&["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"], "")
+            }
+            false => (&["-O2"], "-fast"),
+        };
+        let name = format!("emulation-{architecture}{name}");
+        Box::leak(compiled("main.cpp", &name, &[flags, &[&define]].concat()).into_boxed_path())
     })
 }

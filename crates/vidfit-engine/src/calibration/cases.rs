@@ -143,7 +143,8 @@ fn conv(
     simple(name, operands, move |device, tensors, dst| {
         let frames: Vec<&Tensor> = tensors[..frames].iter().collect();
         let [weight, bias] = &tensors[frames.len()..] else { return };
-        device.conv(Conv { frames: &frames, stride: 1, weight, bias, accumulate: false }, dst);
+        let op = Conv { frames: &frames, stride: 1, weight, bias, accumulate: false };
+        device.conv(op, std::slice::from_mut(dst));
     })
 }
 

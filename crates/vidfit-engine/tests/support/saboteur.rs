@@ -118,6 +118,38 @@ fn host_tensor(values: &[f32], shape: Shape) -> Tensor {
     Tensor::from_host(Arc::new(bytes), 0, DType::F32, shape)
 }
 
+impl Saboteur {
+    /// As [`Device::conv`] of one result.
+    fn single_conv(&self, op: Conv<'_>, dst: &mut Tensor) {
+        self.note([op.weight, op.bias, dst].into_iter().chain(op.frames.iter().copied()));
+        let dst = std::slice::from_mut(dst);
+        if op.stride == 2 && self.makes(PaddedTopLeft) {
+            // Moved down and to the right, the frame has its border where the filter begins.
+            let (values, pitch) = (self.values(op.frames[0]), op.frames[0].dims()[1]);
+            let by = (pitch + 1) * op.frames[0].columns();
+            let moved = [vec![0.0; by], values[..values.len() - by].to_vec()].concat();
+            let moved = host_tensor(&moved, op.frames[0].shape());
+            return self.inner.conv(Conv { frames: &[&moved], ..op }, dst);
+        }
+        let mistaken = self.makes(ConvCacheDropped) || self.makes(ConvCacheZeroed);
+        let (3, true) = (op.frames.len(), mistaken) else { return self.inner.conv(op, dst) };
+        let Place::Arena(life) = op.weight.place() else { panic!("a repacked weight") };
+        let mut state = self.state();
+        let later_chunk = state.chunks > 1;
+        let times = state.convolved.entry(life.offset()).or_default();
+        *times += 1;
+        let mut frames = [op.frames[0], op.frames[1], op.frames[2]];
+        let zeros = host_tensor(&vec![0.0; frames[0].shape().elements()], frames[0].shape());
+        // The first frame of a chunk has two cached ones before it, the second has one.
+        let cached = if later_chunk { 3usize.saturating_sub(*times) } else { 0 };
+        frames[..cached].fill(match self.mistake {
+            Some(ConvCacheZeroed) => &zeros,
+            _ => op.frames[cached],
+        });
+        self.inner.conv(Conv { frames: &frames, ..op }, dst);
+    }
+}
+
 impl Device for Saboteur {
     fn qk_norm(&self, op: QkNorm<'_>, x: &mut Tensor) {
         self.note([op.weight, op.bias, x]);
@@ -250,32 +282,10 @@ impl Device for Saboteur {
         self.inner.latent_frame(src, corner, factor, padded, dst);
     }
 
-    fn conv(&self, op: Conv<'_>, dst: &mut Tensor) {
-        self.note([op.weight, op.bias, dst].into_iter().chain(op.frames.iter().copied()));
-        if op.stride == 2 && self.makes(PaddedTopLeft) {
-            // Moved down and to the right, the frame has its border where the filter begins.
-            let (values, pitch) = (self.values(op.frames[0]), op.frames[0].dims()[1]);
-            let by = (pitch + 1) * op.frames[0].columns();
-            let moved = [vec![0.0; by], values[..values.len() - by].to_vec()].concat();
-            let moved = host_tensor(&moved, op.frames[0].shape());
-            return self.inner.conv(Conv { frames: &[&moved], ..op }, dst);
+    fn conv(&self, op: Conv<'_>, dst: &mut [Tensor]) {
+        for (n, result) in dst.iter_mut().enumerate() {
+            self.single_conv(op.single(n), result);
         }
-        let mistaken = self.makes(ConvCacheDropped) || self.makes(ConvCacheZeroed);
-        let (3, true) = (op.frames.len(), mistaken) else { return self.inner.conv(op, dst) };
-        let Place::Arena(life) = op.weight.place() else { panic!("a repacked weight") };
-        let mut state = self.state();
-        let later_chunk = state.chunks > 1;
-        let times = state.convolved.entry(life.offset()).or_default();
-        *times += 1;
-        let mut frames = [op.frames[0], op.frames[1], op.frames[2]];
-        let zeros = host_tensor(&vec![0.0; frames[0].shape().elements()], frames[0].shape());
-        // The first frame of a chunk has two cached ones before it, the second has one.
-        let cached = if later_chunk { 3usize.saturating_sub(*times) } else { 0 };
-        frames[..cached].fill(match self.mistake {
-            Some(ConvCacheZeroed) => &zeros,
-            _ => op.frames[cached],
-        });
-        self.inner.conv(Conv { frames: &frames, ..op }, dst);
     }
 
     fn mean_of_frames(&self, frames: &[&Tensor], dst: &mut Tensor) {

@@ -258,7 +258,7 @@ fn decoder(
     clock(convolution, &mut || {
         let frames = &[&a, &b, &c];
         let op = Conv { frames, stride: 1, weight: &weight, bias: &bias, accumulate: false };
-        device.conv(op, &mut frame);
+        device.conv(op, std::slice::from_mut(&mut frame));
         Ok(())
     })?;
     let mut normed = cx.alloc("normed", dtype, padded)?;
