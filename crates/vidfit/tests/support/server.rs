@@ -116,7 +116,7 @@ impl Server {
         self.send(path, "multipart/form-data; boundary=limit", &body)
     }
 
-    fn send(&self, path: &str, kind: &str, body: &[u8]) -> Answer {
+    pub fn send(&self, path: &str, kind: &str, body: &[u8]) -> Answer {
         let mut request = self.agent.post(format!("{}{path}", self.url)).content_type(kind);
         if let Some((name, value)) = self.bearer() {
             request = request.header(name, value);
