@@ -123,7 +123,7 @@ fi
 
 echo; echo '== operations, each held to the CPU; copies; products'
 for name in "${operations[@]}"; do
-  step "ops-$name" 60 env VIDFIT_TEST_CARD=1 "$here/test-$name" --test-threads=1 --skip in_many_launches
+  step "ops-$name" 60 "$here/test-$name" --ignored --test-threads=1 card::
 done
 step card 60 "$here/test-card" --nocapture --test-threads=1 --skip driver_over_the_emulation --skip another_library
 step products 60 "$here/test-blas" --nocapture --test-threads=1 on_this_machines_card
@@ -149,18 +149,18 @@ fi
 
 echo; echo '== memory errors and races'
 sanitizer=$(command -v compute-sanitizer)
-if [ -n "$sanitizer" ] && ! env VIDFIT_TEST_CARD=1 "$sanitizer" "$here/test-patch" --test-threads=1 >"$here/said" 2>&1 \
+if [ -n "$sanitizer" ] && ! "$sanitizer" "$here/test-patch" --ignored --test-threads=1 card:: >"$here/said" 2>&1 \
   && grep -q 'not supported' "$here/said"; then
   echo 'compute-sanitizer does not work on this machine: nothing was looked for'
 elif [ -n "$sanitizer" ]; then
   for name in linear attention conv norm group_norm; do
-    step "memcheck-$name" 40 env VIDFIT_TEST_CARD=1 "$sanitizer" --tool memcheck --error-exitcode 9 \
-      "$here/test-$name" --test-threads=1 --skip in_many_launches
+    step "memcheck-$name" 40 "$sanitizer" --tool memcheck --error-exitcode 9 \
+      "$here/test-$name" --ignored --test-threads=1 card::
   done
-  step racecheck-linear 40 env VIDFIT_TEST_CARD=1 "$sanitizer" --tool racecheck --error-exitcode 9 \
-    "$here/test-linear" --test-threads=1 all_shapes
-  step racecheck-attention 40 env VIDFIT_TEST_CARD=1 "$sanitizer" --tool racecheck --error-exitcode 9 \
-    "$here/test-attention" --test-threads=1 --skip in_many_launches
+  step racecheck-linear 40 "$sanitizer" --tool racecheck --error-exitcode 9 \
+    "$here/test-linear" --ignored --test-threads=1 card::all_shapes
+  step racecheck-attention 40 "$sanitizer" --tool racecheck --error-exitcode 9 \
+    "$here/test-attention" --ignored --test-threads=1 card::
 else
   echo 'compute-sanitizer is not there: nothing was looked for'
 fi

@@ -2,6 +2,7 @@
 // device uses, on a card that is not there. Everything is done late (streams.hpp), and memory is taken for each
 // thing when it is first used. What a caller must not do ends the process, and says on stderr what it was.
 //
+// TENSOR_ROUNDING in the environment is how its tensor cores add (emulation.hpp): `exact`, `truncate8`.
 // DRIVER_VERSION, CAPABILITY, MEMORY_KIB and COMPILER_SAYS in the environment make it another driver, another
 // card, one with less memory, and one whose compiler refuses the kernels; DRIVER_SEED, one that does its work in
 // another order.
@@ -109,6 +110,7 @@ int copy(void* to, const void* from, size_t bytes, void* on_card, void* stream) 
 
 API cuInit(unsigned flags) {
     DEMAND(flags == 0);
+    if (const char* rounding = std::getenv("TENSOR_ROUNDING")) emulation::set_tensor_rounding(rounding);
     return SUCCESS;
 }
 API cuDriverGetVersion(int* version) {

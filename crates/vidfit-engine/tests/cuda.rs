@@ -168,8 +168,25 @@ fn placement_changes_no_bit() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_driver_over_the_emulation_makes_the_same_videos() {
+    passes_over_the_emulation(&["--skip", "driver_over_the_emulation"], "exact", 3);
+}
+
+/// As those of cards do (`vidfit-cuda/emulation/emulation.hpp`).
+#[test]
+#[cfg(target_os = "linux")]
+fn so_does_a_driver_over_the_emulation_whose_tensor_cores_truncate() {
+    for rounding in ["truncate4", "truncate8", "truncate16"] {
+        passes_over_the_emulation(&["half_types", "placement"], rounding, 2);
+    }
+}
+
+/// Runs so many of these tests with the emulation's driver.
+#[cfg(target_os = "linux")]
+fn passes_over_the_emulation(tests: &[&str], rounding: &str, count: usize) {
     let ran = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--nocapture", "--skip", "driver_over_the_emulation"])
+        .args(["--nocapture"])
+        .args(tests)
+        .env("TENSOR_ROUNDING", rounding)
         .env("LD_LIBRARY_PATH", machine::driver().parent().unwrap())
         .env(IS_EMULATED, "1")
         // A library that this machine may have would ask that driver for more than it has.
@@ -179,6 +196,7 @@ fn a_driver_over_the_emulation_makes_the_same_videos() {
     let said = [ran.stdout, ran.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
     let said = said.concat();
     println!("{said}");
-    assert!(ran.status.success() && said.contains("3 passed"), "it failed");
+    let passed = said.contains(&format!("{count} passed"));
+    assert!(ran.status.success() && passed, "{tests:?} failed, {rounding}");
     assert!(!said.contains("skipped"), "it was skipped");
 }
