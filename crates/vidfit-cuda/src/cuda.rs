@@ -1,26 +1,37 @@
 //! [`Cuda`]: an NVIDIA card behind its driver, which is loaded when the program runs.
 //!
 //! - `library`: the driver's library, and the cards that it has. `checkup`: the same for people.
-//! - `sys`: the driver's functions. `context`: the context, the queues, the events. `module`: the kernels.
+//! - `sys`: the driver's functions. `context`: the context, the queues, the events.
+//! - `module`: the kernels. `packing`: those of which a multiprocessor is to have two blocks. `compiling`,
+//!   `cache`: that the driver compiles them, and where it keeps them.
+//! - `nvml`: how much memory is free, and what others hold of it.
 //! - `blas`: matrix products by NVIDIA's library. `words`: what errors mean, and what to do.
 
 mod blas;
+mod cache;
 mod checkup;
+mod compiling;
 mod context;
 mod library;
 mod module;
 mod nvml;
+mod packing;
 mod sys;
 mod words;
 
+pub use cache::KernelCache;
 pub use checkup::{Checkup, check_up, free_bytes};
+pub use compiling::Compiling;
 pub use library::Card;
 pub use module::Kernel;
+pub use packing::Packing;
 
 use crate::driver::{Driver, Event, Launch, Product, Queue};
 use blas::Blas;
+use compiling::telling_if_slow;
 use context::{Context, Queues};
 use module::Module;
+use nvml::Watch;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_void;
 use std::ptr::{NonNull, null_mut};
@@ -36,6 +47,7 @@ pub struct Cuda {
     name: String,
     card: Card,
     overhead_bytes: u64,
+    watch: Option<Watch>,
     // Dropped in this order: the context is what the others are in.
     blas: Result<Blas, String>,
     queues: Queues,
@@ -49,11 +61,25 @@ impl Cuda {
     /// # Errors
     /// [`Error::Device`] if there is no driver, no such card, or it cannot be used; it says what to do.
     pub fn open(index: u32) -> Result<Cuda, Error> {
-        let name = format!("cuda:{index}");
-        Cuda::try_open(index, name.clone()).map_err(|what| Error::Device { device: name, what })
+        Cuda::open_telling(index, &|_| {})
     }
 
-    fn try_open(index: u32, name: String) -> Result<Cuda, String> {
+    /// The same. If the driver has to compile the kernels first, `tell` is called while it does, from a
+    /// thread of its own, and at most once.
+    ///
+    /// # Errors
+    /// As [`Cuda::open`].
+    pub fn open_telling(index: u32, tell: &(dyn Fn(&Compiling) + Sync)) -> Result<Cuda, Error> {
+        let name = format!("cuda:{index}");
+        Cuda::try_open(index, name.clone(), tell)
+            .map_err(|what| Error::Device { device: name, what })
+    }
+
+    fn try_open(
+        index: u32,
+        name: String,
+        tell: &(dyn Fn(&Compiling) + Sync),
+    ) -> Result<Cuda, String> {
         library::load()?;
         if let Some(problem) = library::problem_of(library::version()?) {
             return Err(problem);
@@ -70,24 +96,31 @@ impl Cuda {
         if let Some(problem) = card.problem() {
             return Err(problem);
         }
-        let before = nvml::free_bytes(device);
+        let watch = Watch::new(device);
+        let before = watch.as_ref().and_then(Watch::reading);
         let context = Context::new(device)?;
         let (free_with_context, _) = context.memory()?;
         // From here on the context is entered.
         let queues = Queues::new()?;
-        let module = Module::new(device, card.capability)?;
-        let blas = Err(String::new());
-        let mut cuda = Cuda { name, card, overhead_bytes: 0, blas, queues, module, context };
-        cuda.warm_up()?;
+        let named = card.name.clone();
+        let compiling = || Compiling { card: named, cache: KernelCache::find() };
+        // A driver that loads modules lazily compiles kernels when they are first used.
+        let load_and_warm_up = || {
+            let module = Module::new(device, card.capability)?;
+            let blas = Err(String::new());
+            let cuda = Cuda { name, card, overhead_bytes: 0, watch, blas, queues, module, context };
+            cuda.warm_up().map(|()| cuda)
+        };
+        let mut cuda = telling_if_slow(load_and_warm_up, || tell(&compiling()))?;
         cuda.blas = cuda.find_blas(device)?;
         if cuda.blas.is_ok() {
             cuda.context.keep()?;
         }
         let (free, _) = cuda.context.memory()?;
-        let after = before.and_then(|_| nvml::free_bytes(device));
+        let after = cuda.watch.as_ref().and_then(Watch::reading);
         // NVML knows what was free before there was a context; without it the context is not counted.
         let taken = match (before, after) {
-            (Some(before), Some(after)) => before.saturating_sub(after),
+            (Some(before), Some(after)) => before.taken_until(&after),
             _ => free_with_context.saturating_sub(free),
         };
         cuda.overhead_bytes = most_taken(index, taken);
@@ -146,7 +179,8 @@ impl Cuda {
 
     /// Memory of the card that is taken by its context, the kernels, cuBLASLt and the driver itself for this
     /// process, in bytes, as the driver's own figures of free memory before and after tell. Without NVML
-    /// the context is not in it. What others took or gave back meanwhile is.
+    /// the context is not in it. What others took or gave back meanwhile is in it only where NVML does not
+    /// tell what they hold: on Windows, and in most containers.
     pub fn overhead_bytes(&self) -> u64 {
         self.overhead_bytes
     }
@@ -185,6 +219,10 @@ impl Driver for Cuda {
 
     fn free_bytes(&self) -> u64 {
         self.context.memory().map_or(0, |(free, _)| free / PAGE_BYTES * PAGE_BYTES)
+    }
+
+    fn taken_bytes(&self) -> Option<u64> {
+        self.watch.as_ref()?.reading()?.taken()
     }
 
     fn allocate(&self, bytes: u64) -> Result<u64, String> {

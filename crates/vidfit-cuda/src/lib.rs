@@ -20,6 +20,8 @@ mod operations;
 mod ops;
 mod pace;
 
-pub use cuda::{Card, Checkup, Cuda, Kernel, check_up, free_bytes};
+pub use cuda::{
+    Card, Checkup, Compiling, Cuda, Kernel, KernelCache, Packing, check_up, free_bytes,
+};
 pub use device::CudaDevice;
 pub use driver::{Driver, Event, Launch, Product, Queue};
