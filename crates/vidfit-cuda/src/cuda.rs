@@ -123,7 +123,7 @@ impl Cuda {
             (Some(before), Some(after)) => before.taken_until(&after),
             _ => free_with_context.saturating_sub(free),
         };
-        cuda.overhead_bytes = most_taken(index, taken);
+        cuda.overhead_bytes = first_taken(index, taken);
         Ok(cuda)
     }
 
@@ -191,14 +191,16 @@ impl Cuda {
     }
 }
 
-/// The most that opening a card has taken in this process, this time included: what stays from one time to
-/// the next is not taken again.
-fn most_taken(index: u32, bytes: u64) -> u64 {
+/// What opening a card has taken in this process when something was first seen of it: what stays from one
+/// time to the next is not taken again, and what others take now is not added to it.
+fn first_taken(index: u32, bytes: u64) -> u64 {
     static TAKEN: Mutex<BTreeMap<u32, u64>> = Mutex::new(BTreeMap::new());
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let most = taken.entry(index).or_default();
-    *most = bytes.max(*most);
-    *most
+    let first = taken.entry(index).or_default();
+    if *first == 0 {
+        *first = bytes;
+    }
+    *first
 }
 
 impl Drop for Cuda {

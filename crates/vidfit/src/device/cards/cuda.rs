@@ -60,14 +60,17 @@ pub fn open(number: Option<u32>) -> Result<Opened, Failure> {
     })
 }
 
-/// What an opened card's driver takes, which is kept for plans.
+/// What an opened card's driver takes, as far as can be told from what others do; kept for plans.
 fn measured_overhead(driver: &Cuda) -> u64 {
     let bytes = driver.overhead_bytes();
     // Without NVML the context is not in it.
-    if bytes > 0 {
-        remember(&Folders::from_env().state, under_driver(driver.card(), check_up().cuda), bytes);
+    match bytes {
+        0 => 0,
+        _ => {
+            let under_driver = under_driver(driver.card(), check_up().cuda);
+            remember(&Folders::from_env().state, under_driver, bytes)
+        }
     }
-    bytes
 }
 
 fn under_driver(card: &Card, cuda: Option<(u32, u32)>) -> CardUnderDriver {
