@@ -12,6 +12,7 @@ use copies_bed::*;
 use memory_bed::{Card, hold, still, taken, took};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use vidfit_cuda::{Cuda, CudaDevice, Driver, check_up};
 use vidfit_tensor::*;
 
@@ -158,7 +159,7 @@ const ONLY_OPENED: (&str, &str) = ("VIDFIT_TEST_ONLY_OPENED", "1");
 
 /// Runs these tests on the emulation's driver.
 #[cfg(target_os = "linux")]
-fn on_emulated_driver(settings: &[(&str, &str)]) -> (bool, String) {
+fn on_emulated_driver(settings: &[(&str, &str)], left_out: &[&str]) -> (bool, String) {
     let driver = bed::driver();
     let mut folders = vec![driver.parent().unwrap().to_owned()];
     if settings.iter().any(|(name, _)| *name == WITH_NVML) {
@@ -166,7 +167,8 @@ fn on_emulated_driver(settings: &[(&str, &str)]) -> (bool, String) {
     }
     let ran = Command::new(std::env::current_exe().unwrap())
         .args(["--nocapture", "--skip", "driver_over_the_emulation", "--skip", "another_library"])
-        .args(["--skip", "beside_the_arena_is_noticed", "--skip", "are_told_from"])
+        .args(["--skip", "is_noticed", "--skip", "are_told_from", "--skip", "who_waits"])
+        .args(left_out.iter().flat_map(|test| ["--skip", test]))
         .env("LD_LIBRARY_PATH", std::env::join_paths(folders).unwrap())
         .env(IS_EMULATED, "1")
         // A library that this machine may have would ask that driver for more than it has.
@@ -182,13 +184,15 @@ fn on_emulated_driver(settings: &[(&str, &str)]) -> (bool, String) {
 }
 
 #[cfg(target_os = "linux")]
-fn passes_on_emulated_driver(settings: &[(&str, &str)]) {
-    let (passed, said) = on_emulated_driver(settings);
-    assert!(
-        passed && said.contains("6 passed") && !said.contains("skipped"),
-        "{settings:?} {said}"
-    );
+fn passes_on_emulated_driver(settings: &[(&str, &str)], left_out: &[&str]) {
+    let (passed, said) = on_emulated_driver(settings, left_out);
+    let count = format!("{} passed", 6 - left_out.len());
+    assert!(passed && said.contains(&count) && !said.contains("skipped"), "{settings:?} {said}");
 }
+
+/// Has nothing to do with what is free.
+#[cfg(target_os = "linux")]
+const COPIES: &str = "copies_are_those_of_any_card";
 
 /// A card on which a desktop is, that NVML knows all about, or nothing.
 #[cfg(target_os = "linux")]
@@ -202,10 +206,11 @@ const DESKTOPS: [&[(&str, &str)]; 4] = [
 #[test]
 #[cfg(target_os = "linux")]
 fn neighbours_are_told_from_vidfit() {
-    passes_on_emulated_driver(&[(WITH_NVML, "1")]);
+    passes_on_emulated_driver(&[(WITH_NVML, "1")], &[COPIES]);
     for desktop in DESKTOPS {
         for seed in ["1", "2", "3"] {
-            passes_on_emulated_driver(&[desktop, &[("NEIGHBOURS_SEED", seed)]].concat());
+            let settings = [desktop, &[("NEIGHBOURS_SEED", seed)]].concat();
+            passes_on_emulated_driver(&settings, &[COPIES]);
         }
     }
 }
@@ -218,10 +223,10 @@ fn what_is_taken_beside_the_arena_is_noticed() {
     for desktop in quiet.into_iter().chain(DESKTOPS) {
         for takes in ["once", "always"] {
             let (passed, said) =
-                on_emulated_driver(&[desktop, &[("DRIVER_TAKES", takes)]].concat());
+                on_emulated_driver(&[desktop, &[("DRIVER_TAKES", takes)]].concat(), &[COPIES]);
             let is_noticed = said.contains("memory moves beside the arena, by the first use");
             assert!(
-                !passed && is_noticed && said.contains("5 passed; 1 failed"),
+                !passed && is_noticed && said.contains("4 passed; 1 failed"),
                 "{desktop:?} {said}"
             );
         }
@@ -233,23 +238,59 @@ fn what_is_taken_beside_the_arena_is_noticed() {
 fn a_driver_over_the_emulation_is_called_as_it_asks_to_be() {
     // It does its work in other orders with other seeds.
     for seed in ["1", "2", "3", "4"] {
-        passes_on_emulated_driver(&[("DRIVER_SEED", seed)]);
+        passes_on_emulated_driver(&[("DRIVER_SEED", seed)], &[]);
     }
     for capability in ["75", "80", "90", "120"] {
-        passes_on_emulated_driver(&[("CAPABILITY", capability), ONLY_OPENED]);
+        passes_on_emulated_driver(&[("CAPABILITY", capability), ONLY_OPENED], &[]);
     }
     for (settings, expected) in [
         (("DRIVER_VERSION", "11080"), "the driver is for CUDA 11.8, and the kernels need 12.0"),
         (("CAPABILITY", "61"), "Emulated card has compute capability 6.1; vidfit needs 7.5"),
     ] {
-        let (passed, said) = on_emulated_driver(&[settings]);
+        let (passed, said) = on_emulated_driver(&[settings], &[]);
         assert!(passed && said.contains("skipped: cuda:0: ") && said.contains(expected), "{said}");
     }
-    let (passed, said) = on_emulated_driver(&[("COMPILER_SAYS", "ptxas fatal: line 3")]);
+    let (passed, said) = on_emulated_driver(&[("COMPILER_SAYS", "ptxas fatal: line 3")], &[]);
     assert!(
         !passed && said.contains("525.60.13") && said.contains("ptxas fatal: line 3"),
         "{said}"
     );
+}
+
+/// Who opens the card hears that its driver compiles while it does, not afterwards, and only then.
+#[test]
+#[cfg(target_os = "linux")]
+fn who_waits_for_the_drivers_compiler_is_told() {
+    if is_emulated() {
+        let began = Instant::now();
+        let open =
+            || Cuda::open_telling(0, &|compiling| println!("{:?}: {compiling}", began.elapsed()));
+        drop(open().unwrap());
+        println!("ready after {} ms", began.elapsed().as_millis());
+        return;
+    }
+    let open = |milliseconds: &str| {
+        let ran = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "who_waits_for_the_drivers_compiler_is_told", "--nocapture"])
+            .env("LD_LIBRARY_PATH", bed::driver().parent().unwrap())
+            .env(IS_EMULATED, "1")
+            .env("VIDFIT_CUBLASLT", "off")
+            .env("COMPILER_MS", milliseconds)
+            .env("CUDA_CACHE_PATH", env!("CARGO_TARGET_TMPDIR"))
+            .output()
+            .unwrap();
+        assert!(ran.status.success());
+        String::from_utf8(ran.stdout).unwrap()
+    };
+    let said = open("2500");
+    let (told, ready) =
+        (said.find("is compiling the kernels for Emulated card"), said.find("ready"));
+    assert!(told.is_some() && told < ready, "{said}");
+    assert!(said.contains(&format!("in {} for the next", env!("CARGO_TARGET_TMPDIR"))), "{said}");
+    // After a second, and not when it is over.
+    assert!(said.lines().any(|line| line.starts_with("1.")), "{said}");
+    let said = open("0");
+    assert!(said.contains("ready") && !said.contains("compiling"), "{said}");
 }
 
 /// What is called like the driver's library and is none, or is one of which a function is missing.

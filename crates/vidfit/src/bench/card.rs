@@ -10,6 +10,7 @@ use crate::device::{DeviceChoice, open};
 use crate::exit::Failure;
 use crate::human::size;
 use crate::model::downloaded;
+use crate::progress::Shown;
 use crate::say::line;
 use placements::{Measured, Placement};
 use serde_json::{Value, json};
@@ -79,7 +80,7 @@ pub fn run(args: &CardArgs) -> Result<(), Failure> {
     let request = args.request(&checkpoint);
     let (job, _) = Job::new(&checkpoint, &request)?;
     let machine = args.machine();
-    let opened = open(&machine)?;
+    let opened = open(&machine, Shown::Lines)?;
     if let Some(why) = &opened.why {
         return Err(Failure::input(format!(
             "there is no card to measure: {why}. `--device cpu` measures the processor, with hours for a \
