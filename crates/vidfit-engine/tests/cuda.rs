@@ -208,7 +208,7 @@ fn a_driver_over_the_emulation_makes_the_same_videos() {
 #[test]
 #[cfg(target_os = "linux")]
 fn what_a_driver_takes_beside_the_arena_is_noticed() {
-    let takes = [("DRIVER_TAKES", "once")];
+    let takes = [("DRIVER_TAKES", "once"), (memory_bed::FEWER_ATTEMPTS, "2")];
     let (passed, said) = on_emulated_driver(Some("placement_changes_no_bit"), &takes);
     assert!(!passed && said.contains("memory moves beside the arena"), "{said}");
 }

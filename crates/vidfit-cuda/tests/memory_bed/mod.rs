@@ -15,6 +15,14 @@ use vidfit_cuda::{Cuda, CudaDevice, Driver};
 /// How often a check may find that others were at work.
 pub const ATTEMPTS: usize = 8;
 
+/// Says how often instead, where every attempt takes long and none will do.
+pub const FEWER_ATTEMPTS: &str = "VIDFIT_TEST_ATTEMPTS";
+
+fn attempts() -> usize {
+    let fewer = std::env::var(FEWER_ATTEMPTS).ok().and_then(|text| text.parse().ok());
+    fewer.unwrap_or(ATTEMPTS)
+}
+
 /// The driver gives memory in pages of 2 MiB.
 pub const PAGE_BYTES: u64 = 2 << 20;
 
@@ -47,7 +55,7 @@ pub fn hold<T>(
     mut check: impl FnMut(&Arc<CudaDevice<Cuda>>) -> Result<T, String>,
 ) -> T {
     let mut found = Vec::new();
-    for _ in 0..ATTEMPTS {
+    for _ in 0..attempts() {
         match check(&card.device()) {
             Ok(result) => return result,
             Err(what) => found.push(what),
