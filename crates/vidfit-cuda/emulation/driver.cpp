@@ -9,6 +9,7 @@
 // NEIGHBOURS: see desktop.hpp. Under the name of libnvidia-ml.so.1 it is NVML as well.
 #include KERNELS
 #include "desktop.hpp"
+#include "loaded.hpp"
 #include "streams.hpp"
 #include <algorithm>
 #include <chrono>
@@ -35,28 +36,8 @@ struct Event {
     std::shared_ptr<Point> last;  // where it was recorded
 };
 
-// A module. What its compiler may write to belongs to the driver as long as the module is there: kernels that
-// are loaded lazily are compiled later.
-struct Module {
-    char* log;
-    size_t log_bytes;
-    void** values;
-    unsigned char mark = 0;
-
-    // Writes to the log, and finds there what it wrote the last time.
-    void write_log() {
-        const bool is_ours = values[0] == log && !values[1] &&
-                             std::all_of(log, log + log_bytes, [&](char c) { return c == char(mark); });
-        if (!is_ours) emulation::fail("the compiler's log was given back, and the driver writes to it");
-        std::memset(log, ++mark, log_bytes);
-    }
-};
-
-// What was asked for a kernel, and the most that its card has.
-struct Function {
-    int shared_bytes = 0;  // dynamic, of a block
-    int carveout = -1;     // of a multiprocessor, in percent; -1 leaves it to the driver
-};
+using emulation::Function;
+using emulation::Module;
 
 std::recursive_mutex mutex;
 int contexts = 0;

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use vidfit_cpu::CpuDevice;
-use vidfit_cuda::{Cuda, CudaDevice, Driver};
+use vidfit_cuda::{Cuda, CudaDevice};
 use vidfit_tensor::*;
 
 /// Set in the processes that have the emulation's driver.

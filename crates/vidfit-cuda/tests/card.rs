@@ -167,7 +167,6 @@ fn on_emulated_driver(settings: &[(&str, &str)], left_out: &[&str]) -> (bool, St
     }
     let ran = Command::new(std::env::current_exe().unwrap())
         .args(["--nocapture", "--skip", "driver_over_the_emulation", "--skip", "another_library"])
-        .args(["--skip", "is_noticed", "--skip", "are_told_from", "--skip", "who_waits"])
         .args(left_out.iter().flat_map(|test| ["--skip", test]))
         .env("LD_LIBRARY_PATH", std::env::join_paths(folders).unwrap())
         .env(IS_EMULATED, "1")
@@ -205,7 +204,7 @@ const DESKTOPS: [&[(&str, &str)]; 4] = [
 
 #[test]
 #[cfg(target_os = "linux")]
-fn neighbours_are_told_from_vidfit() {
+fn a_driver_over_the_emulation_tells_neighbours_from_vidfit() {
     passes_on_emulated_driver(&[(WITH_NVML, "1")], &[COPIES]);
     for desktop in DESKTOPS {
         for seed in ["1", "2", "3"] {
@@ -218,7 +217,7 @@ fn neighbours_are_told_from_vidfit() {
 /// Whatever neighbours do meanwhile, and at the first use already.
 #[test]
 #[cfg(target_os = "linux")]
-fn what_is_taken_beside_the_arena_is_noticed() {
+fn what_a_driver_over_the_emulation_takes_beside_the_arena_is_noticed() {
     let quiet: [&[(&str, &str)]; 2] = [&[], &[(WITH_NVML, "1")]];
     for desktop in quiet.into_iter().chain(DESKTOPS) {
         for takes in ["once", "always"] {
@@ -260,7 +259,7 @@ fn a_driver_over_the_emulation_is_called_as_it_asks_to_be() {
 /// Who opens the card hears that its driver compiles while it does, not afterwards, and only then.
 #[test]
 #[cfg(target_os = "linux")]
-fn who_waits_for_the_drivers_compiler_is_told() {
+fn who_waits_for_a_driver_over_the_emulation_is_told() {
     if is_emulated() {
         let began = Instant::now();
         let open =
@@ -271,7 +270,7 @@ fn who_waits_for_the_drivers_compiler_is_told() {
     }
     let open = |milliseconds: &str| {
         let ran = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "who_waits_for_the_drivers_compiler_is_told", "--nocapture"])
+            .args(["--exact", "who_waits_for_a_driver_over_the_emulation_is_told", "--nocapture"])
             .env("LD_LIBRARY_PATH", bed::driver().parent().unwrap())
             .env(IS_EMULATED, "1")
             .env("VIDFIT_CUBLASLT", "off")

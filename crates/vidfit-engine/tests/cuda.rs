@@ -182,7 +182,7 @@ fn on_emulated_driver(only: Option<&str>, settings: &[(&str, &str)]) -> (bool, S
     let driver = machine::driver();
     let folders = [driver.parent().unwrap().to_owned(), memory_bed::nvml(&driver)];
     let ran = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--nocapture", "--skip", "driver_over_the_emulation", "--skip", "is_noticed"])
+        .args(["--nocapture", "--skip", "driver_over_the_emulation"])
         .args(only)
         .env("LD_LIBRARY_PATH", std::env::join_paths(folders).unwrap())
         .env(IS_EMULATED, "1")
@@ -207,7 +207,7 @@ fn a_driver_over_the_emulation_makes_the_same_videos() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn what_a_driver_takes_beside_the_arena_is_noticed() {
+fn what_a_driver_over_the_emulation_takes_beside_the_arena_is_noticed() {
     let takes = [("DRIVER_TAKES", "once"), (memory_bed::FEWER_ATTEMPTS, "2")];
     let (passed, said) = on_emulated_driver(Some("placement_changes_no_bit"), &takes);
     assert!(!passed && said.contains("memory moves beside the arena"), "{said}");
