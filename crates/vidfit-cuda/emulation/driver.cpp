@@ -4,13 +4,19 @@
 //
 // TENSOR_ROUNDING in the environment is how its tensor cores add (emulation.hpp): `exact`, `truncate8`.
 // DRIVER_VERSION, CAPABILITY, MEMORY_KIB and COMPILER_SAYS in the environment make it another driver, another
-// card, one with less memory, and one whose compiler refuses the kernels; DRIVER_SEED, one that does its work in
-// another order.
+// card, one with less memory, and one whose compiler refuses the kernels; COMPILER_MS, one whose compiler takes
+// its time; DRIVER_SEED, one that does its work in another order. DRIVER_TAKES is `once` for one that takes
+// memory of its own at the first launch that does anything, and `always` for one that does so at every launch.
+// NEIGHBOURS: see desktop.hpp. Under the name of libnvidia-ml.so.1 it is NVML as well.
 #include KERNELS
+#include "desktop.hpp"
+#include "loaded.hpp"
 #include "streams.hpp"
 #include <algorithm>
+#include <chrono>
 #include <mutex>
 #include <set>
+#include <thread>
 
 #define API extern "C" __attribute__((visibility("default"))) int
 #define DEMAND(condition) \
@@ -20,7 +26,7 @@ namespace {
 
 enum : int { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, UNSUPPORTED_PTX = 222, NOT_READY = 600 };
 
-constexpr int CARD = 7, SHARED_BYTES = 99 << 10;
+constexpr int CARD = 7;
 constexpr size_t CONTEXT_BYTES = 300 << 20, MODULE_BYTES = 4 << 20, PAGE_BYTES = 2 << 20;
 
 using emulation::Point;
@@ -31,11 +37,16 @@ struct Event {
     std::shared_ptr<Point> last;  // where it was recorded
 };
 
+using emulation::Function;
+using emulation::Module;
+
 std::recursive_mutex mutex;
 int contexts = 0;
 size_t used_bytes = 0;
 std::map<uintptr_t, size_t> memory, pinned;
-std::set<void*> events, modules;
+std::set<void*> events;
+std::set<Module*> modules;
+std::map<const void*, Function> functions;
 std::set<std::string> set_up;  // what has been used before
 std::map<void*, char> roles;   // of streams
 thread_local void* current_context = nullptr;
@@ -50,7 +61,27 @@ int setting(const char* name, int otherwise) {
 }
 
 size_t memory_bytes() { return size_t(setting("MEMORY_KIB", 16 << 20)) << 10; }
-size_t free_bytes() { return memory_bytes() - std::min(used_bytes, memory_bytes()); }
+
+emulation::Neighbours& neighbours() {
+    static emulation::Neighbours all;
+    return all;
+}
+
+size_t free_bytes() { return memory_bytes() - std::min(used_bytes + neighbours().bytes(), memory_bytes()); }
+
+int capability() { return setting("CAPABILITY", 89); }
+
+// Of a multiprocessor: its shared memory, what of that every block costs besides, and its threads.
+int shared_bytes() {
+    switch (capability()) {
+        case 80: case 87: return 164 << 10;
+        case 90: case 100: case 103: return 228 << 10;
+        default: return capability() < 80 ? 64 << 10 : 100 << 10;
+    }
+}
+int reserved_bytes() { return capability() < 80 ? 0 : 1 << 10; }
+int most_shared_bytes() { return shared_bytes() - reserved_bytes(); }
+unsigned most_threads() { return capability() < 80 ? 1024 : 1536; }
 
 // Threads that copy may be there to the very end of the process, and so are the streams.
 emulation::Streams& streams() {
@@ -61,6 +92,14 @@ emulation::Streams& streams() {
 // Takes memory for what is used for the first time, as drivers do, and keeps it as long as the context.
 void use(const std::string& what) {
     if (set_up.insert(what).second) used_bytes += PAGE_BYTES;
+}
+
+// Memory that a driver takes beside what it is asked for, as DRIVER_TAKES has it.
+void take_beside() {
+    static size_t launches = 0;
+    const char* text = std::getenv("DRIVER_TAKES");
+    if (text && !std::strcmp(text, "once")) use("beside");
+    if (text && !std::strcmp(text, "always")) use("beside, " + std::to_string(++launches));
 }
 
 bool holds(const std::map<uintptr_t, size_t>& all, const void* first, size_t bytes) {
@@ -138,13 +177,14 @@ API cuDeviceTotalMem_v2(size_t* bytes, int device) {
 }
 API cuDeviceGetAttribute(int* value, int attribute, int device) {
     DEMAND(device == CARD);
-    int capability = setting("CAPABILITY", 89);
     switch (attribute) {
         case 13: *value = 1500000; break;  // clock, in kHz
-        case 16: *value = 1; break;        // multiprocessors
-        case 75: *value = capability / 10; break;
-        case 76: *value = capability % 10; break;
-        case 97: *value = SHARED_BYTES; break;
+        case 16: *value = 1; break;  // multiprocessors
+        case 75: *value = capability() / 10; break;
+        case 76: *value = capability() % 10; break;
+        case 81: *value = shared_bytes(); break;        // of a multiprocessor
+        case 97: *value = most_shared_bytes(); break;   // of a block
+        case 111: *value = reserved_bytes(); break;     // that a block costs besides
         default: DEMAND(!"an attribute that is not known here");
     }
     return SUCCESS;
@@ -185,6 +225,7 @@ API cuCtxGetCurrent(void** context) {
 
 API cuMemGetInfo_v2(size_t* free, size_t* total) {
     ENTERED;
+    neighbours().live();
     *free = free_bytes(), *total = memory_bytes();
     return SUCCESS;
 }
@@ -310,27 +351,39 @@ API cuModuleLoadDataEx(void** module, const void* image, unsigned count, int* op
         std::snprintf(static_cast<char*>(values[0]), size_t(values[1]), "%s", said);
         return UNSUPPORTED_PTX;
     }
+    std::this_thread::sleep_for(std::chrono::milliseconds(setting("COMPILER_MS", 0)));
     used_bytes += MODULE_BYTES;
-    modules.insert(*module = new std::string(static_cast<const char*>(image)));
+    auto* made = new Module{static_cast<char*>(values[0]), size_t(values[1]), values};
+    // How much was said: the size's place is where it is told.
+    values[1] = nullptr;
+    std::memset(made->log, 0, made->log_bytes);
+    made->write_log();
+    modules.insert(made);
+    *module = made;
+    (void)image;
     return SUCCESS;
 }
 API cuModuleUnload(void* module) {
     ENTERED;
-    DEMAND(modules.erase(module));
+    auto* unloaded = static_cast<Module*>(module);
+    DEMAND(modules.erase(unloaded));
+    unloaded->write_log();
     used_bytes -= MODULE_BYTES;
-    delete static_cast<std::string*>(module);
+    delete unloaded;
     return SUCCESS;
 }
 API cuModuleGetFunction(void** function, void* module, const char* name) {
     ENTERED;
-    DEMAND(modules.count(module));
+    DEMAND(modules.count(static_cast<Module*>(module)));
     auto found = emulation::kernels().find(name);
     DEMAND(found != emulation::kernels().end());
     *function = &found->second;
+    functions[*function] = Function{};
     return SUCCESS;
 }
-API cuFuncGetAttribute(int* value, int attribute, void*) {
+API cuFuncGetAttribute(int* value, int attribute, void* function) {
     ENTERED;
+    DEMAND(functions.count(function));
     switch (attribute) {
         case 1: *value = 0; break;   // static shared memory
         case 3: *value = 0; break;   // local memory
@@ -339,9 +392,32 @@ API cuFuncGetAttribute(int* value, int attribute, void*) {
     }
     return SUCCESS;
 }
-API cuFuncSetAttribute(void*, int attribute, int value) {
+API cuFuncSetAttribute(void* function, int attribute, int value) {
     ENTERED;
-    DEMAND(attribute == 8 && value == SHARED_BYTES);  // the most dynamic shared memory
+    DEMAND(functions.count(function));
+    switch (attribute) {
+        case 8:  // the most dynamic shared memory
+            DEMAND(value == most_shared_bytes());
+            functions[function].shared_bytes = value;
+            break;
+        case 9:  // how much of a multiprocessor's memory is to be shared memory
+            DEMAND(value >= -1 && value <= 100);
+            functions[function].carveout = value;
+            break;
+        default: DEMAND(!"an attribute that is not known here");
+    }
+    return SUCCESS;
+}
+
+// A driver that is not asked for more leaves room for one block, and the rest to the cache.
+API cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void* function, int threads, size_t dynamic_bytes) {
+    ENTERED;
+    DEMAND(functions.count(function) && threads > 0);
+    const Function& asked = functions[function];
+    DEMAND(int(dynamic_bytes) <= asked.shared_bytes);
+    const size_t of_block = dynamic_bytes + size_t(reserved_bytes());
+    const size_t room = asked.carveout < 0 ? of_block : size_t(shared_bytes()) * size_t(asked.carveout) / 100;
+    *blocks = int(std::min(most_threads() / unsigned(threads), unsigned(room / std::max<size_t>(of_block, 1))));
     return SUCCESS;
 }
 
@@ -395,18 +471,47 @@ API cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
                    unsigned shared_bytes, void* stream, void** parameters, void** extra) {
     ENTERED;
     const auto* kernel = static_cast<const emulation::Kernel*>(function);
-    DEMAND(has_role(stream, COMPUTING) && !parameters && int(shared_bytes) <= SHARED_BYTES);
+    DEMAND(has_role(stream, COMPUTING) && !parameters && int(shared_bytes) <= most_shared_bytes());
     // CU_LAUNCH_PARAM_BUFFER_POINTER, CU_LAUNCH_PARAM_BUFFER_SIZE, CU_LAUNCH_PARAM_END
     DEMAND(size_t(extra[0]) == 1 && size_t(extra[2]) == 2 && !extra[4]);
     DEMAND(*static_cast<size_t*>(extra[3]) == kernel->argument_bytes);
     DEMAND(gx && gy && gz && bx * by * bz > 0 && bx * by * bz <= kernel->most_threads);
     for (auto& [name, known] : emulation::kernels())
         if (&known == kernel) use(name);
+    for (Module* module : modules) module->write_log();
     // In words as wide as an address, so that addresses among them are found.
     std::vector<uint64_t> arguments((kernel->argument_bytes + 7) / 8);
     std::memcpy(arguments.data(), extra[1], kernel->argument_bytes);
+    if (arguments[0]) take_beside();
     auto launch = std::make_shared<Launch>(
         Launch{kernel, {gx, gy, gz}, {bx, by, bz}, shared_bytes, std::move(arguments)});
     streams().launch(stream, Work{[launch] { launch->run(); }, launch->used(), nullptr, nullptr});
     return SUCCESS;
+}
+
+// What NVML has of the same card, for who asks by that library's name.
+
+API nvmlInit_v2() { return emulation::NVML_SUCCESS; }
+API nvmlShutdown() { return emulation::NVML_SUCCESS; }
+API nvmlDeviceGetHandleByUUID(const char* uuid, void** device) {
+    static int card;
+    if (std::strcmp(uuid, "GPU-01010101-0101-0101-0101-010101010101")) return emulation::NVML_NOT_FOUND;
+    *device = &card;
+    return emulation::NVML_SUCCESS;
+}
+API nvmlDeviceGetMemoryInfo_v2(void*, emulation::NvmlMemory* memory) {
+    std::lock_guard<std::recursive_mutex> lock(mutex);
+    neighbours().live();
+    memory->total = memory_bytes(), memory->reserved = 0, memory->free = free_bytes();
+    memory->used = memory->total - memory->free;
+    return emulation::NVML_SUCCESS;
+}
+API nvmlDeviceGetComputeRunningProcesses_v3(void*, unsigned* count, emulation::NvmlProcess* processes) {
+    std::lock_guard<std::recursive_mutex> lock(mutex);
+    return emulation::nvml_list(emulation::nvml_pid(), used_bytes, count, processes);
+}
+API nvmlDeviceGetGraphicsRunningProcesses_v3(void*, unsigned* count, emulation::NvmlProcess* processes) {
+    std::lock_guard<std::recursive_mutex> lock(mutex);
+    neighbours().live();
+    return emulation::nvml_list(1, neighbours().bytes(), count, processes);
 }

@@ -1,27 +1,38 @@
 //! [`Cuda`]: an NVIDIA card behind its driver, which is loaded when the program runs.
 //!
 //! - `library`: the driver's library, and the cards that it has. `checkup`: the same for people.
-//! - `sys`: the driver's functions. `context`: the context, the queues, the events. `module`: the kernels.
+//! - `sys`: the driver's functions. `context`: the context, the queues, the events.
+//! - `module`: the kernels. `packing`: those of which a multiprocessor is to have two blocks. `compiling`,
+//!   `cache`: that the driver compiles them, and where it keeps them.
+//! - `nvml`: how much memory is free, and what others hold of it.
 //! - `blas`: matrix products by NVIDIA's library. `words`: what errors mean, and what to do.
 
 mod blas;
+mod cache;
 mod checkup;
+mod compiling;
 mod context;
 mod library;
 mod module;
 mod nvml;
+mod packing;
 mod sys;
 mod words;
 
+pub use cache::KernelCache;
 pub use checkup::{Checkup, check_up, free_bytes};
+pub use compiling::Compiling;
 pub use library::Card;
 pub use module::Kernel;
+pub use packing::Packing;
 
 use crate::driver::{Driver, Event, Launch, Product, Queue};
 use crate::speed::Speed;
 use blas::Blas;
+use compiling::telling_if_slow;
 use context::{Context, Queues};
 use module::Module;
+use nvml::Watch;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_void;
 use std::ptr::{NonNull, null_mut};
@@ -38,6 +49,7 @@ pub struct Cuda {
     card: Card,
     speed: Speed,
     overhead_bytes: u64,
+    watch: Option<Watch>,
     // Dropped in this order: the context is what the others are in.
     blas: Result<Blas, String>,
     queues: Queues,
@@ -51,11 +63,25 @@ impl Cuda {
     /// # Errors
     /// [`Error::Device`] if there is no driver, no such card, or it cannot be used; it says what to do.
     pub fn open(index: u32) -> Result<Cuda, Error> {
-        let name = format!("cuda:{index}");
-        Cuda::try_open(index, name.clone()).map_err(|what| Error::Device { device: name, what })
+        Cuda::open_telling(index, &|_| {})
     }
 
-    fn try_open(index: u32, name: String) -> Result<Cuda, String> {
+    /// The same. If the driver has to compile the kernels first, `tell` is called while it does, from a
+    /// thread of its own, and at most once.
+    ///
+    /// # Errors
+    /// As [`Cuda::open`].
+    pub fn open_telling(index: u32, tell: &(dyn Fn(&Compiling) + Sync)) -> Result<Cuda, Error> {
+        let name = format!("cuda:{index}");
+        Cuda::try_open(index, name.clone(), tell)
+            .map_err(|what| Error::Device { device: name, what })
+    }
+
+    fn try_open(
+        index: u32,
+        name: String,
+        tell: &(dyn Fn(&Compiling) + Sync),
+    ) -> Result<Cuda, String> {
         library::load()?;
         if let Some(problem) = library::problem_of(library::version()?) {
             return Err(problem);
@@ -73,27 +99,35 @@ impl Cuda {
             return Err(problem);
         }
         let speed = library::speed(device, &card)?;
-        let before = nvml::free_bytes(device);
+        let watch = Watch::new(device);
+        let before = watch.as_ref().and_then(Watch::reading);
         let context = Context::new(device)?;
         let (free_with_context, _) = context.memory()?;
         // From here on the context is entered.
         let queues = Queues::new()?;
-        let module = Module::new(device, card.capability)?;
-        let blas = Err(String::new());
-        let mut cuda = Cuda { name, card, speed, overhead_bytes: 0, blas, queues, module, context };
-        cuda.warm_up()?;
+        let named = card.name.clone();
+        let compiling = || Compiling { card: named, cache: KernelCache::find() };
+        // A driver that loads modules lazily compiles kernels when they are first used.
+        let load_and_warm_up = || {
+            let module = Module::new(device, card.capability)?;
+            let blas = Err(String::new());
+            let cuda =
+                Cuda { name, card, speed, overhead_bytes: 0, watch, blas, queues, module, context };
+            cuda.warm_up().map(|()| cuda)
+        };
+        let mut cuda = telling_if_slow(load_and_warm_up, || tell(&compiling()))?;
         cuda.blas = cuda.find_blas(device)?;
         if cuda.blas.is_ok() {
             cuda.context.keep()?;
         }
         let (free, _) = cuda.context.memory()?;
-        let after = before.and_then(|_| nvml::free_bytes(device));
+        let after = cuda.watch.as_ref().and_then(Watch::reading);
         // NVML knows what was free before there was a context; without it the context is not counted.
         let taken = match (before, after) {
-            (Some(before), Some(after)) => before.saturating_sub(after),
+            (Some(before), Some(after)) => before.taken_until(&after),
             _ => free_with_context.saturating_sub(free),
         };
-        cuda.overhead_bytes = most_taken(index, taken);
+        cuda.overhead_bytes = first_taken(index, taken);
         Ok(cuda)
     }
 
@@ -149,7 +183,8 @@ impl Cuda {
 
     /// Memory of the card that is taken by its context, the kernels, cuBLASLt and the driver itself for this
     /// process, in bytes, as the driver's own figures of free memory before and after tell. Without NVML
-    /// the context is not in it. What others took or gave back meanwhile is.
+    /// the context is not in it. What others took or gave back meanwhile is in it only where NVML does not
+    /// tell what they hold: on Windows, and in most containers.
     pub fn overhead_bytes(&self) -> u64 {
         self.overhead_bytes
     }
@@ -160,14 +195,16 @@ impl Cuda {
     }
 }
 
-/// The most that opening a card has taken in this process, this time included: what stays from one time to
-/// the next is not taken again.
-fn most_taken(index: u32, bytes: u64) -> u64 {
+/// What opening a card has taken in this process when something was first seen of it: what stays from one
+/// time to the next is not taken again, and what others take now is not added to it.
+fn first_taken(index: u32, bytes: u64) -> u64 {
     static TAKEN: Mutex<BTreeMap<u32, u64>> = Mutex::new(BTreeMap::new());
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let most = taken.entry(index).or_default();
-    *most = bytes.max(*most);
-    *most
+    let first = taken.entry(index).or_default();
+    if *first == 0 {
+        *first = bytes;
+    }
+    *first
 }
 
 impl Drop for Cuda {
@@ -192,6 +229,10 @@ impl Driver for Cuda {
 
     fn free_bytes(&self) -> u64 {
         self.context.memory().map_or(0, |(free, _)| free / PAGE_BYTES * PAGE_BYTES)
+    }
+
+    fn taken_bytes(&self) -> Option<u64> {
+        self.watch.as_ref()?.reading()?.taken()
     }
 
     fn allocate(&self, bytes: u64) -> Result<u64, String> {

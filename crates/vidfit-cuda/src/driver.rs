@@ -82,6 +82,11 @@ pub trait Driver: Send + Sync + 'static {
     /// Bytes that could be allocated now.
     fn free_bytes(&self) -> u64;
 
+    /// Bytes that this process has taken: see [`vidfit_tensor::Device::taken_bytes`].
+    fn taken_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// Memory of so many bytes, more than none; its address is a multiple of 256.
     ///
     /// # Errors

@@ -21,7 +21,9 @@ mod ops;
 mod pace;
 mod speed;
 
-pub use cuda::{Card, Checkup, Cuda, Kernel, check_up, free_bytes};
+pub use cuda::{
+    Card, Checkup, Compiling, Cuda, Kernel, KernelCache, Packing, check_up, free_bytes,
+};
 pub use device::CudaDevice;
 pub use driver::{Driver, Event, Launch, Product, Queue};
 pub use speed::{Speed, Unit};

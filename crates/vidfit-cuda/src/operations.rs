@@ -17,6 +17,10 @@ impl<D: Driver> Device for CudaDevice<D> {
         Some(self.driver.free_bytes())
     }
 
+    fn taken_bytes(&self) -> Option<u64> {
+        self.driver.taken_bytes()
+    }
+
     fn copied(&self) -> Copied {
         self.lock().copied
     }

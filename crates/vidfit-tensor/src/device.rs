@@ -211,6 +211,13 @@ pub trait Device: Send + Sync {
         None
     }
 
+    /// Bytes of its memory that this process has taken in whatever way, by what the device's driver tells of
+    /// all processes: unlike [`Device::free_bytes`], it stays the same when others take or give back. `None`
+    /// where that is not told.
+    fn taken_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// What has been copied since the device was made.
     fn copied(&self) -> Copied;
 

@@ -38,7 +38,7 @@ pub fn run(path: &Path, batch: &GenerateArgs) -> Result<(), Failure> {
     // A pipe may be waited for, and Ctrl-C then ends that.
     let lines = read(path)?;
     let stop = interrupt::watch()?;
-    let mut opened = open(&batch.machine)?;
+    let mut opened = open(&batch.machine, shown)?;
     opened.announce(shown);
     let words: Vec<OsString> = std::env::args_os().collect();
     let last = lines.last().map_or(1, |line| line.number);

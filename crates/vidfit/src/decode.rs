@@ -59,7 +59,7 @@ fn decode(args: &DecodeArgs, shown: Shown) -> Result<(), Failure> {
     }
 
     let machine = args.machine.instead_of(&record.machine).map_err(Failure::input)?;
-    let opened = open(&machine)?;
+    let opened = open(&machine, shown)?;
     opened.announce(shown);
     let checkpoint = &model_of(record)?.checkpoint;
     let job = record.job(checkpoint)?;

@@ -55,11 +55,11 @@ enum Kind {
     Card(Box<Target>),
 }
 
-/// Opens the device that was named.
+/// Opens the device that was named, and says so if the driver takes its time.
 ///
 /// # Errors
 /// Bad input if there is no such device, or not in this build; else why it cannot be used.
-pub fn open(args: &MachineArgs) -> Result<Opened, Failure> {
+pub fn open(args: &MachineArgs, shown: Shown) -> Result<Opened, Failure> {
     check_threads(args.threads)?;
     match &args.device {
         DeviceChoice::Cpu => open_processor(args.threads, None),
@@ -70,8 +70,8 @@ pub fn open(args: &MachineArgs) -> Result<Opened, Failure> {
             pipelines: None,
             kind: Kind::Simulated(card.clone(), args.threads),
         }),
-        DeviceChoice::Cuda(number) => cards::open(Some(*number)),
-        DeviceChoice::Auto => match cards::open(None) {
+        DeviceChoice::Cuda(number) => cards::open(Some(*number), shown),
+        DeviceChoice::Auto => match cards::open(None, shown) {
             Ok(card) => Ok(card),
             Err(Failure { message, .. }) => open_processor(args.threads, Some(message)),
         },

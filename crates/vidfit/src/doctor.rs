@@ -1,6 +1,6 @@
 //! `vidfit doctor`: what there is to compute on, and what is in the way.
 
-use crate::device::cards::{self, Examined, Findings};
+use crate::device::cards::{self, Examined, Findings, KernelCache, PackedKernel};
 use crate::exit::Failure;
 use crate::human::{seconds, size};
 use crate::say::answer;
@@ -79,6 +79,9 @@ impl Diagnosis {
                 Err(reason) => reason.clone(),
             },
         ));
+        if let Some(cache) = &self.cuda.kernel_cache {
+            lines.push(row("kernels", cache_in_words(cache)));
+        }
         for card in &self.cuda.cards {
             lines.extend(card_in_words(card));
         }
@@ -121,11 +124,41 @@ impl Diagnosis {
                 "why_not": self.cuda.library.as_ref().err(),
                 "cuda": self.cuda.cuda.map(|(major, minor)| format!("{major}.{minor}")),
             },
+            "kernel_cache": self.cuda.kernel_cache,
             "cards": self.cuda.cards,
             "missing": self.cuda.missing,
             "auto": choice.as_ref().map_or("cpu".into(), |card| card.id()),
             "why_cpu": choice.err(),
         })
+    }
+}
+
+/// Whether the driver has to compile the kernels only once, in words.
+fn cache_in_words(cache: &KernelCache) -> String {
+    match (&cache.problem, &cache.folder) {
+        (Some(problem), _) => {
+            format!("the driver compiles them at every start, for 5 to 30 seconds: {problem}")
+        }
+        (None, Some(folder)) => {
+            format!("the driver compiles them once, and keeps them in {}", folder.display())
+        }
+        (None, None) => "the driver compiles them".into(),
+    }
+}
+
+/// How many blocks of the kernels that are made for more than one a multiprocessor has, in words.
+fn packing_in_words(packed: &[PackedKernel]) -> String {
+    let fewer = packed.iter().filter(|kernel| kernel.held < kernel.wanted);
+    let fewer: Vec<String> = fewer
+        .map(|PackedKernel { name, wanted, held }| format!("{name} has {held} of {wanted}"))
+        .collect();
+    let with_two = packed.iter().filter(|kernel| kernel.wanted > 1).count();
+    match fewer.is_empty() {
+        true => format!("two blocks of {with_two} kernels find room on a multiprocessor at a time"),
+        false => format!(
+            "fewer blocks find room on a multiprocessor than should, which is slow: {}",
+            fewer.join(", ")
+        ),
     }
 }
 
@@ -157,6 +190,7 @@ fn card_in_words(card: &Examined) -> Vec<String> {
                 seconds(opened.seconds)
             )];
             more.push(format!("matrix products are made by {}", opened.products));
+            more.push(packing_in_words(&opened.packed));
             more.push(match opened.overhead_bytes {
                 0 => "what the driver takes of its memory is not known, for want of NVML".into(),
                 bytes => format!(
@@ -203,6 +237,7 @@ mod tests {
                 library: Ok(Some("/lib/libcuda.so.1".into())),
                 cuda: Some((12, 4)),
                 missing: missing.iter().map(|&what| what.to_owned()).collect(),
+                kernel_cache: Some(KernelCache { folder: Some("/cache".into()), problem: None }),
                 cards,
             },
         }
@@ -214,6 +249,7 @@ mod tests {
         let broken = Examined { free_bytes: Some(8 << 30), problem: Some("old".into()), ..card(2) };
         let opened = OpenedCard {
             kernels: 44,
+            packed: vec![packed(2), packed(2)],
             architecture: 800,
             products: "cuBLASLt 13.1.0".into(),
             overhead_bytes: 300 << 20,
@@ -227,6 +263,8 @@ mod tests {
             "compute capability 8.9, 8.00 GB, 7.00 GB free",
             "44 kernels for compute capability 8.0 and newer",
             "matrix products are made by cuBLASLt 13.1.0",
+            "two blocks of 2 kernels find room",
+            "compiles them once, and keeps them in /cache",
             "300.0 MB of its memory",
             "cannot be used: old",
             "computes on cuda:1 (NVIDIA GeForce RTX 4060)",
@@ -234,6 +272,18 @@ mod tests {
             assert!(text.contains(words), "{words}: {text}");
         }
         assert_eq!(found.as_json()["auto"], "cuda:1");
+    }
+
+    fn packed(held: u32) -> PackedKernel {
+        PackedKernel { name: "linear_f16".into(), wanted: 2, held }
+    }
+
+    #[test]
+    fn what_is_slow_is_said() {
+        assert!(packing_in_words(&[packed(2), packed(1)]).contains("linear_f16 has 1 of 2"));
+        let cache =
+            KernelCache { folder: Some("/cache".into()), problem: Some("it is off".into()) };
+        assert!(cache_in_words(&cache).ends_with("at every start, for 5 to 30 seconds: it is off"));
     }
 
     #[test]

@@ -98,7 +98,7 @@ fn make_alone(
 ) -> Result<(), Failure> {
     check_report(args)?;
     let stop = interrupt::watch()?;
-    let opened = open(&args.machine)?;
+    let opened = open(&args.machine, shown)?;
     opened.announce(shown);
     if takes_demo(args) {
         demo::announce(shown)?;

@@ -90,7 +90,7 @@ pub fn go_on(
             let opened = match device {
                 Some(device) => device.opened,
                 None => {
-                    own = open(&machine)?;
+                    own = open(&machine, shown)?;
                     own.announce(shown);
                     &own
                 }

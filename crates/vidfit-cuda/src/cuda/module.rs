@@ -1,6 +1,6 @@
 //! The kernels: compiled ahead to PTX, and by the driver for the card that is there.
 
-use super::library::attribute;
+use super::packing::{Packing, Room};
 use super::sys;
 use super::words::check;
 use std::collections::HashMap;
@@ -29,6 +29,8 @@ pub struct Kernel {
     pub argument_bytes: usize,
     /// The most threads of a block.
     pub most_threads: u32,
+    /// How many of its blocks a multiprocessor has at a time, where that is meant to be more than one.
+    pub packing: Option<Packing>,
 }
 
 /// All kernels, loaded.
@@ -36,6 +38,18 @@ pub(super) struct Module {
     handle: sys::CUmodule,
     kernels: HashMap<String, Kernel>,
     architecture: u32,
+    /// The driver's to write to until the module is unloaded.
+    _log: Box<Log>,
+}
+
+/// What the driver's compiler says, and the options that tell it where.
+///
+/// A driver that loads modules lazily compiles a kernel when it is first used, and may have something to say
+/// then. So all of this stays where it is, and is read only when loading has failed.
+struct Log {
+    text: Vec<u8>,
+    options: [c_int; 2],
+    values: [*mut c_void; 2],
 }
 
 // SAFETY: the driver's handles may be used by all threads.
@@ -52,10 +66,11 @@ impl Module {
             .find(|(least, _)| *least <= capability)
             .ok_or("there are no kernels for a card this old")?;
         let architecture = major * 100 + minor * 10;
-        let mut module = Module { handle: load(ptx)?, kernels: HashMap::new(), architecture };
-        let most_shared_bytes = attribute(device, sys::DEVICE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
+        let (handle, log) = load(ptx)?;
+        let mut module = Module { handle, kernels: HashMap::new(), architecture, _log: log };
+        let room = Room::of(device)?;
         for entry in entries(ptx) {
-            let kernel = kernel(module.handle, &entry, most_shared_bytes)
+            let kernel = kernel(module.handle, &entry, (architecture, &room))
                 .map_err(|what| format!("the kernel {}: {what}", entry.name))?;
             module.kernels.insert(entry.name.to_owned(), kernel);
         }
@@ -93,6 +108,9 @@ impl Module {
                 launch.shared_bytes, kernel.most_shared_bytes
             ));
         }
+        let is_as_packed =
+            |packing: Packing| packing.launch() == (launch.block[0], launch.shared_bytes);
+        debug_assert!(kernel.packing.is_none_or(is_as_packed), "{launch:?} of {kernel:?}");
         kernel.run((launch.grid, launch.block), launch.shared_bytes, launch.arguments, stream)
     }
 }
@@ -137,7 +155,7 @@ impl Kernel {
 
 impl Drop for Module {
     fn drop(&mut self) {
-        // SAFETY: loaded once, and none of its kernels is used again.
+        // SAFETY: loaded once, and none of its kernels is used again. The log goes after it.
         let _ = unsafe { sys::cuModuleUnload(self.handle) };
     }
 }
@@ -169,31 +187,42 @@ fn entries(ptx: &str) -> impl Iterator<Item = Entry<'_>> {
 }
 
 /// Has the driver compile PTX. What its compiler says goes into the error.
-fn load(ptx: &str) -> Result<sys::CUmodule, String> {
+fn load(ptx: &str) -> Result<(sys::CUmodule, Box<Log>), String> {
     let image = CString::new(ptx).map_err(|_| "the PTX has a zero in its midst")?;
-    let mut log = vec![0u8; LOG_BYTES];
-    let mut options = [sys::JIT_ERROR_LOG_BUFFER, sys::JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
-    // The second is the number itself in the place of a pointer.
-    let mut values = [log.as_mut_ptr().cast::<c_void>(), LOG_BYTES as *mut c_void];
+    let mut log = Log::new();
     let mut handle = null_mut();
-    // SAFETY: two options with a value each; the log is as long as is said; the image ends with a zero.
+    // SAFETY: two options with a value each; the log is as long as is said, and stays as long as the module;
+    // the image ends with a zero.
     let loaded = unsafe {
         sys::cuModuleLoadDataEx(
             &mut handle,
             image.as_ptr().cast(),
-            options.len() as u32,
-            options.as_mut_ptr(),
-            values.as_mut_ptr(),
+            log.options.len() as u32,
+            log.options.as_mut_ptr(),
+            log.values.as_mut_ptr(),
         )
     };
     check("compiling the kernels for the card", loaded).map_err(|what| {
-        let said = String::from_utf8_lossy(&log);
+        let said = String::from_utf8_lossy(&log.text);
         match said.trim_matches('\0').trim() {
             "" => what,
             said => format!("{what}: {said}"),
         }
     })?;
-    Ok(handle)
+    Ok((handle, log))
+}
+
+impl Log {
+    fn new() -> Box<Log> {
+        let mut log = Box::new(Log {
+            text: vec![0; LOG_BYTES],
+            options: [sys::JIT_ERROR_LOG_BUFFER, sys::JIT_ERROR_LOG_BUFFER_SIZE_BYTES],
+            values: [null_mut(); 2],
+        });
+        // The second is the number itself in the place of a pointer.
+        log.values = [log.text.as_mut_ptr().cast(), LOG_BYTES as *mut c_void];
+        log
+    }
 }
 
 /// Looks a kernel up, which loads it where modules are loaded lazily, and lets it use all of the shared
@@ -201,7 +230,7 @@ fn load(ptx: &str) -> Result<sys::CUmodule, String> {
 fn kernel(
     module: sys::CUmodule,
     entry: &Entry<'_>,
-    most_shared_bytes: u32,
+    (architecture, room): (u32, &Room),
 ) -> Result<Kernel, String> {
     let mut function = null_mut();
     let symbol = CString::new(entry.name).map_err(|_| "a name with a zero")?;
@@ -215,7 +244,7 @@ fn kernel(
         check("asking what it needs", asked).map(|()| value.unsigned_abs())
     };
     let own = ask(sys::FUNC_SHARED_SIZE_BYTES)?;
-    let most_shared_bytes = most_shared_bytes.saturating_sub(own);
+    let most_shared_bytes = room.of_a_block.saturating_sub(own);
     let most = sys::FUNC_MAX_DYNAMIC_SHARED_SIZE_BYTES;
     // SAFETY: the function is there.
     let set = unsafe { sys::cuFuncSetAttribute(function, most, most_shared_bytes as c_int) };
@@ -227,6 +256,9 @@ fn kernel(
         most_shared_bytes,
         argument_bytes: entry.argument_bytes,
         most_threads: entry.most_threads,
+        packing: Packing::of(entry.name, architecture, entry.most_threads)
+            .map(|packing| packing.ask_for(function, room))
+            .transpose()?,
     })
 }
 
@@ -249,5 +281,20 @@ mod tests {
         assert!(has("cast") && has("linear_bf16"), "{:#?}", all[0]);
         let both = all[0].iter().filter(|entry| !entry.name.contains("bf16"));
         assert!(both.eq(&all[1]), "{:#?}", all[1]);
+    }
+
+    #[test]
+    fn what_is_packed_is_a_kernel() {
+        let entries: Vec<Entry<'_>> = entries(PTX[0].1).collect();
+        let packed =
+            |entry: &&Entry<'_>| Packing::of(entry.name, 800, entry.most_threads).is_some();
+        assert_eq!(entries.iter().filter(packed).count(), 9);
+        // Also those that were compiled for it.
+        let compiled =
+            PTX[0].1.split(".visible .entry ").filter(|text| text.contains(".minnctapersm 2"));
+        for text in compiled {
+            let name = text.split('(').next().unwrap();
+            assert!(Packing::of(name, 800, 256).is_some(), "{name}");
+        }
     }
 }

@@ -25,12 +25,15 @@ pub(super) const DEVICE_CLOCK_RATE: c_int = 13;
 pub(super) const DEVICE_MULTIPROCESSOR_COUNT: c_int = 16;
 pub(super) const DEVICE_COMPUTE_CAPABILITY_MAJOR: c_int = 75;
 pub(super) const DEVICE_COMPUTE_CAPABILITY_MINOR: c_int = 76;
+pub(super) const DEVICE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR: c_int = 81;
 pub(super) const DEVICE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: c_int = 97;
+pub(super) const DEVICE_RESERVED_SHARED_MEMORY_PER_BLOCK: c_int = 111;
 // CUfunction_attribute
 pub(super) const FUNC_SHARED_SIZE_BYTES: c_int = 1;
 pub(super) const FUNC_LOCAL_SIZE_BYTES: c_int = 3;
 pub(super) const FUNC_NUM_REGS: c_int = 4;
 pub(super) const FUNC_MAX_DYNAMIC_SHARED_SIZE_BYTES: c_int = 8;
+pub(super) const FUNC_PREFERRED_SHARED_MEMORY_CARVEOUT: c_int = 9;
 // CUjit_option
 pub(super) const JIT_ERROR_LOG_BUFFER: c_int = 5;
 pub(super) const JIT_ERROR_LOG_BUFFER_SIZE_BYTES: c_int = 6;
@@ -112,6 +115,9 @@ functions! {
     cuModuleGetFunction(function: *mut CUfunction, module: CUmodule, name: *const c_char);
     cuFuncGetAttribute(value: *mut c_int, attribute: c_int, function: CUfunction);
     cuFuncSetAttribute(function: CUfunction, attribute: c_int, value: c_int);
+    cuOccupancyMaxActiveBlocksPerMultiprocessor(
+        blocks: *mut c_int, function: CUfunction, threads: c_int, shared_bytes: usize
+    );
     cuLaunchKernel(
         function: CUfunction, grid_x: c_uint, grid_y: c_uint, grid_z: c_uint, block_x: c_uint,
         block_y: c_uint, block_z: c_uint, shared_bytes: c_uint, stream: CUstream,

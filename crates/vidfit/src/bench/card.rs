@@ -10,6 +10,7 @@ use crate::device::{DeviceChoice, open};
 use crate::exit::Failure;
 use crate::human::size;
 use crate::model::downloaded;
+use crate::progress::Shown;
 use crate::say::line;
 use placements::{Measured, Placement};
 use serde_json::{Value, json};
@@ -66,12 +67,6 @@ pub struct CardArgs {
     json: Option<PathBuf>,
 }
 
-/// More than the driver's figure may be off the plan: a part of it.
-const MOST_OFF: f64 = 0.02;
-
-/// The driver gives memory in pages of this.
-const PAGE_BYTES: u64 = 2 << 20;
-
 /// Measures, and fails if something that vidfit promises does not hold. What is measured is told and written
 /// as it comes, so that who is interrupted has it.
 pub fn run(args: &CardArgs) -> Result<(), Failure> {
@@ -79,7 +74,7 @@ pub fn run(args: &CardArgs) -> Result<(), Failure> {
     let request = args.request(&checkpoint);
     let (job, _) = Job::new(&checkpoint, &request)?;
     let machine = args.machine();
-    let opened = open(&machine)?;
+    let opened = open(&machine, Shown::Lines)?;
     if let Some(why) = &opened.why {
         return Err(Failure::input(format!(
             "there is no card to measure: {why}. `--device cpu` measures the processor, with hours for a \
@@ -213,15 +208,8 @@ fn broken_promises(measured: &[(Placement, Measured)]) -> Vec<String> {
         if made.arena_peak_bytes != made.planned_arena_bytes {
             broken.push(format!("{name}: the arena's peak is not the planned one"));
         }
-        if let Some(used) = &made.driver {
-            if used.most_bytes != used.least_bytes {
-                broken.push(format!("{name}: the driver's free memory moves while the job runs"));
-            }
-            let off = used.most_bytes.abs_diff(made.planned_bytes);
-            if off > PAGE_BYTES.max((made.planned_bytes as f64 * MOST_OFF) as u64) {
-                broken.push(format!("{name}: the driver sees {off} bytes more or less in use"));
-            }
-        }
+        let used = made.driver.map(|used| used.check(made.planned_bytes));
+        broken.extend(used.and_then(Result::err).map(|what| format!("{name}: {what}")));
         // Tiles are another picture.
         if !made.is_tiled && *digest.get_or_insert(made.digest) != made.digest {
             broken.push(format!("{name}: the placement changes the bits"));

@@ -1,6 +1,7 @@
 //! The NVIDIA cards of this machine.
 
 use crate::exit::Failure;
+use std::path::PathBuf;
 use vidfit_engine::catalogue::{self, Gpu};
 use vidfit_engine::planner::{Certainty, Target};
 
@@ -39,8 +40,19 @@ pub struct Findings {
     pub cuda: Option<(u32, u32)>,
     /// What is in the way of using any card.
     pub missing: Vec<String>,
+    /// Where the driver keeps compiled kernels, if there is a driver.
+    pub kernel_cache: Option<KernelCache>,
     /// The cards.
     pub cards: Vec<Examined>,
+}
+
+/// The driver's cache of compiled kernels.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct KernelCache {
+    /// Its folder, if there is one for it.
+    pub folder: Option<PathBuf>,
+    /// Why kernels do not stay there, if they do not, and what to do.
+    pub problem: Option<String>,
 }
 
 /// A card of this machine, whether it can be used or not.
@@ -67,6 +79,8 @@ pub struct Examined {
 pub struct OpenedCard {
     /// Its kernels.
     pub kernels: usize,
+    /// Those of which a multiprocessor is to have more than one block at a time.
+    pub packed: Vec<PackedKernel>,
     /// The architecture that they were compiled for, as `__CUDA_ARCH__` has it.
     pub architecture: u32,
     /// What makes its matrix products of f16 and bf16.
@@ -75,6 +89,17 @@ pub struct OpenedCard {
     pub overhead_bytes: u64,
     /// How long it took.
     pub seconds: f64,
+}
+
+/// A kernel of which a multiprocessor is to have more than one block at a time.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct PackedKernel {
+    /// Its name.
+    pub name: String,
+    /// The blocks that the card has room for.
+    pub wanted: u32,
+    /// The blocks that there are, by the driver's own account.
+    pub held: u32,
 }
 
 impl Examined {

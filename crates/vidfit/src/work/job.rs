@@ -87,7 +87,7 @@ impl<'a> Bench<'a> {
         let device = match self.device.take() {
             Some(device) => device,
             None => {
-                let mut opened = open(self.machine)?;
+                let mut opened = open(self.machine, shown)?;
                 opened.announce(shown);
                 let warm = Warm::on(&mut opened, self.settings);
                 Device { opened, warm }

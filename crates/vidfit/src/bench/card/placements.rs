@@ -66,7 +66,8 @@ pub struct Made {
     pub digest: Digest,
 }
 
-/// Memory of the card that a job uses, by the driver's figure of what is free.
+/// Memory of the card that a job uses, by the driver's figure of what this process has taken; or of what is
+/// free, where that is not told, and others may be in it.
 #[derive(Clone, Copy, Serialize)]
 pub struct InUse {
     /// At any time.
@@ -74,6 +75,29 @@ pub struct InUse {
     /// At any time.
     pub least_bytes: u64,
 }
+
+impl InUse {
+    /// Whether it is what was planned, all the time; or what it is instead.
+    pub fn check(&self, planned_bytes: u64) -> Result<(), String> {
+        if self.most_bytes != self.least_bytes {
+            return Err("the driver's free memory moves while the job runs".into());
+        }
+        let off = self.most_bytes.abs_diff(planned_bytes);
+        if off > PAGE_BYTES.max((planned_bytes as f64 * MOST_OFF) as u64) {
+            return Err(format!("the driver sees {off} bytes more or less in use"));
+        }
+        Ok(())
+    }
+}
+
+/// More than the driver's figure may be off the plan: a part of it.
+const MOST_OFF: f64 = 0.02;
+
+/// The driver gives memory in pages of this.
+const PAGE_BYTES: u64 = 2 << 20;
+
+/// How often a video is made, where others on the card may be why its memory moves.
+const MOST_TRIES: usize = 3;
 
 /// A phase.
 #[derive(Serialize)]
@@ -90,7 +114,7 @@ pub struct PhaseTook {
     pub uploaded_bytes: u64,
 }
 
-/// Makes the video in a placement.
+/// Makes the video in a placement; again, if memory moves and it is not told whose.
 ///
 /// # Errors
 /// Whatever keeps it from being planned or made, but that it does not fit.
@@ -110,9 +134,25 @@ pub fn measure(
         }
         Err(error) => return Err(error.into()),
     };
-    let device = &opened.device;
+    let mut tries = 0;
+    loop {
+        let made = make(checkpoint, &prepared, &opened.device)?;
+        tries += 1;
+        let is_as_planned = made.driver.is_none_or(|used| used.check(made.planned_bytes).is_ok());
+        let is_told = opened.device.taken_bytes().is_some();
+        if is_as_planned || is_told || tries == MOST_TRIES {
+            return Ok(Measured::Made(Box::new(made)));
+        }
+    }
+}
+
+fn make(
+    checkpoint: &Checkpoint,
+    prepared: &Prepared,
+    device: &Arc<dyn Device>,
+) -> Result<Made, Failure> {
     let watched = Arc::new(Mutex::new(Watched::default()));
-    let free_before = device.free_bytes();
+    let before = Reading::of(&**device);
     let pixels = made_up(&prepared.job)?;
     let options = RunOptions {
         stop: &AtomicBool::new(false),
@@ -124,13 +164,13 @@ pub fn measure(
         state: None,
         replan: None,
     };
-    let generated = generate::run(checkpoint, &prepared, device, options)?;
+    let generated = generate::run(checkpoint, prepared, device, options)?;
     let watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
-    let driver = free_before.and_then(|before| watched.in_use(before));
-    Ok(Measured::Made(Box::new(made(&prepared, &generated, &watched.steps, driver))))
+    let driver = watched.in_use(before);
+    Ok(told(prepared, &generated, &watched.steps, driver))
 }
 
-fn made(
+fn told(
     prepared: &Prepared,
     generated: &Generated,
     steps: &[Instant],
@@ -172,24 +212,44 @@ struct Watched {
     /// When each step but the first was seen to be done.
     steps: Vec<Instant>,
     steps_done: usize,
-    /// The driver's figures of what is free.
-    free: Vec<u64>,
+    /// The driver's figures, while the job ran.
+    readings: Vec<Reading>,
+}
+
+/// The driver's figures of the card's memory.
+#[derive(Clone, Copy, Default)]
+struct Reading {
+    taken: Option<u64>,
+    free: Option<u64>,
+}
+
+impl Reading {
+    fn of(device: &dyn Device) -> Reading {
+        Reading { taken: device.taken_bytes(), free: device.free_bytes() }
+    }
+
+    /// What was taken from `before` to this: by this process, where both tell that.
+    fn taken_since(&self, before: Reading) -> Option<u64> {
+        match (before.taken, self.taken) {
+            (Some(before), Some(now)) => Some(now.saturating_sub(before)),
+            _ => Some(before.free?.saturating_sub(self.free?)),
+        }
+    }
 }
 
 impl Watched {
-    fn in_use(&self, before: u64) -> Option<InUse> {
-        let (least, most) = (self.free.iter().min()?, self.free.iter().max()?);
-        Some(InUse {
-            most_bytes: before.saturating_sub(*least),
-            least_bytes: before.saturating_sub(*most),
-        })
+    fn in_use(&self, before: Reading) -> Option<InUse> {
+        let taken: Option<Vec<u64>> =
+            self.readings.iter().map(|reading| reading.taken_since(before)).collect();
+        let taken = taken?;
+        Some(InUse { most_bytes: *taken.iter().max()?, least_bytes: *taken.iter().min()? })
     }
 }
 
 fn listener(device: Arc<dyn Device>, watched: Arc<Mutex<Watched>>) -> Listener {
     Box::new(move |news| {
         let mut watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
-        watched.free.extend(device.free_bytes());
+        watched.readings.push(Reading::of(&*device));
         if let Progress::Advanced { phase: "denoise", steps_done, .. } = news
             && steps_done > watched.steps_done
         {
@@ -286,5 +346,31 @@ pub fn table(job: &Job, measured: &[(Placement, Measured)]) -> Table {
         ],
         words: 1,
         rows: rows.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_take_is_not_the_jobs() {
+        let reading = |taken, free| Reading { taken, free: Some(free) };
+        let seen = |readings: &[Reading]| {
+            let watched = Watched { readings: readings.to_vec(), ..Watched::default() };
+            watched.in_use(reading(Some(100), 900)).map(|used| (used.least_bytes, used.most_bytes))
+        };
+        // Another takes 300, then gives back all that it had.
+        let told = [reading(Some(150), 550), reading(Some(150), 990)];
+        assert_eq!(seen(&told), Some((50, 50)));
+        // What the job takes beside is seen.
+        assert_eq!(seen(&[told[0], reading(Some(160), 840)]), Some((50, 60)));
+        // Where it is not told whose it is, it may be anybody's, but never less than nothing.
+        assert_eq!(seen(&[reading(None, 550), reading(None, 990)]), Some((0, 350)));
+        assert_eq!(seen(&[]), None);
+        let used = |least_bytes, most_bytes| InUse { least_bytes, most_bytes };
+        assert_eq!(used(50, 50).check(50), Ok(()));
+        assert!(used(50, 60).check(50).unwrap_err().contains("moves"));
+        assert!(used(5 << 20, 5 << 20).check(1 << 20).unwrap_err().contains("more or less"));
     }
 }

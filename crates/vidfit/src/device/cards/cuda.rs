@@ -1,11 +1,16 @@
 //! Cards behind the CUDA driver, to plan for and to run on.
 
-use super::{Examined, Findings, Installed, OpenedCard, find, target_of};
+use super::{
+    Examined, Findings, Installed, KernelCache, OpenedCard, PackedKernel, find, target_of,
+};
 use crate::device::{Kind, Opened};
 use crate::exit::Failure;
+use crate::progress::Shown;
+use crate::say::note;
+use serde_json::json;
 use std::sync::Arc;
 use std::time::Instant;
-use vidfit_cuda::{Card, Checkup, Cuda, CudaDevice, Driver, check_up, free_bytes};
+use vidfit_cuda::{Card, Checkup, Compiling, Cuda, CudaDevice, Driver, check_up, free_bytes};
 use vidfit_engine::folders::Folders;
 use vidfit_engine::gpus::overhead::{CardUnderDriver, remember, remembered};
 use vidfit_engine::planner::Target;
@@ -45,9 +50,9 @@ pub fn usable(wanted: Option<u32>) -> Result<Vec<Installed>, String> {
 ///
 /// # Errors
 /// Bad input if there is none, else whatever keeps it from being used.
-pub fn open(number: Option<u32>) -> Result<Opened, Failure> {
+pub fn open(number: Option<u32>, shown: Shown) -> Result<Opened, Failure> {
     let card = find(number).map_err(Failure::input)?;
-    let driver = Cuda::open(card.number)?;
+    let driver = Cuda::open_telling(card.number, &|compiling| tell(compiling, shown))?;
     let overhead_bytes = measured_overhead(&driver);
     let device = CudaDevice::new(driver)?;
     let target = Target { profile: device.profile().clone(), overhead_bytes, ..target_of(&card) };
@@ -60,14 +65,32 @@ pub fn open(number: Option<u32>) -> Result<Opened, Failure> {
     })
 }
 
-/// What an opened card's driver takes, which is kept for plans.
+/// Says that the driver compiles. In a server's worker it goes to the log as well: no client is told.
+fn tell(compiling: &Compiling, shown: Shown) {
+    match shown {
+        Shown::Job(_) | Shown::Lines | Shown::Bars => note!("{compiling}"),
+        Shown::Json | Shown::Nothing => {}
+    }
+    shown.event(json!({
+        "event": "compiling",
+        "card": compiling.card,
+        "message": compiling.to_string(),
+        "cache": compiling.cache.folder,
+        "not_kept": compiling.cache.problem,
+    }));
+}
+
+/// What an opened card's driver takes, as far as can be told from what others do; kept for plans.
 fn measured_overhead(driver: &Cuda) -> u64 {
     let bytes = driver.overhead_bytes();
     // Without NVML the context is not in it.
-    if bytes > 0 {
-        remember(&Folders::from_env().state, under_driver(driver.card(), check_up().cuda), bytes);
+    match bytes {
+        0 => 0,
+        _ => {
+            let under_driver = under_driver(driver.card(), check_up().cuda);
+            remember(&Folders::from_env().state, under_driver, bytes)
+        }
     }
-    bytes
 }
 
 fn under_driver(card: &Card, cuda: Option<(u32, u32)>) -> CardUnderDriver {
@@ -83,6 +106,7 @@ fn under_driver(card: &Card, cuda: Option<(u32, u32)>) -> CardUnderDriver {
 pub fn examine(opens: bool) -> Findings {
     let Checkup { library, cuda, cards, missing } = check_up();
     let opens = opens && missing.is_empty();
+    let has_driver = library.is_ok();
     let examined = cards.into_iter().map(|(card, problem)| Examined {
         free_bytes: free_bytes(&card),
         opened: (opens && problem.is_none()).then(|| examine_opened(&card)),
@@ -97,17 +121,30 @@ pub fn examine(opens: bool) -> Findings {
         library: library.map(|path| path.map(|path| path.display().to_string())),
         cuda,
         missing,
+        kernel_cache: has_driver.then(|| {
+            let vidfit_cuda::KernelCache { folder, problem } = vidfit_cuda::KernelCache::find();
+            KernelCache { folder, problem }
+        }),
     }
 }
 
 fn examine_opened(card: &Card) -> Result<OpenedCard, String> {
     let began = Instant::now();
-    let opened = Cuda::open(card.index).map_err(|error| match error {
+    // The answer is on standard output, so this goes beside it.
+    let tell = |compiling: &Compiling| note!("{compiling}");
+    let opened = Cuda::open_telling(card.index, &tell).map_err(|error| match error {
         vidfit_tensor::Error::Device { what, .. } => what,
         other => other.to_string(),
     })?;
+    let packed = opened.kernels().iter().filter_map(|(name, kernel)| {
+        let packing = kernel.packing?;
+        Some(PackedKernel { name: name.clone(), wanted: packing.wanted, held: packing.held })
+    });
+    let mut packed: Vec<PackedKernel> = packed.collect();
+    packed.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(OpenedCard {
         kernels: opened.kernels().len(),
+        packed,
         architecture: opened.architecture(),
         products: opened.products(),
         overhead_bytes: measured_overhead(&opened),

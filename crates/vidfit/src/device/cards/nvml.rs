@@ -3,6 +3,7 @@
 use super::{Findings, Installed};
 use crate::device::Opened;
 use crate::exit::Failure;
+use crate::progress::Shown;
 use vidfit_engine::gpus::Gpus;
 
 /// The cards that answer.
@@ -25,7 +26,7 @@ const NO_CUDA: &str = "this build computes on the CPU and on simulated cards onl
 ///
 /// # Errors
 /// Always.
-pub fn open(_number: Option<u32>) -> Result<Opened, Failure> {
+pub fn open(_number: Option<u32>, _shown: Shown) -> Result<Opened, Failure> {
     Err(Failure::input(format!(
         "{NO_CUDA}. Leave --device away, or plan for the card with `vidfit plan`"
     )))
@@ -34,5 +35,11 @@ pub fn open(_number: Option<u32>) -> Result<Opened, Failure> {
 /// There is nothing to look at.
 pub fn examine(_opens: bool) -> Findings {
     let missing = vec![NO_CUDA.to_owned()];
-    Findings { library: Err(NO_CUDA.to_owned()), cuda: None, missing, cards: Vec::new() }
+    Findings {
+        library: Err(NO_CUDA.to_owned()),
+        cuda: None,
+        missing,
+        kernel_cache: None,
+        cards: Vec::new(),
+    }
 }
