@@ -149,7 +149,10 @@ fn decode_chunk(
 
     let w = weights.block("decoder.conv_in")?;
     let mut conv = CausalConv::resume(cx, &w, "conv_in.conv", caches, "conv_in")?;
-    let mut frames = conv.convolve("conv_in", chunk, |_, t, _| latent(t, true))?;
+    let mut frames = conv.convolve(false, chunk, |_, t, _| {
+        let dst = cx.alloc("conv_in", dtype, [height, width, config.widest()])?;
+        Ok((latent(t, true)?, dst))
+    })?;
     conv.suspend(caches, "conv_in")?;
     drop(w);
 
@@ -176,7 +179,12 @@ fn decode_chunk(
     let w = weights.block("decoder.tail")?;
     let norm = Norm::measure(cx, &w, "norm_out", norms, &frames)?;
     let mut conv = CausalConv::resume(cx, &w, "conv_out.conv", caches, "conv_out")?;
-    let pictures = conv.convolve("picture", frames, |t, frame, _| norm.apply(t, &frame))?;
+    let pictures = conv.convolve(false, frames, |t, frame, _| {
+        let padded = norm.apply(t, &frame)?;
+        let shape = [frame.dims()[0], frame.dims()[1], config.out_channels];
+        drop(frame);
+        Ok((padded, cx.alloc("picture", dtype, shape)?))
+    })?;
     conv.suspend(caches, "conv_out")?;
     Ok(pictures)
 }

@@ -188,10 +188,13 @@ fn encode_chunk(
     chunk: Range<usize>,
     caches: &mut Caches,
 ) -> Result<Vec<Tensor>, Error> {
+    let (dtype, (height, width)) = (video.dtype, video.tile.size);
     let w = weights.block("encoder.conv_in")?;
     let mut conv = CausalConv::resume(cx, &w, "conv_in.conv", caches, "conv_in")?;
-    let pad = |_, frame, _: Option<&Tensor>| video.padded(cx, frame, config.in_channels);
-    let mut frames = conv.convolve("conv_in", chunk, pad)?;
+    let mut frames = conv.convolve(false, chunk, |_, frame, _| {
+        let picture = video.padded(cx, frame, config.in_channels)?;
+        Ok((picture, cx.alloc("conv_in", dtype, [height, width, config.narrowest()])?))
+    })?;
     conv.suspend(caches, "conv_in")?;
     drop(w);
 
@@ -220,7 +223,12 @@ fn encode_chunk(
     let norms = Norms { eps: TAIL_EPS, ..norms };
     let norm = Norm::measure(cx, &w, "norm_out", norms, &frames)?;
     let mut conv = CausalConv::resume(cx, &w, "conv_out.conv", caches, "conv_out")?;
-    let latents = conv.convolve("latent", frames, |t, frame, _| norm.apply(t, &frame))?;
+    let latents = conv.convolve(false, frames, |t, frame, _| {
+        let padded = norm.apply(t, &frame)?;
+        let shape = [frame.dims()[0], frame.dims()[1], 2 * config.latent_channels];
+        drop(frame);
+        Ok((padded, cx.alloc("latent", dtype, shape)?))
+    })?;
     conv.suspend(caches, "conv_out")?;
     Ok(latents)
 }

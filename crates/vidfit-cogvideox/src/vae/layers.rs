@@ -23,10 +23,14 @@ impl Latents {
     }
 }
 
-/// Pixels of the frames that are convolved at once. A small frame alone leaves most of a large card idle (60×90
-/// pixels of 512 channels make 96 blocks of threads); large ones come one by one, so that each ends before the
-/// next begins. It changes no bit.
-const PIXELS_AT_ONCE: usize = 1 << 15;
+/// Pixels, borders included, of the frames that are convolved at once. A small frame alone leaves most of a large
+/// card idle (60×90 pixels of 512 channels make 96 blocks of threads); large ones come one by one, so that each
+/// ends before the next begins. It changes no bit.
+const PIXELS_AT_ONCE: usize = 20_000;
+
+/// Frames are convolved at once if one takes at least so many multiply-adds: what takes less is done before it
+/// matters that others wait, and would only hold memory.
+const WORK_AT_ONCE: usize = 1 << 30;
 
 /// A causal 3×3×3 convolution that is fed padded frames, one after another. Before the first frame
 /// of a video stand two copies of it.
@@ -54,71 +58,40 @@ impl<'a> CausalConv<'a> {
         })
     }
 
-    /// Convolves all of `inputs`. `pad` makes of an input, by its number, the padded frame that is read;
-    /// the frame before it may be the same.
+    /// Convolves all of `inputs`. `step` makes of an input, by its number, the padded frame that is read,
+    /// which may be the one before it, and the frame that the result goes to, or is added to.
     ///
     /// # Errors
-    /// As `pad`, [`Context::check`] and [`vidfit_tensor::Arena::alloc`].
+    /// As `step` and [`Context::check`].
     pub fn convolve<T>(
         &mut self,
-        label: &str,
+        accumulate: bool,
         inputs: impl IntoIterator<Item = T>,
-        mut pad: impl FnMut(usize, T, Option<&Tensor>) -> Result<Tensor, Error>,
+        mut step: impl FnMut(usize, T, Option<&Tensor>) -> Result<(Tensor, Tensor), Error>,
     ) -> Result<Vec<Tensor>, Error> {
-        let mut results = Vec::new();
-        let mut inputs = inputs.into_iter().enumerate().peekable();
-        while inputs.peek().is_some() {
-            let first = results.len();
-            let padded = self.take_some(&mut inputs, &mut pad)?;
-            for frame in &padded {
-                let &[height, width, _] = frame.dims() else { panic!("{frame:?} is not a frame") };
-                let shape = [height - 2, width - 2, self.bias.columns()];
-                results.push(self.cx.alloc(label, frame.dtype(), shape)?);
+        let mut inputs = inputs.into_iter().peekable();
+        let (mut padded, mut results) = (Vec::<Tensor>::new(), Vec::new());
+        while let Some(input) = inputs.next() {
+            self.cx.check()?;
+            let previous = padded.last().or(self.window.as_ref().map(|window| &window.previous));
+            let (frame, result) = step(results.len(), input, previous)?;
+            padded.push(frame);
+            results.push(result);
+            if padded.len() >= self.at_once(&padded[0]) || inputs.peek().is_none() {
+                let first = results.len() - padded.len();
+                self.feed(std::mem::take(&mut padded), accumulate, &mut results[first..]);
             }
-            self.feed(padded, false, &mut results[first..]);
         }
         Ok(results)
     }
 
-    /// As [`CausalConv::convolve`]; the results are added to `sums`.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn add<T>(
-        &mut self,
-        inputs: impl IntoIterator<Item = T>,
-        mut pad: impl FnMut(usize, T, Option<&Tensor>) -> Result<Tensor, Error>,
-        mut sums: &mut [Tensor],
-    ) -> Result<(), Error> {
-        let mut inputs = inputs.into_iter().enumerate().peekable();
-        while inputs.peek().is_some() {
-            let padded = self.take_some(&mut inputs, &mut pad)?;
-            let (some, others) = sums.split_at_mut(padded.len());
-            self.feed(padded, true, some);
-            sums = others;
+    /// How many frames like this one are convolved at once.
+    fn at_once(&self, padded: &Tensor) -> usize {
+        let pixels = padded.rows();
+        match pixels * self.weight.shape().elements() < WORK_AT_ONCE {
+            true => 1,
+            false => (PIXELS_AT_ONCE / pixels).max(1),
         }
-        Ok(())
-    }
-
-    /// The next padded frames that are convolved at once: one at least, if there are any inputs.
-    fn take_some<T>(
-        &self,
-        inputs: &mut impl Iterator<Item = (usize, T)>,
-        pad: &mut impl FnMut(usize, T, Option<&Tensor>) -> Result<Tensor, Error>,
-    ) -> Result<Vec<Tensor>, Error> {
-        let mut padded: Vec<Tensor> = Vec::new();
-        let is_enough = |padded: &[Tensor]| {
-            let pixels = |frame: &Tensor| frame.rows();
-            padded.first().is_some_and(|first| (padded.len() + 1) * pixels(first) > PIXELS_AT_ONCE)
-        };
-        while !is_enough(&padded) {
-            let Some((t, input)) = inputs.next() else { break };
-            self.cx.check()?;
-            let previous = padded.last().or(self.window.as_ref().map(|window| &window.previous));
-            let frame = pad(t, input, previous)?;
-            padded.push(frame);
-        }
-        Ok(padded)
     }
 
     /// Feeds padded frames; each makes one of `dst`, or is added to it.
@@ -258,28 +231,39 @@ pub(super) fn resnet(
     let cache = format!("{name}.conv1");
     let mut conv = CausalConv::resume(cx, w, "conv1.conv", caches, &cache)?;
     let mut skipped: Vec<Tensor> = Vec::new();
-    let inner = conv.convolve("conv1", frames, |t, frame, previous| {
+    // The second of a doubled frame ends once its convolution is asked for, before the next frame begins.
+    let mut doubled = None;
+    let inner = conv.convolve(false, frames, |t, frame, previous| {
+        drop(doubled.take());
         let padded = match previous {
             Some(previous) if repeats[t] => previous.clone(),
             _ => norm.apply(t, &frame)?,
         };
+        let [height, width, _] = *frame.dims() else { panic!("a frame has three dimensions") };
         let shorter = match skipped.last() {
             // The same frame has the same shortcut.
-            Some(previous) if repeats[t] => copy(cx, previous)?,
+            Some(previous) if repeats[t] => {
+                doubled = Some(frame);
+                copy(cx, previous)?
+            }
             _ => shortcut(cx, w, frame, outputs)?,
         };
         skipped.push(shorter);
-        Ok(padded)
+        let dst = cx.alloc("conv1", padded.dtype(), [height, width, outputs])?;
+        Ok((padded, dst))
     })?;
+    drop(doubled);
     conv.suspend(caches, &cache)?;
     drop(norm);
 
     let norm = Norm::measure(cx, w, "norm2", norms, &inner)?;
     let cache = format!("{name}.conv2");
     let mut conv = CausalConv::resume(cx, w, "conv2.conv", caches, &cache)?;
-    conv.add(inner, |t, frame, _| norm.apply(t, &frame), &mut skipped)?;
+    let sums = conv.convolve(true, inner.into_iter().zip(skipped), |t, (frame, sum), _| {
+        Ok((norm.apply(t, &frame)?, sum))
+    })?;
     conv.suspend(caches, &cache)?;
-    Ok(skipped)
+    Ok(sums)
 }
 
 /// A frame of its own with the same elements.
@@ -379,6 +363,68 @@ pub(super) fn downsample(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vidfit_cpu::CpuDevice;
+    use vidfit_tensor::{Arena, Device, DryDevice, Unwatched, solve};
+
+    const CHANNELS: usize = 160;
+    const SIZE: usize = 40;
+
+    fn values(count: usize, seed: u64) -> Vec<f32> {
+        let step = |n: u64| (n * 2_654_435_761 + seed * 40_503) % 1009;
+        (0..count as u64).map(|n| step(n) as f32 / 504.5 - 1.0).collect()
+    }
+
+    /// The results of five frames, which the convolution is given so many at a time. The first it makes at once
+    /// if it may.
+    fn convolved(device: &dyn Device, arena: &Arena, at_a_time: usize) -> Vec<Tensor> {
+        let cx = Context::new(device, arena, &Unwatched);
+        let filled = |label: &str, shape: &[usize], seed| {
+            let mut tensor = cx.alloc(label, DType::F32, shape).unwrap();
+            device.upload(&values(tensor.shape().elements(), seed), &mut tensor);
+            tensor
+        };
+        let weights = [
+            ("conv.weight".to_owned(), filled("weight", &[27, CHANNELS, CHANNELS], 1)),
+            ("conv.bias".to_owned(), filled("bias", &[CHANNELS], 2)),
+        ];
+        let block = Block::new(weights.into());
+        let mut caches = Caches::new(1, 0);
+        let mut conv = CausalConv::resume(&cx, &block, "conv", &mut caches, "conv").unwrap();
+        let mut results = Vec::new();
+        for seeds in [3, 4, 5, 6, 7].chunks(at_a_time) {
+            let made = conv.convolve(false, seeds, |_, &seed, _| {
+                let frame = filled("frame", &[SIZE + 2, SIZE + 2, CHANNELS], seed);
+                Ok((frame, cx.alloc("result", DType::F32, [SIZE, SIZE, CHANNELS])?))
+            });
+            results.extend(made.unwrap());
+        }
+        results
+    }
+
+    #[test]
+    fn frames_that_are_convolved_at_once_have_the_bits_of_each_by_itself() {
+        let device = CpuDevice::new(2).unwrap();
+        let bits = |at_a_time: usize| {
+            let dry = Arena::record(device.profile().alignment);
+            drop(convolved(&DryDevice::new(device.profile().clone()), &dry, at_a_time));
+            let layout = solve(&dry.into_trace().unwrap());
+            let peak_bytes = layout.peak_bytes;
+            device.reserve(peak_bytes).unwrap();
+            let results = convolved(&device, &Arena::replay(layout), at_a_time);
+            device.finish().unwrap();
+            let download = |tensor: &Tensor| {
+                let mut values = vec![0.0; tensor.shape().elements()];
+                device.download(tensor, &mut values).unwrap();
+                values.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            (peak_bytes, results.iter().map(download).collect::<Vec<_>>())
+        };
+        let (apart, together) = (bits(1), bits(5));
+        assert!(apart.1 == together.1, "another result");
+        // Five frames are alive at once instead of three.
+        let frame = (SIZE + 2) * (SIZE + 2) * CHANNELS * 4;
+        assert!(together.0 - apart.0 >= 2 * frame as u64, "{} after {}", together.0, apart.0);
+    }
 
     #[test]
     fn odd_chunks_give_their_first_frame_the_first_latent() {
