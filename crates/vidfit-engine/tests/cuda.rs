@@ -217,14 +217,10 @@ fn what_a_driver_over_the_emulation_takes_beside_the_arena_is_noticed() {
 #[test]
 #[cfg(target_os = "linux")]
 fn so_does_a_driver_over_the_emulation_whose_tensor_cores_truncate() {
-    for (rounding, test) in [
-        ("truncate4", "half_types"),
-        ("truncate8", "half_types"),
-        ("truncate8", "placement_changes_no_bit"),
-        ("truncate16", "half_types"),
-    ] {
-        let (passed, said) = on_emulated_driver(Some(test), &[("TENSOR_ROUNDING", rounding)]);
+    for rounding in ["truncate4", "truncate8", "truncate16"] {
+        let (passed, said) =
+            on_emulated_driver(Some("half_types"), &[("TENSOR_ROUNDING", rounding)]);
         println!("{said}");
-        assert!(passed && said.contains("1 passed"), "{test} failed, {rounding}");
+        assert!(passed && said.contains("1 passed"), "{rounding}");
     }
 }
