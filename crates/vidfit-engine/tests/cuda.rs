@@ -19,9 +19,9 @@ use support::{Case, job, pixels_for, prepare_job};
 use vidfit_cuda::{Cuda, CudaDevice};
 use vidfit_engine::catalogue;
 use vidfit_engine::checkpoint::Checkpoint;
-use vidfit_engine::generate::{self, Generated, Prepared, RunOptions};
+use vidfit_engine::generate::{self, Generated, RunOptions};
 use vidfit_engine::plan::Plan;
-use vidfit_engine::planner::{Offload, Target, plan_least};
+use vidfit_engine::planner::{Offload, Planned, Target, plan_least};
 use vidfit_engine::schedule::Schedule;
 use vidfit_tensor::{DType, Device};
 
@@ -55,7 +55,7 @@ fn card() -> Option<(MutexGuard<'static, ()>, Arc<CudaDevice<Cuda>>)> {
 /// figure of free memory is asked all the while: from the reservation to the end it does not move.
 fn run(
     checkpoint: &Checkpoint,
-    prepared: &Prepared,
+    prepared: &Planned,
     card: &Arc<CudaDevice<Cuda>>,
 ) -> (Plan, Generated) {
     let device: Arc<dyn Device> = card.clone();
@@ -71,7 +71,8 @@ fn run(
         poison: true,
         pixels: pixels.as_ref(),
         state: None,
-        replan: None,
+        replan: false,
+        keep: None,
     };
     let generated = generate::run(checkpoint, prepared, &device, options).unwrap();
     let free = free.lock().unwrap();
@@ -154,7 +155,7 @@ fn placement_changes_no_bit() {
         let mut peaks = Vec::new();
         for schedule in [Schedule::resident(), least, one_slot] {
             let plan = Plan::new(&checkpoint, &job, &schedule, None, card.profile()).unwrap();
-            let prepared = Prepared { job: job.clone(), schedule, plan, warnings: Vec::new() };
+            let prepared = Planned::new(job.clone(), schedule, plan, Offload::Auto, &target);
             let (plan, generated) = run(&checkpoint, &prepared, &card);
             peaks.push(plan.device_bytes());
             let bits = Bits::of(&generated);
