@@ -1,37 +1,27 @@
 //! From a request to a video: plan, reserve once, run, measure.
 
 mod collect;
+mod measured;
 
-pub use collect::{KeptTensors, kept_bytes, result_bytes, state_bytes};
+pub use collect::KeptTensors;
+pub use measured::{ComparedPhase, RunReport};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::EngineError;
 use crate::pipeline::{self, Origin};
 use crate::pixels::Pixels;
 use crate::placement::Warm;
-use crate::plan::Plan;
-use crate::planner::{Ask, Offload, Planned, Refused, Target, replan, without_tiles};
+use crate::planner::{Ask, Offload, Planned, Target, replan};
 use crate::progress::{Listener, Progress, Watch};
-use crate::request::{Job, Request, Warnings};
-use crate::schedule::Schedule;
+use crate::request::Request;
 use crate::state::RunState;
 use collect::Collecting;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use vidfit_tensor::{Arena, Context, Device, Error, Measured};
 
-/// A job with its plan, ready to run.
-#[derive(Clone, Debug)]
-pub struct Prepared {
-    /// The job.
-    pub job: Job,
-    /// How it uses memory.
-    pub schedule: Schedule,
-    /// Its plan.
-    pub plan: Plan,
-    /// What the user should know.
-    pub warnings: Warnings,
-}
+/// Keeps what a run could go on from. An error of it ends the run.
+pub type Keep<'a> = dyn FnMut(&RunState) -> Result<(), EngineError> + 'a;
 
 /// What a run is allowed and asked besides making the video.
 pub struct RunOptions<'a> {
@@ -49,9 +39,11 @@ pub struct RunOptions<'a> {
     pub pixels: Option<&'a Pixels>,
     /// Where the run goes on from.
     pub state: Option<&'a RunState>,
-    /// How to plan again if the device has less memory by now than was planned. Without it, that is
-    /// an error.
-    pub replan: Option<(Offload, Target)>,
+    /// Whether the job is planned again if the device has less memory by now than was planned. Else
+    /// that is an error.
+    pub replan: bool,
+    /// Keeps the state as soon as there is one, and after every step. The arithmetic waits for it.
+    pub keep: Option<&'a mut Keep<'a>>,
 }
 
 /// A finished run.
@@ -64,8 +56,8 @@ pub struct Generated {
     pub measured: Measured,
     /// Time and copies of each phase, in order.
     pub phases: Vec<MeasuredPhase>,
-    /// What was run: not what was prepared, if it was planned again.
-    pub ran: Prepared,
+    /// What was run: not what was planned at first, if it was planned again.
+    pub ran: Planned,
 }
 
 /// What a phase took.
@@ -91,7 +83,7 @@ pub fn prepare(
     request: &Request,
     device: &dyn Device,
     capacity_bytes: u64,
-) -> Result<Prepared, EngineError> {
+) -> Result<Planned, EngineError> {
     let target = Target::of_device(device, capacity_bytes);
     prepare_for(&Ask { checkpoint, request, offload: Offload::Auto, target: &target })
 }
@@ -100,45 +92,11 @@ pub fn prepare(
 ///
 /// # Errors
 /// As [`prepare`].
-pub fn prepare_for(ask: &Ask<'_>) -> Result<Prepared, EngineError> {
-    let (_, warnings) = Job::new(ask.checkpoint, ask.request)?;
-    match ask.plan()? {
-        Ok(planned) => Ok(Prepared::new(planned, warnings)),
-        Err(refused) => Err(refused.into()),
-    }
+pub fn prepare_for(ask: &Ask<'_>) -> Result<Planned, EngineError> {
+    let mut planned = ask.plan()??;
+    planned.warn_of_tiles();
+    Ok(planned)
 }
-
-impl Prepared {
-    /// What was planned, with what the user should know of the request.
-    pub fn new(planned: Planned, mut warnings: Warnings) -> Prepared {
-        let Planned { job, schedule, plan, rejected } = planned;
-        for (verb, tiling) in [("encode", job.encode_tiling), ("decode", job.tiling)] {
-            let whole = rejected.iter().find(|way| way.what == without_tiles(verb));
-            if let (Some(tiling), Some(whole)) = (tiling, whole) {
-                let gerund = verb.trim_end_matches('e');
-                warnings.push(format!(
-                    "{gerund}ing in tiles of {}×{} pixels, because the whole {}; this changes the \
-                     picture slightly (--vae-tiling off forbids it)",
-                    tiling.width, tiling.height, whole.why
-                ));
-            }
-        }
-        Prepared { job, schedule, plan, warnings }
-    }
-}
-
-impl From<Refused> for EngineError {
-    fn from(refused: Refused) -> EngineError {
-        EngineError::DoesNotFit {
-            required_bytes: refused.required_bytes,
-            available_bytes: refused.budget_bytes,
-            tiled: refused.least.job.tiling.is_some(),
-        }
-    }
-}
-
-/// Keeps what a run could go on from. An error of it ends the run.
-pub type Keep<'a> = dyn FnMut(&RunState) -> Result<(), EngineError> + 'a;
 
 /// Plans made again before a run gives up: others take and give memory meanwhile.
 const MOST_PLANS: usize = 5;
@@ -149,68 +107,55 @@ const MOST_PLANS: usize = 5;
 /// # Errors
 /// [`EngineError::DoesNotFit`] before anything else if the plan needs more than may be reserved;
 /// [`EngineError::Interrupted`]; [`EngineError::Stopped`] if copies failed again and again;
-/// [`EngineError::Run`] if the device fails or the run leaves the plan.
+/// [`EngineError::Run`] if the device fails or the run leaves the plan; and those of
+/// [`RunOptions::keep`].
 pub fn run(
     checkpoint: &Checkpoint,
-    prepared: &Prepared,
-    device: &Arc<dyn Device>,
-    options: RunOptions<'_>,
-) -> Result<Generated, EngineError> {
-    run_keeping(checkpoint, prepared, device, options, &mut |_| Ok(()))
-}
-
-/// As [`run`], and has `keep` keep the state as soon as there is one, and after every step. The
-/// arithmetic waits for it.
-///
-/// # Errors
-/// As [`run`], and those of `keep`.
-pub fn run_keeping(
-    checkpoint: &Checkpoint,
-    prepared: &Prepared,
+    planned: &Planned,
     device: &Arc<dyn Device>,
     mut options: RunOptions<'_>,
-    keep: &mut Keep<'_>,
 ) -> Result<Generated, EngineError> {
-    let prepared = reserve(checkpoint, prepared, device, &mut options)?;
-    let result = run_reserved(checkpoint, prepared, device, options, keep, &Warm::default());
+    let reserved = reserve(checkpoint, planned, device, &mut options)?;
+    let result = run_reserved(checkpoint, reserved, device, options, &Warm::default());
     device.release();
     result
 }
 
-/// Reserves memory for the job as it was prepared, or as it has to be planned now.
+/// Reserves memory for the job as it was planned, or as it has to be planned now.
 pub(crate) fn reserve(
     checkpoint: &Checkpoint,
-    prepared: &Prepared,
+    planned: &Planned,
     device: &Arc<dyn Device>,
     options: &mut RunOptions<'_>,
-) -> Result<Prepared, EngineError> {
-    prepared.job.check_runnable(checkpoint)?;
+) -> Result<Planned, EngineError> {
+    planned.job.check_runnable(checkpoint)?;
     match options.state.filter(|state| state.has_begun()) {
         Some(state) => state.check_pixels(options.pixels)?,
-        None => prepared.job.check_pixels(options.pixels)?,
+        None => planned.job.check_pixels(options.pixels)?,
     }
-    let buffer_bytes = options.replan.as_ref().map_or(0, |(_, target)| target.buffer_bytes);
+    let (offload, target) = (planned.offload, planned.target.clone());
+    let buffer_bytes = if options.replan { target.buffer_bytes } else { 0 };
     let capacity_bytes = options.capacity_bytes;
     let available = || {
         let free = device.free_bytes().map_or(u64::MAX, |free| free.saturating_sub(buffer_bytes));
         free.min(capacity_bytes)
     };
-    let mut prepared = prepared.clone();
+    let mut planned = planned.clone();
     for plans in 0.. {
-        let needed = prepared.plan.device_bytes();
+        let needed = planned.plan.device_bytes();
         let available_bytes = available();
         let refused = if needed <= available_bytes {
-            match device.reserve(prepared.plan.layout.peak_bytes) {
-                Ok(()) => return Ok(prepared),
+            match device.reserve(planned.plan.layout.peak_bytes) {
+                Ok(()) => return Ok(planned),
                 Err(source) => EngineError::CannotReserve { source },
             }
         } else {
-            let tiled = prepared.job.tiling.is_some();
+            let tiled = planned.job.tiling.is_some();
             EngineError::DoesNotFit { required_bytes: needed, available_bytes, tiled }
         };
-        let Some((offload, target)) = options.replan.as_ref().filter(|_| plans < MOST_PLANS) else {
+        if !options.replan || plans >= MOST_PLANS {
             return Err(refused);
-        };
+        }
         // Somebody may have taken some since it was asked for. If not, what is free is not in one
         // piece: then a little less, clearly less, or the least.
         let available_bytes = available();
@@ -223,25 +168,22 @@ pub(crate) fn reserve(
                 warm_bytes: 0,
                 ..target.clone()
             };
-            replan(checkpoint, &prepared.job, offload, &target, options.state)
+            replan(checkpoint, &planned.job, offload, &target, options.state)
         };
-        let planned = if available_bytes < needed {
-            again(*offload, available_bytes)??
+        let other = if available_bytes < needed {
+            again(offload, available_bytes)??
         } else {
             let less = if plans == 0 { needed / 32 } else { needed / 4 };
-            match again(*offload, needed - less)? {
-                Err(_) if *offload == Offload::Auto => {
-                    again(Offload::Sequential, available_bytes)??
-                }
+            match again(offload, needed - less)? {
+                Err(_) if offload == Offload::Auto => again(Offload::Sequential, available_bytes)??,
                 other => other?,
             }
         };
         (options.listener)(Progress::PlannedAgain {
             planned_bytes: needed,
-            device_bytes: planned.plan.device_bytes(),
+            device_bytes: other.plan.device_bytes(),
         });
-        let Planned { job, schedule, plan, .. } = planned;
-        prepared = Prepared { job, schedule, plan, ..prepared };
+        planned = planned.by(other);
     }
     unreachable!("the last plan is reserved or refused")
 }
@@ -249,13 +191,12 @@ pub(crate) fn reserve(
 /// Runs a job in what was reserved for it, and does not give it back.
 pub(crate) fn run_reserved(
     checkpoint: &Checkpoint,
-    prepared: Prepared,
+    planned: Planned,
     device: &Arc<dyn Device>,
     options: RunOptions<'_>,
-    keep: &mut Keep<'_>,
     warm: &Warm,
 ) -> Result<Generated, EngineError> {
-    let Prepared { job, schedule, plan, .. } = &prepared;
+    let Planned { job, schedule, plan, .. } = &planned;
     let mut arena = Arena::replay(plan.layout.clone());
     if options.poison {
         let device = device.clone();
@@ -263,6 +204,8 @@ pub(crate) fn run_reserved(
     }
     let watch = Watch::new(options.stop, options.listener);
     let context = Context::new(&**device, &arena, &watch);
+    let mut keep_nothing = |_: &RunState| Ok(());
+    let keep = options.keep.unwrap_or(&mut keep_nothing);
     let mut outputs = Collecting::new(job, plan, &watch, &**device, &options.keep_tensors, keep);
     let origin = Origin { pixels: options.pixels, state: options.state, warm: Some(warm) };
     if let Some(state) = origin.state {
@@ -279,5 +222,5 @@ pub(crate) fn run_reserved(
     device.finish()?;
     let (frames, tensors, phases) = outputs.finish();
     watch.end();
-    Ok(Generated { frames, tensors, phases, measured: arena.finish()?, ran: prepared })
+    Ok(Generated { frames, tensors, phases, measured: arena.finish()?, ran: planned })
 }

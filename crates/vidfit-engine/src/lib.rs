@@ -6,7 +6,7 @@
 //! - [`request`]: what to make, held against a checkpoint. [`pixels`]: what it starts from.
 //!   [`pipeline`]: text, image and video to video. [`schedule`]: how it uses memory. [`plan`]: the
 //!   pipeline run dry. [`planner`]: the search for a schedule. [`generate`]: the pipeline run in what
-//!   was planned. [`state`]: what it goes on from.
+//!   was planned. [`host_memory`]: what its results take. [`state`]: what it goes on from.
 //! - [`pipelines`]: models that are loaded once and used again, and the weights that stay on the
 //!   device between their jobs.
 //! - [`gpus`], [`machine`]: what this machine has. [`catalogue`]: the cards that there are.
@@ -24,6 +24,7 @@ pub mod error;
 pub mod folders;
 pub mod generate;
 pub mod gpus;
+pub mod host_memory;
 pub mod hub;
 pub mod lora;
 pub mod machine;

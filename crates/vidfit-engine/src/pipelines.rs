@@ -14,7 +14,7 @@ mod kept;
 mod loaded;
 mod task;
 
-pub use choose::{Decided, PlannedJob};
+pub use choose::PlannedJob;
 pub use loaded::{JobAsk, Pipeline, Ran};
 pub use task::Task;
 

@@ -5,13 +5,13 @@
 //! and held to the budget.
 //!
 //! - [`target`]: what is planned for. `trial`: one phase, run dry. `search`: the choices. `ways`:
-//!   with tiles or without. `decide`: whether it fits, and how.
+//!   with tiles or without. `decide`: whether it fits, and how. `planned`: the answer.
 //! - [`report`]: the answer, as people and programs read it. [`saved`]: the answer in a file, to be
-//!   executed exactly. [`measured`]: the answer beside what was. [`ladder`]: what would fit instead.
+//!   executed exactly. [`ladder`]: what would fit instead.
 
 mod decide;
 pub mod ladder;
-pub mod measured;
+mod planned;
 pub mod report;
 pub mod saved;
 mod search;
@@ -19,10 +19,9 @@ pub mod target;
 mod trial;
 mod ways;
 
-pub use decide::{Planned, Refused, Rejected, plan, plan_least, replan};
+pub use decide::{Refused, Rejected, plan, plan_least, replan};
 pub use ladder::{Alternative, Ask, Step, fit, nearest};
-pub use measured::RunReport;
+pub use planned::Planned;
 pub use report::PlanReport;
 pub use saved::SavedPlan;
 pub use target::{Certainty, Offload, Target};
-pub(crate) use ways::without_tiles;

@@ -143,7 +143,8 @@ fn check(name: &str, dtype: DType, tiling: TilingChoice) {
         poison: false,
         pixels: pixels.as_ref(),
         state: None,
-        replan: None,
+        replan: false,
+        keep: None,
     };
     let generated = generate::run(&checkpoint, &prepared, &device, options).unwrap();
     assert_eq!(witness.reserved(), [prepared.plan.layout.peak_bytes]);

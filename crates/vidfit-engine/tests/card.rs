@@ -14,9 +14,8 @@ use support::{Case, job};
 use vidfit_cogvideox::transformer::TransformerSchedule;
 use vidfit_cogvideox::vae::{DecodeSchedule, Tiling, decoder_passes};
 use vidfit_engine::checkpoint::{Checkpoint, Component, ModelConfig, Variant};
-use vidfit_engine::generate::Prepared;
 use vidfit_engine::placement::{Rung, Streaming, ladder};
-use vidfit_engine::planner::{Offload, plan, plan_least};
+use vidfit_engine::planner::{Offload, Planned, plan, plan_least};
 use vidfit_engine::request::{Job, Request, Tiles, TilingChoice};
 use vidfit_engine::schedule::Schedule;
 use vidfit_tensor::DType;
@@ -35,14 +34,14 @@ const STRATEGIES: [Offload; 9] = [
 ];
 
 /// Plans `job` with a strategy for a card with room for everything.
-fn planned(checkpoint: &Checkpoint, job: &Job, offload: Offload, threads: usize) -> Prepared {
+fn planned(checkpoint: &Checkpoint, job: &Job, offload: Offload, threads: usize) -> Planned {
     let whole = (TilingChoice::Off, Tiles::both(Tiling { height: 0, width: 0 }));
     let planned = plan(checkpoint, job, whole, offload, &target(1 << 40, threads)).unwrap();
-    Prepared::new(planned.unwrap_or_else(|_| panic!("{offload} does not fit a large card")), vec![])
+    planned.unwrap_or_else(|_| panic!("{offload} does not fit a large card"))
 }
 
 /// Runs what was planned on a card that has exactly that, and holds it to the plan.
-fn run_exactly(name: &str, checkpoint: &Checkpoint, prepared: &Prepared, threads: usize) -> Bits {
+fn run_exactly(name: &str, checkpoint: &Checkpoint, prepared: &Planned, threads: usize) -> Bits {
     let card = card(prepared.plan.device_bytes(), threads, name.len() as u64);
     let generated = run(checkpoint, prepared, &card, Extra::default())
         .unwrap_or_else(|error| panic!("{name}: {error}; {:?}", card.violations()));

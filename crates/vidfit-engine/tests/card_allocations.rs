@@ -168,7 +168,8 @@ fn check(dtype: DType, slots: usize, paged_caches: usize, keeps_converted: bool)
         poison: false,
         pixels: None,
         state: None,
-        replan: None,
+        replan: false,
+        keep: None,
     };
     let generated = generate::run(&checkpoint, &prepared, &device, options).unwrap();
     assert_eq!(sim.violations(), [""; 0]);

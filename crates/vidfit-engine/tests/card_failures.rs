@@ -15,9 +15,9 @@ use support::job_bed::Bed;
 use vidfit_cogvideox::scheduler::SchedulerKind;
 use vidfit_cpu::{Direction, Faults, SimDevice};
 use vidfit_engine::EngineError;
-use vidfit_engine::generate::{self, Prepared, RunOptions};
+use vidfit_engine::generate::{self, RunOptions};
 use vidfit_engine::placement::Streaming;
-use vidfit_engine::planner::{Offload, Target, replan};
+use vidfit_engine::planner::{Offload, Planned, Target, replan};
 use vidfit_engine::progress::{Listener, Progress};
 use vidfit_engine::schedule::Schedule;
 use vidfit_engine::state::RunState;
@@ -101,8 +101,8 @@ fn trials(bed: &Bed, seed: u64, tally: &mut Tally) {
         others(&sim, uses);
 
         let (begun, listener) = counting_phases();
-        let replan = Some((*offload, target(0, 1)));
-        let extra = Extra { replan, listener: Some(listener), ..Extra::default() };
+        let prepared = &Planned { target: target(0, 1), ..prepared.clone() };
+        let extra = Extra { replan: true, listener: Some(listener), ..Extra::default() };
         let result = run(&bed.checkpoint, prepared, &sim, extra);
         assert_eq!(sim.violations(), [""; 0], "{name}");
         assert_eq!(sim.held_bytes(), 0, "{name}: held afterwards");
@@ -157,9 +157,8 @@ fn go_on(
         let planned = replanned.unwrap().unwrap_or_else(|refused| {
             panic!("{name}: what had run takes {} now", refused.least.plan.device_bytes())
         });
-        let prepared = Prepared::new(planned, vec![]);
         let extra = Extra { state: state.as_ref(), ..Extra::default() };
-        match run(&bed.checkpoint, &prepared, sim, extra) {
+        match run(&bed.checkpoint, &planned, sim, extra) {
             Ok(generated) => return Bits::of(&generated).assert_same(&bed.bits, name),
             Err(EngineError::Stopped { state: Some(next), .. }) => {
                 let before = state.as_ref().map_or(0, |state| state.steps_done);
@@ -209,7 +208,7 @@ fn memory_shrinks_and_uploads_fail_with_1_5_in_f16() {
 }
 
 /// Runs `prepared` until so much news of progress has come, and then stops it.
-fn interrupt(bed: &Bed, prepared: &Prepared, sim: &Arc<SimDevice>, news: usize) -> bool {
+fn interrupt(bed: &Bed, prepared: &Planned, sim: &Arc<SimDevice>, news: usize) -> bool {
     let stop = Arc::new(AtomicBool::new(false));
     let (setter, mut heard) = (stop.clone(), 0);
     let listener = Box::new(move |progress| {
@@ -227,7 +226,8 @@ fn interrupt(bed: &Bed, prepared: &Prepared, sim: &Arc<SimDevice>, news: usize) 
         poison: true,
         pixels: None,
         state: None,
-        replan: None,
+        replan: false,
+        keep: None,
     };
     match generate::run(&bed.checkpoint, prepared, &device, options) {
         Err(EngineError::Interrupted) => true,

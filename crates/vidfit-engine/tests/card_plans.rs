@@ -20,10 +20,9 @@ use vidfit_cogvideox::transformer::TransformerSchedule;
 use vidfit_cogvideox::vae::{DecodeSchedule, EncodeSchedule, Tiling};
 use vidfit_engine::EngineError;
 use vidfit_engine::checkpoint::Checkpoint;
-use vidfit_engine::generate::Prepared;
 use vidfit_engine::placement::Streaming;
 use vidfit_engine::plan::Plan;
-use vidfit_engine::planner::{Offload, plan_least, replan};
+use vidfit_engine::planner::{Offload, Planned, plan_least, replan};
 use vidfit_engine::request::{FrameCounts, Job, Request, Start, TilingChoice};
 use vidfit_engine::schedule::Schedule;
 use vidfit_tensor::DType;
@@ -285,7 +284,8 @@ fn check(name: &str, checkpoint: &Checkpoint, asked: &Asked, answer: Answer) {
     let Answer { schedule, plan, budget_bytes } = answer;
     assert!(plan.device_bytes() <= budget_bytes, "{name}: over its budget of {budget_bytes}");
     let job = asked.job(checkpoint);
-    let prepared = Prepared { job, schedule, plan, warnings: Vec::new() };
+    let target = target(budget_bytes, asked.threads);
+    let prepared = Planned::new(job, schedule, plan, Offload::Auto, &target);
     let needed = prepared.plan.device_bytes();
 
     let less = card(needed - prepared.plan.layout.trace.alignment, asked.threads, 1);

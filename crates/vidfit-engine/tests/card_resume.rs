@@ -85,7 +85,8 @@ fn on_cpu(bed: &Bed, state: &RunState) -> Bits {
         poison: true,
         pixels: pixels.as_ref(),
         state: Some(state),
-        replan: None,
+        replan: false,
+        keep: None,
     };
     Bits::of(&generate::run(&bed.checkpoint, &prepared, &device, options).unwrap())
 }

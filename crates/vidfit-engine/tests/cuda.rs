@@ -22,9 +22,9 @@ use support::{Case, job, pixels_for, prepare_job};
 use vidfit_cuda::{Cuda, CudaDevice};
 use vidfit_engine::catalogue;
 use vidfit_engine::checkpoint::Checkpoint;
-use vidfit_engine::generate::{self, Generated, Prepared, RunOptions};
+use vidfit_engine::generate::{self, Generated, RunOptions};
 use vidfit_engine::plan::Plan;
-use vidfit_engine::planner::{Offload, Target, plan_least};
+use vidfit_engine::planner::{Offload, Planned, Target, plan_least};
 use vidfit_engine::schedule::Schedule;
 use vidfit_tensor::{DType, Device};
 
@@ -56,49 +56,49 @@ fn card() -> Option<(MutexGuard<'static, ()>, Card)> {
 
 /// Runs a plan on the card in exactly the planned bytes, with what is freed poisoned. The driver's own
 /// figure of what is taken is asked all the while: from the reservation to the end it does not move.
-fn run(checkpoint: &Checkpoint, prepared: &Prepared, card: &Card) -> (Plan, Generated) {
-    let generated = hold(card, |device| run_watched(checkpoint, prepared, device));
-    assert_eq!(generated.measured.peak_bytes, prepared.plan.layout.peak_bytes);
-    (prepared.plan.clone(), generated)
+fn run(checkpoint: &Checkpoint, planned: &Planned, card: &Card) -> (Plan, Generated) {
+    let generated = hold(card, |device| run_watched(checkpoint, planned, device));
+    assert_eq!(generated.measured.peak_bytes, planned.plan.layout.peak_bytes);
+    (planned.plan.clone(), generated)
 }
 
 /// The same; or what was seen of the card's memory that is not the plan's.
 fn run_watched(
     checkpoint: &Checkpoint,
-    prepared: &Prepared,
+    planned: &Planned,
     card: &Arc<CudaDevice<Cuda>>,
 ) -> Result<Generated, String> {
     let device: Arc<dyn Device> = card.clone();
     let before = taken(card.driver());
     let seen = Arc::new(Mutex::new(Vec::new()));
     let (asked, noted) = (card.clone(), seen.clone());
-    let pixels = pixels_for(&prepared.job);
+    let pixels = pixels_for(&planned.job);
     let options = RunOptions {
         stop: &AtomicBool::new(false),
         listener: Box::new(move |_| noted.lock().unwrap().push(taken(asked.driver()))),
         keep_tensors: true,
-        capacity_bytes: prepared.plan.device_bytes(),
+        capacity_bytes: planned.plan.device_bytes(),
         poison: true,
         pixels: pixels.as_ref(),
         state: None,
-        replan: None,
+        replan: false,
+        keep: None,
     };
-    let generated = generate::run(checkpoint, prepared, &device, options).unwrap();
+    let generated = generate::run(checkpoint, planned, &device, options).unwrap();
     let seen = seen.lock().unwrap();
     assert!(seen.len() > 3, "nobody listened");
     if seen.iter().any(|bytes| bytes != &seen[0]) {
         return Err(format!("memory moves beside the arena: {seen:?} are taken"));
     }
-    took(before, seen[0], prepared.plan.device_bytes())?;
+    took(before, seen[0], planned.plan.device_bytes())?;
     still(card.driver(), before, "afterwards")?;
     Ok(generated)
 }
 
 fn run_case(case: &Case, dtype: DType, card: &Card) -> Generated {
     let checkpoint = case.open();
-    let prepared =
-        prepare_job(&checkpoint, job(&checkpoint, &case.request(dtype)), &*card.device());
-    run(&checkpoint, &prepared, card).1
+    let planned = prepare_job(&checkpoint, job(&checkpoint, &case.request(dtype)), &*card.device());
+    run(&checkpoint, &planned, card).1
 }
 
 #[test]
@@ -165,8 +165,8 @@ fn placement_changes_no_bit() {
         for schedule in [Schedule::resident(), least, one_slot] {
             let plan =
                 Plan::new(&checkpoint, &job, &schedule, None, card.device().profile()).unwrap();
-            let prepared = Prepared { job: job.clone(), schedule, plan, warnings: Vec::new() };
-            let (plan, generated) = run(&checkpoint, &prepared, &card);
+            let planned = Planned::new(job.clone(), schedule, plan, Offload::Auto, &target);
+            let (plan, generated) = run(&checkpoint, &planned, &card);
             peaks.push(plan.device_bytes());
             let bits = Bits::of(&generated);
             first.get_or_insert_with(|| bits.clone()).assert_same(&bits, name);

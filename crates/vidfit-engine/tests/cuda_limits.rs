@@ -233,7 +233,8 @@ fn launches(gpu: &str, variant: Variant, dtype: DType, frames: usize) -> Launche
         poison: false,
         pixels: pixels.as_ref(),
         state: None,
-        replan: None,
+        replan: false,
+        keep: None,
     };
     let device: Arc<dyn Device> = card.clone();
     let generated = generate::run(&checkpoint, &prepared, &device, options).unwrap();

@@ -21,7 +21,7 @@ use vidfit_engine::checkpoint::{Checkpoint, Variant};
 use vidfit_engine::generate;
 use vidfit_engine::lora::LoraChoice;
 use vidfit_engine::placement::{Part, Streaming};
-use vidfit_engine::planner::{Ask, Offload, SavedPlan};
+use vidfit_engine::planner::{Ask, Offload, SavedPlan, Target};
 use vidfit_engine::request::{Job, Request, TilingChoice};
 use vidfit_engine::safetensors::{SafetensorsFile, StoredDtype, write_safetensors};
 use vidfit_engine::schedule::Schedule;
@@ -355,16 +355,17 @@ fn states_and_saved_plans_of_other_loras_are_refused() {
     let request = case.with(&[(&path, 0.5)], DType::F32);
     let one = job(&checkpoint, &request);
     let device = SimDevice::new(config(1 << 30, 1, 0)).unwrap();
+    let of_device = Target::of_device(&device, 1 << 30);
     let target = target(1 << 30, 1);
     let ask =
         Ask { checkpoint: &checkpoint, request: &request, offload: Offload::Auto, target: &target };
     let planned = ask.plan().unwrap().unwrap();
-    let saved = SavedPlan::of(&checkpoint, "2b", &request, &planned, Offload::Auto, &target);
+    let saved = SavedPlan::of(&checkpoint, "2b", &request, &planned);
     let file = temporary.path().join("plan.json");
     saved.save(&file).unwrap();
     let saved = SavedPlan::load(&file).unwrap();
     assert_eq!(saved.run.request.loras, request.loras);
-    saved.prepare(&checkpoint, device.profile()).unwrap();
+    saved.prepare(&checkpoint, &of_device).unwrap();
 
     let key = RunState::key(&one);
     let others = [
@@ -382,7 +383,7 @@ fn states_and_saved_plans_of_other_loras_are_refused() {
     std::thread::sleep(std::time::Duration::from_millis(20));
     write(&path, &tensors);
     assert_ne!(RunState::key(&job(&checkpoint, &request)), key);
-    let why = refusal(saved.prepare(&checkpoint, device.profile()));
+    let why = refusal(saved.prepare(&checkpoint, &of_device));
     assert!(why.contains("other LoRAs"), "{why}");
 }
 

@@ -12,8 +12,9 @@ use support::{Case, distance, fixtures, job, kept, largest_difference, run, run_
 use vidfit_cpu::CpuDevice;
 use vidfit_engine::EngineError;
 use vidfit_engine::checkpoint::Checkpoint;
-use vidfit_engine::generate::{self, Generated, Prepared, RunOptions};
+use vidfit_engine::generate::{self, Generated, RunOptions};
 use vidfit_engine::plan::Plan;
+use vidfit_engine::planner::{Offload, Planned, Target};
 use vidfit_engine::progress::{Listener, Progress};
 use vidfit_engine::request::{Request, TilingChoice};
 use vidfit_engine::schedule::Schedule;
@@ -100,7 +101,8 @@ fn one_unit_less_is_refused_before_anything_runs() {
             poison: false,
             pixels: None,
             state: None,
-            replan: None,
+            replan: false,
+            keep: None,
         };
         let result = generate::run(&checkpoint, &prepared, &device, options);
         assert_eq!(refused(result, less, case.tiling), least);
@@ -180,8 +182,9 @@ fn a_plan_made_in_another_process_without_weights_is_run() {
 
     let checkpoint = case.open();
     let job = job(&checkpoint, &case.request(DType::F32));
-    let prepared = Prepared { job, schedule: Schedule::in_place(), plan, warnings: Vec::new() };
     let device = Arc::new(CpuDevice::new(2).unwrap());
+    let target = Target::of_device(&*device, u64::MAX);
+    let prepared = Planned::new(job, Schedule::in_place(), plan, Offload::Auto, &target);
     let generated = run_prepared(&checkpoint, &prepared, device);
     assert_as_planned(&case.name, &prepared.plan, &generated);
     let expected = case.expected();
@@ -226,12 +229,8 @@ fn a_plan_for_another_job_is_refused() {
     ];
     for (what, other) in others {
         let plan = generate::prepare(&checkpoint, &other, &*device, u64::MAX).unwrap().plan;
-        let prepared = Prepared {
-            job: job(&checkpoint, &request),
-            schedule: Schedule::in_place(),
-            plan,
-            warnings: Vec::new(),
-        };
+        let (job, target) = (job(&checkpoint, &request), Target::of_device(&*device, u64::MAX));
+        let prepared = Planned::new(job, Schedule::in_place(), plan, Offload::Auto, &target);
         let stop = AtomicBool::new(false);
         let result =
             generate::run(&checkpoint, &prepared, &device, options(&stop, Box::new(|_| {})));
@@ -257,7 +256,8 @@ fn options(stop: &AtomicBool, listener: Listener) -> RunOptions<'_> {
         poison: true,
         pixels: None,
         state: None,
-        replan: None,
+        replan: false,
+        keep: None,
     }
 }
 

@@ -92,7 +92,7 @@ fn auto_fills_the_card_and_more_memory_is_never_slower() {
         let offload = Offload::Auto;
         let ask = Ask { checkpoint: &checkpoint, request: &request, offload, target: &target };
         let planned = ask.plan().unwrap().unwrap_or_else(|_| panic!("{budget} bytes are too few"));
-        PlanReport::of(&checkpoint, &planned, offload, &target)
+        PlanReport::of(&checkpoint, &planned)
     };
     // With all of it free, every weight stays.
     let all = report(u64::MAX / 2);

@@ -12,7 +12,7 @@ use vidfit_engine::EngineError;
 use vidfit_engine::planner::{Ask, Offload, SavedPlan, Target};
 use vidfit_engine::request::Request;
 use vidfit_engine::schedule::Schedule;
-use vidfit_tensor::{DType, Device};
+use vidfit_tensor::DType;
 
 fn saved(case: &Case, offload: Offload) -> (SavedPlan, Arc<SimDevice>) {
     let checkpoint = case.open();
@@ -21,7 +21,7 @@ fn saved(case: &Case, offload: Offload) -> (SavedPlan, Arc<SimDevice>) {
     let request = case.request(DType::F32);
     let ask = Ask { checkpoint: &checkpoint, request: &request, offload, target: &target };
     let planned = ask.plan().unwrap().unwrap();
-    (SavedPlan::of(&checkpoint, "a-model", &request, &planned, offload, &target), device)
+    (SavedPlan::of(&checkpoint, "a-model", &request, &planned), device)
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn a_plan_goes_through_a_file_and_is_run_as_it_is() {
         plan.save(&path).unwrap();
         let read = SavedPlan::load(&path).unwrap();
         assert_eq!(read, plan);
-        let prepared = read.prepare(&checkpoint, device.profile()).unwrap();
+        let prepared = read.prepare(&checkpoint, &Target::of_device(&*device, 1 << 30)).unwrap();
         assert_eq!(prepared.plan.device_bytes(), plan.report.peak_bytes);
         assert_eq!(prepared.schedule, plan.run.schedule);
         let generated = run_prepared(&checkpoint, &prepared, device.clone());
@@ -52,11 +52,12 @@ fn a_plan_that_leads_elsewhere_is_refused() {
     let case = Case::named("5b-dpm");
     let checkpoint = case.open();
     let (plan, device) = saved(&case, Offload::Sequential);
-    let refused = |plan: &SavedPlan| match plan.prepare(&checkpoint, device.profile()) {
-        Err(EngineError::Request(why)) => why,
-        Err(other) => panic!("{other}"),
-        Ok(_) => panic!("it was accepted"),
-    };
+    let refused =
+        |plan: &SavedPlan| match plan.prepare(&checkpoint, &Target::of_device(&*device, 1 << 30)) {
+            Err(EngineError::Request(why)) => why,
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("it was accepted"),
+        };
     let mut other = plan.clone();
     other.run.schedule.denoise.slots = 2;
     assert!(refused(&other).contains("does not lead to the same memory"));
@@ -86,9 +87,13 @@ fn a_plan_that_leads_elsewhere_is_refused() {
     (request.frames, request.height, request.width) = (Some(4097), Some(16_384), Some(16_384));
     refused(&boundless);
     // Another device, with another alignment.
-    let cpu = vidfit_cpu::CpuDevice::profile_of(2);
+    let profile = vidfit_cpu::CpuDevice::profile_of(2);
+    let cpu = Target { profile, ..Target::of_device(&*device, 1 << 30) };
     assert!(plan.prepare(&checkpoint, &cpu).is_err());
-    assert!(plan.prepare(&Case::named("2b-ddim").open(), device.profile()).is_err());
+    assert!(
+        plan.prepare(&Case::named("2b-ddim").open(), &Target::of_device(&*device, 1 << 30))
+            .is_err()
+    );
 }
 
 #[test]

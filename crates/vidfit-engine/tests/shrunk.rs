@@ -63,7 +63,8 @@ fn weights_that_vanish_are_an_error_of_the_run() {
             poison: true,
             pixels: None,
             state: None,
-            replan: None,
+            replan: false,
+            keep: None,
         };
         let on: Arc<dyn Device> = device.clone();
         let error = match generate::run(&checkpoint, &prepared, &on, options) {

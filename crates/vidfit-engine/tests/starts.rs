@@ -15,11 +15,11 @@ use vidfit_cogvideox::noise::Generator;
 use vidfit_cpu::CpuDevice;
 use vidfit_engine::EngineError;
 use vidfit_engine::checkpoint::Checkpoint;
-use vidfit_engine::generate::{self, Prepared, RunOptions};
+use vidfit_engine::generate::{self, RunOptions};
 use vidfit_engine::pipeline::{self, Origin, Outputs, Reached};
 use vidfit_engine::pixels::Pixels;
 use vidfit_engine::plan::Plan;
-use vidfit_engine::planner::{Ask, Offload, plan_least};
+use vidfit_engine::planner::{Ask, Offload, Planned, Target, plan_least};
 use vidfit_engine::request::{Job, Request, Start, TilingChoice, tiles};
 use vidfit_engine::schedule::Schedule;
 use vidfit_engine::state::RunState;
@@ -78,7 +78,8 @@ fn missed(case: &str, spoil: impl Fn(&Checkpoint, &Job, &mut RunState)) -> f64 {
     let device: Arc<dyn Device> = Arc::new(CpuDevice::new(2).unwrap());
     let schedule = Schedule::in_place();
     let plan = Plan::new(&checkpoint, &job, &schedule, Some(&state), device.profile()).unwrap();
-    let prepared = Prepared { job, schedule, plan, warnings: Vec::new() };
+    let target = Target::of_device(&*device, u64::MAX);
+    let prepared = Planned::new(job, schedule, plan, Offload::Auto, &target);
     let options = RunOptions { state: Some(&state), ..options(None, &STOP) };
     let generated = generate::run(&checkpoint, &prepared, &device, options).unwrap();
     distance(&kept(&generated).latents, &tensor(&case.expected(), "latents").1)
@@ -95,7 +96,8 @@ fn options<'a>(pixels: Option<&'a Pixels>, stop: &'a AtomicBool) -> RunOptions<'
         poison: true,
         pixels,
         state: None,
-        replan: None,
+        replan: false,
+        keep: None,
     }
 }
 

@@ -31,7 +31,7 @@ fn nothing_stays_unless_that_is_asked_for() {
     let bits = expected(&checkpoint, &request());
     for _ in 0..2 {
         let (planned, ran) = bed.run(&pipeline, &request());
-        assert!(planned.target.warm.is_empty());
+        assert!(planned.planned.target.warm.is_empty());
         assert_eq!((bed.sim.held_bytes(), ran.loaded_bytes), (0, 0));
         Bits::of(&ran.generated).assert_same(&bits, "cold");
     }
@@ -51,7 +51,7 @@ fn the_next_job_brings_nothing_again() {
     let (first, ran) = bed.run(&pipeline, &request());
     assert_eq!(parts(&first), [Part::TextEncoder, Part::Transformer, Part::Decoder]);
     let all = bytes_of(&checkpoint, TEXT);
-    assert_eq!((ran.loaded_bytes, ran.target.warm_bytes), (all, all));
+    assert_eq!((ran.loaded_bytes, ran.generated.ran.target.warm_bytes), (all, all));
     let bits = expected(&checkpoint, &request());
     Bits::of(&ran.generated).assert_same(&bits, "the first");
 
@@ -102,7 +102,10 @@ fn every_card_keeps_what_it_has_room_for() {
             Bits::of(&ran.generated).assert_same(&bits, &name);
             let seconds = planned.planned.plan.seconds();
             assert!(seconds <= cold * 1.03, "{name}: {seconds} s, and {cold} without");
-            assert_eq!(ran.loaded_bytes > 0, time == "first" && !planned.target.warm.is_empty());
+            assert_eq!(
+                ran.loaded_bytes > 0,
+                time == "first" && !planned.planned.target.warm.is_empty()
+            );
             kinds.insert(parts(&planned));
         }
         drop(pipeline);
@@ -127,7 +130,7 @@ fn what_would_be_slower_is_not_kept() {
         let gpu = catalogue::find("RTX 3060 12GB").unwrap();
         bed.target.rates = Rates::of_card(gpu.tensor_flops, gpu.f32_flops, 1e12, 1e8);
         let planned = bed.plan(&bed.adopt(&checkpoint), &request);
-        let (warm, cold) = (planned.planned.plan.seconds(), planned.cold.planned.plan.seconds());
+        let (warm, cold) = (planned.planned.plan.seconds(), planned.cold.plan.seconds());
         assert!(warm <= cold * 1.03, "{:?}: {warm} s, and {cold} without", parts(&planned));
         let decoder = Target {
             warm: Parts::from_iter([Part::Decoder]),
@@ -135,7 +138,7 @@ fn what_would_be_slower_is_not_kept() {
             ..planned.cold.target.clone()
         };
         let fits = replan(&checkpoint, &job, Offload::Auto, &decoder, None).unwrap().is_ok();
-        would_fit += usize::from(fits && planned.target.warm.is_empty());
+        would_fit += usize::from(fits && planned.planned.target.warm.is_empty());
     }
     assert!(would_fit > 0, "nothing that would fit was slower");
 }
@@ -162,8 +165,8 @@ fn cards_that_people_have_keep_what_they_can() {
         let planned = bed.plan(&bed.adopt(&checkpoint), &request);
         assert_eq!(parts(&planned), kept, "{name}");
         assert!(planned.device_bytes() <= gpu.memory_bytes - gpu.overhead_bytes);
-        assert!(planned.planned.plan.seconds() <= planned.cold.planned.plan.seconds() * 1.03);
-        assert_eq!(planned.planned.job.tiling, planned.cold.planned.job.tiling);
+        assert!(planned.planned.plan.seconds() <= planned.cold.plan.seconds() * 1.03);
+        assert_eq!(planned.planned.job.tiling, planned.cold.job.tiling);
     }
 }
 
@@ -181,7 +184,7 @@ fn the_cpu_keeps_what_it_had_to_convert() {
     for _ in 0..2 {
         let ran = pipeline.run(&ask, options(&AtomicBool::new(false), None)).unwrap();
         Bits::of(&ran.generated).assert_same(&bits, "on the CPU");
-        assert_eq!(owner.warm_bytes(), ran.target.warm_bytes);
+        assert_eq!(owner.warm_bytes(), ran.generated.ran.target.warm_bytes);
         loaded.push(ran.loaded_bytes);
     }
     assert!(loaded[0] > 0 && loaded[1] == 0 && owner.warm_bytes() == loaded[0], "{loaded:?}");
@@ -308,7 +311,7 @@ fn a_large_job_takes_all_the_room() {
     bed.run(&first, &request());
     assert!(bed.owner.warm_bytes() > 0);
     let (planned, _) = bed.run(&second, &large);
-    assert!(planned.target.warm.is_empty());
+    assert!(planned.planned.target.warm.is_empty());
     assert_eq!(bed.owner.warm_bytes(), 0);
     bed.run(&first, &request());
     assert!(bed.owner.warm_bytes() > 0);
@@ -387,6 +390,6 @@ fn strategies_that_stream_keep_nothing() {
     ] {
         let ask = JobAsk { request: &request(), offload, target: &bed.target, state: None };
         let planned = pipeline.plan(&ask).unwrap().ok().unwrap();
-        assert_eq!(planned.target.warm != Parts::default(), keeps, "{offload}");
+        assert_eq!(planned.planned.target.warm != Parts::default(), keeps, "{offload}");
     }
 }

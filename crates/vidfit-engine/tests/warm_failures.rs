@@ -13,10 +13,10 @@ use support::card::{Bits, Extra, card, config, heavy};
 use support::warm::{Bed, LARGE, TEXT, bytes_of, expected, keeps, options, parts, request};
 use vidfit_cpu::{Direction, Faults, SimConfig, SimDevice};
 use vidfit_engine::EngineError;
-use vidfit_engine::generate::{Prepared, RunOptions};
+use vidfit_engine::generate::RunOptions;
 use vidfit_engine::pipelines::{JobAsk, WarmSettings};
 use vidfit_engine::placement::Part;
-use vidfit_engine::planner::Offload;
+use vidfit_engine::planner::{Offload, PlanReport};
 use vidfit_engine::request::Request;
 use vidfit_tensor::Error;
 
@@ -37,10 +37,14 @@ fn a_job_without_room_for_what_is_kept_runs_without() {
         let pipeline = bed.adopt(&checkpoint);
         sim.use_by_others_at_reserve(move |now| if now >= attempt { all / 2 } else { 0 });
         let ran = bed.try_run(&pipeline, &request()).unwrap();
-        assert_eq!((ran.target.warm_bytes, ran.loaded_bytes), (0, 0), "attempt {attempt}");
+        assert_eq!(
+            (ran.generated.ran.target.warm_bytes, ran.loaded_bytes),
+            (0, 0),
+            "attempt {attempt}"
+        );
         assert_eq!((sim.held_bytes(), sim.violations()), (0, vec![]));
         Bits::of(&ran.generated).assert_same(&bits, "without");
-        assert!(ran.report(&checkpoint).warm_bytes == 0);
+        assert!(PlanReport::of(&checkpoint, &ran.generated.ran).warm_bytes == 0);
 
         // When they are gone, it is kept again.
         sim.use_by_others_at_reserve(|_| 0);
@@ -58,7 +62,7 @@ fn a_job_without_room_for_what_is_kept_runs_without() {
     assert_eq!(parts(&planned), TEXT);
     sim.set_used_by_others(all / 2);
     let ran = pipeline.run_planned(&planned, options(&AtomicBool::new(false), None)).unwrap();
-    assert_eq!((ran.target.warm_bytes, sim.held_bytes()), (0, 0));
+    assert_eq!((ran.generated.ran.target.warm_bytes, sim.held_bytes()), (0, 0));
     Bits::of(&ran.generated).assert_same(&bits, "after all");
 }
 
@@ -130,13 +134,12 @@ fn a_plan_with_warm_weights_does_not_run_without() {
     let checkpoint = Arc::new(heavy(true));
     let bed = Bed::new(LARGE, keeps(1));
     let planned = bed.plan(&bed.adopt(&checkpoint), &request()).planned;
-    let prepared = Prepared::new(planned, vec![]);
-    let run = support::card::run(&checkpoint, &prepared, &bed.sim, Extra::default());
+    let run = support::card::run(&checkpoint, &planned, &bed.sim, Extra::default());
     let error = run.map(drop).unwrap_err().to_string();
     assert!(error.contains("weights on the device that are not there"), "{error}");
     // Nor is it read from a file.
     let heads = checkpoint.transformer.config.num_attention_heads;
-    let problem = prepared.schedule.problem(heads).unwrap();
+    let problem = planned.schedule.problem(heads).unwrap();
     assert_eq!(problem, "weights that are on the device before the job");
 }
 
@@ -174,7 +177,7 @@ fn a_run_goes_on_with_warm_weights() {
         let options = RunOptions { state: Some(&state), ..options(&stop, None) };
         let ran = pipeline.run(&ask, options).unwrap();
         Bits::of(&ran.generated).assert_same(&bits, "gone on");
-        let own = ran.target.warm.iter().collect::<Vec<_>>();
+        let own = ran.generated.ran.target.warm.iter().collect::<Vec<_>>();
         let bytes = bytes_of(&checkpoint, own.iter().copied());
         assert_eq!((again.sim.held_bytes(), ran.loaded_bytes), (bytes, bytes));
         assert!(own.is_empty() || own == [Part::Transformer, Part::Decoder], "{own:?}");

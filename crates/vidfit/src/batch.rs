@@ -9,7 +9,7 @@ use crate::demo;
 use crate::device::{Opened, open};
 use crate::exit::Failure;
 use crate::generate::output::absolute;
-use crate::generate::{Company, Made, job_of, make, takes_demo};
+use crate::generate::{Company, Session, job_of, make, takes_demo};
 use crate::interrupt;
 use crate::model::folder;
 use crate::progress::{Shown, listener};
@@ -63,11 +63,14 @@ pub fn run(path: &Path, batch: &GenerateArgs) -> Result<(), Failure> {
         shown.say(&format!("\nline {} of {last}", line.number));
         shown.event(json!({ "event": "line", "line": line.number, "of": last }));
         let made = match asked_now {
-            Ok(args) => make(args, shown, &mut None, (&stop, &opened), &all),
+            Ok(args) => {
+                let session = Session { shown, stop: &stop, opened: &opened, company: &all };
+                make(args, &session, &mut None)
+            }
             Err(message) => Err(Failure::input(message)),
         };
         ends.push(match made {
-            Ok(made) => End::Made(made),
+            Ok(output) => End::Made(output),
             Err(failure) => {
                 let Failure { code, message, .. } = &failure;
                 let event = json!({
@@ -108,7 +111,8 @@ fn refuse_same_outputs(lines: &[Line], asked: &mut [Result<GenerateArgs, String>
 
 /// What became of a line.
 enum End {
-    Made(Made),
+    /// Its video is here.
+    Made(PathBuf),
     Failed(Failure),
     NotBegun,
 }
@@ -226,7 +230,7 @@ fn summary(lines: &[Line], ends: Vec<End>, shown: Shown) -> Result<(), Failure> 
     let mut rows = Vec::new();
     for (line, end) in lines.iter().zip(&ends) {
         let (word, about) = match end {
-            End::Made(Made { output, .. }) => ("made", output.display().to_string()),
+            End::Made(output) => ("made", output.display().to_string()),
             End::Failed(failure) => ("failed", failure.message.clone()),
             End::NotBegun => ("not begun", String::new()),
         };

@@ -46,7 +46,7 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
     demo::note_where_unnamed(&args.job)?;
     let wanted = Wanted::new(&args.job, &args.machine, None, target, false, known)?;
     let least = least(&wanted)?;
-    let report = wanted.report_of(&least);
+    let report = PlanReport::of(wanted.checkpoint(), &least);
     match args.json {
         true => answer(&as_json(&report).to_string()),
         false => answer(&sentence(&report)),

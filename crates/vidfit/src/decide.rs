@@ -32,18 +32,6 @@ pub struct Wanted {
     pub target: Target,
 }
 
-/// A job that fits.
-pub struct Decided {
-    /// Its plan.
-    pub planned: Planned,
-    /// What to ask for to get it.
-    pub request: Request,
-    /// Which of the models it takes.
-    pub model: usize,
-    /// What was changed, in words, so that it fits.
-    pub changed: Option<String>,
-}
-
 /// A job that does not fit.
 pub struct NoRoom {
     /// The least that it would take.
@@ -107,45 +95,26 @@ impl Wanted {
     ///
     /// # Errors
     /// Bad input if the model cannot make that on any device.
-    pub fn decide(&self) -> Result<Result<Decided, Refused>, Failure> {
+    pub fn decide(&self) -> Result<Result<Alternative, Refused>, Failure> {
         let ask = self.ask();
+        let unchanged =
+            |request, planned| Alternative { what: String::new(), request, model: 0, planned };
         if self.fits_frames {
             // A video to start from has no more than so many.
             let most = self.request.frames.unwrap_or(ask.checkpoint.most_frames());
             if let Some((request, planned)) = ask.most_frames(most)? {
-                return Ok(Ok(Decided { planned, request, model: 0, changed: None }));
+                return Ok(Ok(unchanged(request, planned)));
             }
         }
         let refused = match ask.plan()? {
-            Ok(planned) => {
-                let request = self.request.clone();
-                return Ok(Ok(Decided { planned, request, model: 0, changed: None }));
-            }
+            Ok(planned) => return Ok(Ok(unchanged(self.request.clone(), planned))),
             Err(refused) => refused,
         };
         if self.order.is_empty() {
             return Ok(Err(refused));
         }
         let models: Vec<&Checkpoint> = self.models.iter().map(|model| &model.checkpoint).collect();
-        Ok(match fit(ask, &self.order, &models)? {
-            Some(Alternative { what, request, model, planned }) => {
-                Ok(Decided { planned, request, model, changed: Some(what) })
-            }
-            None => Err(refused),
-        })
-    }
-
-    /// The report of a job that fits.
-    pub fn report(&self, decided: &Decided) -> PlanReport {
-        let checkpoint = &self.models[decided.model].checkpoint;
-        let mut report = PlanReport::of(checkpoint, &decided.planned, self.offload, &self.target);
-        report.changes_picture.extend(decided.changed.clone());
-        report
-    }
-
-    /// The report of a plan of the model that is asked for.
-    pub fn report_of(&self, planned: &Planned) -> PlanReport {
-        PlanReport::of(self.checkpoint(), planned, self.offload, &self.target)
+        Ok(fit(ask, &self.order, &models)?.ok_or(refused))
     }
 
     /// What to say of a job that does not fit: its numbers, and the nearest that would, with
@@ -155,7 +124,7 @@ impl Wanted {
     /// As [`Wanted::decide`].
     pub fn no_room(&self, refused: &Refused) -> Result<NoRoom, Failure> {
         let checkpoint = self.checkpoint();
-        let report = PlanReport::of_refused(checkpoint, refused, self.offload, &self.target);
+        let report = PlanReport::of_refused(checkpoint, refused);
         let smaller: Vec<Model> = smaller_than(checkpoint).into_iter().map(published).collect();
         let offered: Vec<&Model> = self.models[..1].iter().chain(&smaller).collect();
         let models: Vec<&Checkpoint> = offered.iter().map(|model| &model.checkpoint).collect();

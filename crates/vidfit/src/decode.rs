@@ -5,15 +5,15 @@ use crate::decide::needs;
 use crate::device::{beside_results, open};
 use crate::exit::Failure;
 use crate::generate::output::{Output, free_name};
-use crate::generate::{Making, announce, written_in_words};
+use crate::generate::{Alone, Launch, Session, announce, written_in_words};
 use crate::interrupt;
 use crate::progress::Shown;
 use crate::resume::{embeds, model_of};
 use serde_json::json;
 use std::time::Instant;
 use vidfit_engine::checkpoint::Checkpoint;
-use vidfit_engine::generate::Prepared;
-use vidfit_engine::planner::{Offload, PlanReport, Refused, Target, replan};
+use vidfit_engine::pipeline::Origin;
+use vidfit_engine::planner::{Offload, PlanReport, Planned, Refused, Target, replan};
 use vidfit_engine::request::{Job, Request, TilingChoice, tiles};
 use vidfit_engine::runs::{FRAMES, Run};
 use vidfit_engine::state::RunState;
@@ -38,7 +38,7 @@ fn decode(args: &DecodeArgs, shown: Shown) -> Result<(), Failure> {
         args.crf.unwrap_or(record.crf),
     )?;
     let output = Output { is_settled: args.output.is_some(), ..output };
-    output.check(None)?;
+    output.check(0)?;
     let is_same = args.vae_tiling.is_none() && args.tile_height.or(args.tile_width).is_none();
     let frames = KeptFrames::open(&run.path(FRAMES), &output.settings, output.frames);
     if let Some(frames) = frames.filter(|_| is_same) {
@@ -66,26 +66,18 @@ fn decode(args: &DecodeArgs, shown: Shown) -> Result<(), Failure> {
     let state = latents(&run, checkpoint, &job)?;
     let target = beside_results(opened.target(&machine)?, checkpoint, &job, false);
     let ways = ways(args, checkpoint, &job, &record.request)?;
-    let (prepared, report) = plan(checkpoint, ways, machine.offload, &target, &state)?;
-    announce(shown, &prepared, &report, &output);
-    let making = Making {
-        shown,
-        stop: &stop,
+    let planned = &plan(checkpoint, ways, machine.offload, &target, &state)?;
+    announce(shown, planned, &PlanReport::of(checkpoint, planned), &output);
+    let launch = Launch {
         began,
         checkpoint,
-        prepared: &prepared,
-        report: &report,
-        target: &target,
-        offload: machine.offload,
+        planned,
         may_replan: true,
-        opened: &opened,
-        output: &output,
-        save_tensors: None,
-        pixels: None,
-        state: Some(&state),
+        origin: Origin { state: Some(&state), ..Origin::default() },
         pipeline: None,
+        output: &output,
     };
-    making.make_beside()
+    launch.make_beside(&Session { shown, stop: &stop, opened: &opened, company: &Alone })
 }
 
 /// The latents of a run that is denoised.
@@ -140,18 +132,14 @@ fn plan(
     offload: Offload,
     target: &Target,
     state: &RunState,
-) -> Result<(Prepared, PlanReport), Failure> {
+) -> Result<Planned, Failure> {
     let mut refused: Option<Refused> = None;
     for job in ways {
         match replan(checkpoint, &job, offload, target, Some(state))? {
-            Ok(planned) => {
-                let report = PlanReport::of(checkpoint, &planned, offload, target);
-                return Ok((Prepared::new(planned, Vec::new()), report));
-            }
+            Ok(planned) => return Ok(planned),
             Err(no_room) => refused = Some(no_room),
         }
     }
-    let message = refused
-        .map(|refused| needs(&PlanReport::of_refused(checkpoint, &refused, offload, target)));
+    let message = refused.map(|refused| needs(&PlanReport::of_refused(checkpoint, &refused)));
     Err(Failure::no_room(message.unwrap_or_default()))
 }

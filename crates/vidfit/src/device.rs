@@ -16,7 +16,7 @@ use vidfit_engine::bytes::ByteSize;
 use vidfit_engine::calibration;
 use vidfit_engine::catalogue::{self, Gpu};
 use vidfit_engine::checkpoint::Checkpoint;
-use vidfit_engine::generate::result_bytes;
+use vidfit_engine::host_memory::result_bytes;
 use vidfit_engine::machine::available_ram_bytes;
 use vidfit_engine::pipelines::Pipelines;
 use vidfit_engine::placement::Parts;

@@ -22,6 +22,8 @@ pub struct Failure {
     /// Whether the machine is at fault as it is now, and not what was asked for: once there is room,
     /// the same will do.
     pub is_machines: bool,
+    /// Whether another try would end the same way: a run does not go on from there.
+    pub is_final: bool,
 }
 
 /// What was asked for, or given, cannot work.
@@ -34,30 +36,33 @@ const INTERRUPTED: u8 = 130;
 const OTHER: u8 = 1;
 
 impl Failure {
+    fn new(code: u8, message: impl Display) -> Failure {
+        Failure { code, message: message.to_string(), is_machines: false, is_final: false }
+    }
+
     /// Bad input; `message` says what to do.
     pub fn input(message: impl Display) -> Failure {
-        Failure { code: BAD_INPUT, message: message.to_string(), is_machines: false }
+        Failure::new(BAD_INPUT, message)
     }
 
     /// Anything else.
     pub fn other(message: impl Display) -> Failure {
-        Failure { code: OTHER, message: message.to_string(), is_machines: false }
+        Failure::new(OTHER, message)
     }
 
     /// The job does not fit; `message` says what would.
     pub fn no_room(message: impl Display) -> Failure {
-        Failure { code: DOES_NOT_FIT, message: message.to_string(), is_machines: true }
+        Failure::new(DOES_NOT_FIT, message).of_the_machine()
     }
 
     /// The answer is no, and has been given.
     pub fn no() -> Failure {
-        Failure { code: OTHER, message: String::new(), is_machines: false }
+        Failure::new(OTHER, "")
     }
 
     /// Stopped by the user.
     pub fn interrupted() -> Failure {
-        let message = "interrupted; nothing was written".into();
-        Failure { code: INTERRUPTED, message, is_machines: false }
+        Failure::new(INTERRUPTED, "interrupted; nothing was written")
     }
 
     /// Bad input, if the output is none; but a disk that is full is nobody's input.
@@ -114,7 +119,9 @@ impl From<EngineError> for Failure {
         };
         let has_no_room = matches!(error, EngineError::Runs(RunsError::NoRoom { .. }));
         let is_machines = code == DOES_NOT_FIT || has_no_room || cannot_be_written(&error);
-        Failure { code, message: error.to_string(), is_machines }
+        // What a model comes to, it comes to again.
+        let is_final = matches!(error, EngineError::Run(_));
+        Failure { code, message: error.to_string(), is_machines, is_final }
     }
 }
 

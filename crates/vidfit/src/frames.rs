@@ -61,7 +61,7 @@ pub fn run(args: &FramesArgs) -> Result<(), Failure> {
         Ok(planned) => return found(args, &fewest, &planned, most),
         Err(refused) => refused,
     };
-    let report = fewest.report_of(&refused.least);
+    let report = PlanReport::of(fewest.checkpoint(), &refused.least);
     if args.json {
         print_json(0, &report)?;
     }
@@ -75,7 +75,7 @@ fn found(
     planned: &Planned,
     most: usize,
 ) -> Result<(), Failure> {
-    let report = wanted.report_of(planned);
+    let report = PlanReport::of(wanted.checkpoint(), planned);
     match args.json {
         true => print_json(planned.job.frames, &report),
         false => answer(&text(&report, most)),

@@ -1,13 +1,13 @@
 //! `vidfit generate`.
 
 mod begin;
+mod launch;
 mod log;
-mod making;
 pub mod output;
 
 pub use begin::{check_all_room, name};
+pub use launch::{Launch, Session, settle, written_in_words};
 pub use log::announce;
-pub use making::{Making, Unmade, settle, written_in_words};
 
 use crate::args::GenerateArgs;
 use crate::batch;
@@ -24,14 +24,16 @@ use begin::begin;
 use output::{Output, absolute};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use vidfit_engine::EngineError;
 use vidfit_engine::checkpoint::Checkpoint;
-use vidfit_engine::generate::Prepared;
+use vidfit_engine::generate::RunReport;
+use vidfit_engine::pipeline::Origin;
 use vidfit_engine::pipelines::Pipeline;
 use vidfit_engine::plan::Plan;
-use vidfit_engine::planner::{Offload, PlanReport, Planned, Refused, RunReport, SavedPlan, Target};
+use vidfit_engine::planner::{
+    Alternative, Offload, PlanReport, Planned, Refused, SavedPlan, Target,
+};
 use vidfit_engine::request::{Job, Request};
 use vidfit_engine::state::RunState;
 use vidfit_media::check_file;
@@ -56,17 +58,12 @@ pub fn run(args: GenerateArgs) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Whatever keeps the video from being made.
-pub fn make_among_others(
-    args: &GenerateArgs,
-    shown: Shown,
-    on: (&AtomicBool, &Opened),
-    company: &dyn Company,
-) -> Result<(), Failure> {
-    let mut plan = None;
+pub fn make_among_others(args: &GenerateArgs, session: &Session<'_>) -> Result<(), Failure> {
+    let (shown, mut plan) = (session.shown, None);
     let announced = if takes_demo(args) { demo::announce(shown) } else { Ok(()) };
     let made = announced.and_then(|()| {
         check_report(args)?;
-        make(args, shown, &mut plan, on, company)
+        make(args, session, &mut plan)
     });
     made.map(drop).inspect_err(|failure| tell_of(failure, args, shown, plan))
 }
@@ -103,7 +100,8 @@ fn make_alone(
     if takes_demo(args) {
         demo::announce(shown)?;
     }
-    make(args, shown, plan, (&stop, &opened), &Alone).map(drop)
+    let session = Session { shown, stop: &stop, opened: &opened, company: &Alone };
+    make(args, &session, plan).map(drop)
 }
 
 /// Whether a video is made with the model that is built in because none is named.
@@ -137,12 +135,6 @@ fn check_names(args: &GenerateArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A video that was made.
-pub struct Made {
-    /// Where it is.
-    pub output: PathBuf,
-}
-
 /// What a video has of others that are made with it.
 pub trait Company {
     /// What a job goes on from, where a part of it is done already.
@@ -169,66 +161,57 @@ impl Company for Alone {
     }
 }
 
-/// Makes a video. What is planned is left in `plan`, whatever comes after.
+/// Makes a video, and says where it is. What is planned is left in `plan`, whatever comes after.
 ///
 /// # Errors
 /// Whatever keeps it from being made.
 pub fn make(
     args: &GenerateArgs,
-    shown: Shown,
+    session: &Session<'_>,
     plan: &mut Option<PlanReport>,
-    (stop, opened): (&AtomicBool, &Opened),
-    company: &dyn Company,
-) -> Result<Made, Failure> {
+) -> Result<PathBuf, Failure> {
     let began = Instant::now();
+    let Session { shown, stop, opened, company } = *session;
     check_names(args)?;
     // Sizes, memory and paths are checked before any work.
-    let chosen = match &args.plan {
+    let video = match &args.plan {
         None => choose(args, opened, plan)?,
-        Some(path) => chosen_before(args, SavedPlan::load(path)?, opened, plan)?,
+        Some(path) => planned_before(args, SavedPlan::load(path)?, opened, plan)?,
     };
-    let checkpoint = &chosen.model.checkpoint;
-    *plan = Some(chosen.report.clone());
-    let output = Output::new(&args.output, checkpoint, &chosen.prepared.job)?;
-    let input = chosen.input.as_ref();
-    let read = |input: &Input| input.read(checkpoint, &chosen.prepared.job, stop);
-    let pixels = input.map(read).transpose()?;
-    chosen.prepared.job.check_pixels(pixels.as_ref())?;
-    let state = company.state(checkpoint, &chosen.prepared.job);
-    let pipeline = company.pipeline(checkpoint, &chosen.prepared.job)?;
-    let prepared = &chosen.rest(state.as_ref())?;
-    let run = begin(args, &chosen, &output, pixels.as_ref())?;
-    prepared.warnings.iter().for_each(|warning| shown.warn(warning));
+    let (checkpoint, job) = (&video.model.checkpoint, &video.planned.job);
+    let report = video.report();
+    *plan = Some(report.clone());
+    let output = Output::new(&args.output, checkpoint, job)?;
+    let pixels = video.input.as_ref().map(|input| input.read(checkpoint, job, stop)).transpose()?;
+    job.check_pixels(pixels.as_ref())?;
+    let state = company.state(checkpoint, job);
+    let pipeline = company.pipeline(checkpoint, job)?;
+    let planned = &video.left_after(state.as_ref())?;
+    let run = begin(args, &video, &output, pixels.as_ref())?;
+    planned.warnings.iter().for_each(|warning| shown.warn(warning));
     name(shown, &run);
-    announce(shown, prepared, &chosen.report, &output);
+    announce(shown, planned, &report, &output);
 
-    let making = Making {
-        shown,
-        stop,
+    let launch = Launch {
         began,
         checkpoint,
-        prepared,
-        report: &chosen.report,
-        target: &chosen.target,
-        offload: chosen.offload,
-        may_replan: chosen.may_replan,
-        opened,
-        output: &output,
-        save_tensors: args.output.save_tensors.as_deref(),
-        pixels: pixels.as_ref(),
-        state: state.as_ref(),
+        planned,
+        // A saved plan is run exactly, or not at all.
+        may_replan: args.plan.is_none(),
+        origin: Origin { pixels: pixels.as_ref(), state: state.as_ref(), warm: None },
         pipeline: pipeline.as_deref(),
+        output: &output,
     };
     let mut written = PathBuf::new();
-    let made = making.make(&run).map(|(report, path)| {
+    let made = launch.make(session, &run).map(|(report, path)| {
         written = path;
         report
     });
-    let report = settle(run, made, Some(&chosen.report), &args.keep.folder, shown)?;
+    let report = settle(run, made, Some(&report), &args.keep.folder, shown)?;
     if let Some(path) = &args.report {
         report.save(path)?;
     }
-    Ok(Made { output: written })
+    Ok(written)
 }
 
 /// The model, the device and the job that arguments ask for, before they are planned.
@@ -244,46 +227,43 @@ pub fn job_of(args: &GenerateArgs, opened: &Opened) -> Result<(Checkpoint, Targe
 /// More than a report takes.
 const REPORT_BYTES: u64 = 1 << 20;
 
-/// A job that is to be run.
-pub struct Chosen {
+/// A video that fits.
+pub struct PlannedVideo {
     /// The model that makes it.
     pub model: Model,
-    /// It, its plan, and what the user should know.
-    pub prepared: Prepared,
-    /// Its plan, for people and programs.
-    pub report: PlanReport,
+    /// The job and its plan.
+    pub planned: Planned,
     /// What to ask for to get it.
     request: Request,
-    target: Target,
-    /// Where weights may wait.
-    offload: Offload,
-    /// Whether it may be planned again at run time.
-    may_replan: bool,
     /// What it starts from besides the prompt.
     input: Option<Input>,
 }
 
-impl Chosen {
+impl PlannedVideo {
+    /// Its plan, for people and programs.
+    pub fn report(&self) -> PlanReport {
+        PlanReport::of(&self.model.checkpoint, &self.planned)
+    }
+
     /// Checks that all that the job writes has room on the disk.
     ///
     /// # Errors
     /// Bad input if it has not.
     pub fn check_disk(&self, args: &GenerateArgs) -> Result<(), Failure> {
-        let (checkpoint, job) = (&self.model.checkpoint, &self.prepared.job);
+        let (checkpoint, job) = (&self.model.checkpoint, &self.planned.job);
         let output = Output::new(&args.output, checkpoint, job)?;
-        let (runs, tensors) = (args.keep.folder.runs(), args.output.save_tensors.as_deref());
-        check_all_room(&runs, checkpoint, job, &output, tensors, args.keep.keeps()?)
+        check_all_room(&args.keep.folder.runs(), checkpoint, job, &output, args.keep.keeps()?)
     }
 
-    /// What there is to do of the job, if it goes on from `state`.
-    fn rest(&self, state: Option<&RunState>) -> Result<Prepared, Failure> {
-        let mut prepared = self.prepared.clone();
+    /// What is left to do of the job, if it goes on from `state`.
+    fn left_after(&self, state: Option<&RunState>) -> Result<Planned, Failure> {
+        let mut planned = self.planned.clone();
         if state.is_some() {
-            let (checkpoint, Prepared { job, schedule, .. }) = (&self.model.checkpoint, &prepared);
-            let Target { profile, rates, .. } = &self.target;
-            prepared.plan = Plan::timed(checkpoint, job, schedule, state, profile, rates)?;
+            let Planned { job, schedule, target, .. } = &self.planned;
+            let (checkpoint, profile) = (&self.model.checkpoint, &target.profile);
+            planned.plan = Plan::timed(checkpoint, job, schedule, state, profile, &target.rates)?;
         }
-        Ok(prepared)
+        Ok(planned)
     }
 }
 
@@ -322,9 +302,9 @@ fn choose(
     args: &GenerateArgs,
     opened: &Opened,
     plan: &mut Option<PlanReport>,
-) -> Result<Chosen, Failure> {
+) -> Result<PlannedVideo, Failure> {
     match chosen_on(opened.target(&args.machine)?, args, downloaded)? {
-        Ok(chosen) => Ok(chosen),
+        Ok(video) => Ok(video),
         Err(too_big) => {
             let NoRoom { report, message } = too_big.wanted.no_room(&too_big.refused)?;
             *plan = Some(report);
@@ -350,7 +330,7 @@ pub fn chosen_on(
     target: Target,
     args: &GenerateArgs,
     open: impl Fn(&str) -> Result<Model, Failure>,
-) -> Result<Result<Chosen, Box<TooBig>>, Failure> {
+) -> Result<Result<PlannedVideo, Box<TooBig>>, Failure> {
     let (mut wanted, input, shorter) = wanted(args, target, open)?;
     let (job, _) = Job::new(wanted.checkpoint(), &wanted.request)?;
     job.check_runnable(wanted.checkpoint())?;
@@ -358,13 +338,13 @@ pub fn chosen_on(
         Ok(decided) => decided,
         Err(refused) => return Ok(Err(Box::new(TooBig { wanted, refused }))),
     };
-    let report = wanted.report(&decided);
-    let model = wanted.models.swap_remove(decided.model);
-    let (_, mut warnings) = Job::new(&model.checkpoint, &decided.request)?;
+    let Alternative { what, request, model, mut planned } = decided;
+    let model = wanted.models.swap_remove(model);
+    let warnings = &mut planned.warnings;
     warnings.extend(shorter);
-    warnings.extend(slow_type(&wanted.target, decided.request.dtype));
+    warnings.extend(slow_type(&wanted.target, request.dtype));
     warnings.extend(wrong_speed(args.output.fps, &model.checkpoint));
-    if let Some(what) = &decided.changed {
+    if !what.is_empty() {
         warnings.push(format!("the job was changed so that it fits: {what}"));
     }
     let offload = args.machine.offload;
@@ -373,10 +353,8 @@ pub fn chosen_on(
             "--offload {offload} has no meaning on the CPU, which uses weights where they lie"
         ));
     }
-    let request = decided.request;
-    let prepared = Prepared::new(decided.planned, warnings);
-    let target = wanted.target;
-    Ok(Ok(Chosen { model, prepared, report, request, target, offload, may_replan: true, input }))
+    planned.warn_of_tiles();
+    Ok(Ok(PlannedVideo { model, planned, request, input }))
 }
 
 /// What is wrong with a rate that is not the model's: things then move faster or slower than they do.
@@ -392,13 +370,13 @@ fn wrong_speed(fps: Option<f64>, checkpoint: &Checkpoint) -> Option<String> {
     })
 }
 
-/// The job of a saved plan, exactly, if there is room for it now. Its report is left in `plan`.
-fn chosen_before(
+/// The video of a saved plan, exactly, if there is room for it now. Its report is left in `plan`.
+fn planned_before(
     args: &GenerateArgs,
     mut saved: SavedPlan,
     opened: &Opened,
     plan: &mut Option<PlanReport>,
-) -> Result<Chosen, Failure> {
+) -> Result<PlannedVideo, Failure> {
     if let Some(prompt) = args.job.prompt() {
         saved.run.request.prompt = prompt.to_owned();
     }
@@ -407,34 +385,18 @@ fn chosen_before(
     }
     let model = downloaded(&saved.run.model)?;
     let checkpoint = &model.checkpoint;
-    let prepared = saved.prepare(checkpoint, opened.device.profile())?;
-    prepared.job.check_runnable(checkpoint)?;
+    let mut planned = saved.prepare(checkpoint, &Target::of_device(&*opened.device, u64::MAX))?;
+    planned.job.check_runnable(checkpoint)?;
     let keeps_tensors = args.output.save_tensors.is_some();
     let target = opened.target(&args.machine)?;
-    let target = beside_results(target, checkpoint, &prepared.job, keeps_tensors);
-    let report = report_now(&saved, checkpoint, &prepared, &target);
+    let target = beside_results(target, checkpoint, &planned.job, keeps_tensors);
+    // The times are those that it was saved with, and as certain as they were.
+    planned.target = Target { certainty: saved.report.certainty, ..target };
+    let report = PlanReport::of(checkpoint, &planned);
     *plan = Some(report.clone());
     check_room(&report)?;
-    let (request, offload) = (saved.run.request, saved.run.offload);
-    let input = Input::open(&args.job.input)?;
-    Ok(Chosen { model, prepared, report, request, target, offload, may_replan: false, input })
-}
-
-/// What a saved plan takes, of what there is now. Its times are those that it was saved with.
-fn report_now(
-    saved: &SavedPlan,
-    checkpoint: &Checkpoint,
-    prepared: &Prepared,
-    target: &Target,
-) -> PlanReport {
-    let SavedPlan { report: before, run } = saved;
-    let Prepared { job, schedule, plan, .. } = prepared.clone();
-    let planned = Planned { job, schedule, plan, rejected: before.rejected.clone() };
-    PlanReport {
-        changes_picture: before.changes_picture.clone(),
-        certainty: before.certainty,
-        ..PlanReport::of(checkpoint, &planned, run.offload, target)
-    }
+    let (request, input) = (saved.run.request, Input::open(&args.job.input)?);
+    Ok(PlannedVideo { model, planned, request, input })
 }
 
 /// Refuses a saved plan that there is no room for.

@@ -8,15 +8,15 @@ pub use fleet::on_cards;
 pub use text::placement;
 
 use crate::args::{FitArgs, JobArgs, MachineArgs, OutputArgs};
-use crate::decide::{Decided, NoRoom, Wanted};
+use crate::decide::{NoRoom, Wanted};
 use crate::demo;
 use crate::device::{DeviceChoice, card, planned_target, slow_type};
 use crate::exit::Failure;
-use crate::model::known;
+use crate::model::{Model, known};
 use crate::say::{answer, note};
 use std::path::PathBuf;
 use vidfit_engine::catalogue::{self, Gpu};
-use vidfit_engine::planner::{PlanReport, SavedPlan};
+use vidfit_engine::planner::{Alternative, PlanReport, SavedPlan};
 
 /// `vidfit plan`.
 #[derive(clap::Args)]
@@ -102,23 +102,16 @@ pub fn run(args: &PlanArgs) -> Result<(), Failure> {
     }
 }
 
-fn fits(args: &PlanArgs, wanted: &Wanted, decided: &Decided) -> Result<(), Failure> {
-    let mut report = wanted.report(decided);
+fn fits(args: &PlanArgs, wanted: &Wanted, decided: &Alternative) -> Result<(), Failure> {
+    let model = &wanted.models[decided.model];
+    let mut report = PlanReport::of(&model.checkpoint, &decided.planned);
     if args.explain {
         report.rejected.extend(alternatives::of(wanted, decided)?);
     }
     print(args, &report, wanted)?;
     if let Some(path) = &args.save {
-        let model = &wanted.models[decided.model];
-        let (request, target) = (&decided.request, &wanted.target);
-        let plan = SavedPlan::of(
-            &model.checkpoint,
-            &model.spelled,
-            request,
-            &decided.planned,
-            wanted.offload,
-            target,
-        );
+        let Model { checkpoint, spelled } = model;
+        let plan = SavedPlan::of(checkpoint, spelled, &decided.request, &decided.planned);
         SavedPlan { report, ..plan }.save(path)?;
         note!("saved as {}; vidfit generate --plan runs exactly this", path.display());
     }

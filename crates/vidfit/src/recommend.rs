@@ -95,14 +95,14 @@ fn on_all(model: Variant, cards: &[&'static Gpu]) -> Result<Vec<Option<Cell>>, F
     let cells = found.iter().map(|on_card| {
         let ask = Ask { target: &on_card.target, ..ask };
         if let Ok(planned) = &on_card.answer {
-            let report = PlanReport::of(&checkpoint, planned, offload, &on_card.target);
+            let report = PlanReport::of(&checkpoint, planned);
             return Ok(Some(Cell { model, is_whole: true, report }));
         }
         let fewer = ask.most_frames(checkpoint.transformer.config.sample_frames)?;
         Ok(fewer.map(|(_, planned)| Cell {
             model,
             is_whole: false,
-            report: PlanReport::of(&checkpoint, &planned, offload, &on_card.target),
+            report: PlanReport::of(&checkpoint, &planned),
         }))
     });
     cells.collect()

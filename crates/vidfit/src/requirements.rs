@@ -86,17 +86,15 @@ fn row(variant: Variant, target: &Target) -> Result<Row, Failure> {
     let request = Request { start, dtype, tiling: TilingChoice::Off, ..Request::new("") };
     let (job, _) = Job::new(&checkpoint, &request)?;
     let tiled = job.with_tiles(tiles(&checkpoint, &request)?);
-    let needs = |planned: &Planned, offload| {
-        Needs::of(&PlanReport::of(&checkpoint, planned, offload, target))
-    };
+    let needs = |planned: &Planned| Needs::of(&PlanReport::of(&checkpoint, planned));
     let ask = Ask { checkpoint: &checkpoint, request: &request, offload: Offload::None, target };
     let nothing_on = ask.plan()?.unwrap_or_else(|refused| *refused.least);
     let everything_on = plan_least(&checkpoint, &tiled, Offload::Sequential, target)?;
     Ok(Row {
         model: variant.name(),
         task: if variant.needs_image() { "i2v" } else { "t2v" },
-        nothing_on: needs(&nothing_on, Offload::None),
-        everything_on: needs(&everything_on, Offload::Sequential),
+        nothing_on: needs(&nothing_on),
+        everything_on: needs(&everything_on),
     })
 }
 

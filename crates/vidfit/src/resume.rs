@@ -7,7 +7,7 @@ use crate::device::{Opened, beside_results, open};
 use crate::exit::Failure;
 use crate::generate::output::{Output, are_one_file};
 use crate::generate::{
-    Company, Making, Unmade, announce, check_all_room, name, settle, written_in_words,
+    Alone, Company, Launch, Session, announce, check_all_room, name, settle, written_in_words,
 };
 use crate::human::size;
 use crate::interrupt;
@@ -19,10 +19,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use vidfit_engine::EngineError;
 use vidfit_engine::checkpoint::Checkpoint;
-use vidfit_engine::generate::Prepared;
+use vidfit_engine::generate::RunReport;
+use vidfit_engine::pipeline::Origin;
 use vidfit_engine::pixels::Pixels;
 use vidfit_engine::plan::Plan;
-use vidfit_engine::planner::{Offload, PlanReport, Planned, RunReport, SavedPlan, Target, replan};
+use vidfit_engine::planner::{Offload, PlanReport, Planned, SavedPlan, Target, replan};
 use vidfit_engine::request::Job;
 use vidfit_engine::runs::{FRAMES, PLAN, Run, RunRecord};
 use vidfit_engine::state::RunState;
@@ -67,7 +68,7 @@ pub fn go_on(
     let output = Output::of_run(&run, args.output.as_ref())?;
     let written = match kept_frames(&run, &output) {
         Some(frames) => {
-            output.check(None)?;
+            output.check(0)?;
             write_kept(&frames, &output, stop, shown)
         }
         None => Ok(None),
@@ -77,9 +78,8 @@ pub fn go_on(
             run.go_on();
             name(shown, &run);
             let plan = SavedPlan::load(&run.path(PLAN)).ok().map(|plan| plan.report);
-            let made = written
-                .map_err(Unmade::from)
-                .and_then(|written| of_frames(&run, &written, plan.clone(), (shown, began)));
+            let made =
+                written.and_then(|written| of_frames(&run, &written, plan.clone(), (shown, began)));
             settle(run, made, plan.as_ref(), &args.folder, shown)?
         }
         None => {
@@ -102,42 +102,36 @@ pub fn go_on(
                 Some(state) if state.has_begun() => None,
                 _ => given_again(&run, &job)?,
             };
-            let pipeline = device.map(|device| device.company.pipeline(checkpoint, &job));
-            let pipeline = pipeline.transpose()?.flatten();
+            let company = device.map_or(&Alone as &dyn Company, |device| device.company);
+            let pipeline = company.pipeline(checkpoint, &job)?;
             let keeps_tensors = record.save_tensors.is_some();
             let target = beside_results(opened.target(&machine)?, checkpoint, &job, keeps_tensors);
-            let tensors = record.save_tensors.as_deref();
-            check_all_room(&runs, checkpoint, &job, &output, tensors, record.keeps)?;
-            let planned = plan(&run, checkpoint, &job, machine.offload, &target, state.as_ref())?;
+            check_all_room(&runs, checkpoint, &job, &output, record.keeps)?;
+            let (planned, why_again) =
+                plan(&run, checkpoint, &job, machine.offload, &target, state.as_ref())?;
+            let report = PlanReport::of(checkpoint, &planned);
             run.go_on();
             name(shown, &run);
-            if let Some(why) = &planned.why_again {
+            if let Some(why) = &why_again {
                 shown.say(&format!("planned again, with the same picture: {why}"));
                 shown.event(json!({ "event": "planned_again", "why": why }));
                 run.log().note(json!({ "event": "planned_again", "why": why }));
             }
             let done = state.as_ref().map_or(0, |state| state.steps_done);
             shown.say(&format!("going on after {done} of {} steps", record.steps));
-            announce(shown, &planned.prepared, &planned.report, &output);
-            let making = Making {
-                shown,
-                stop,
+            announce(shown, &planned, &report, &output);
+            let launch = Launch {
                 began,
                 checkpoint,
-                prepared: &planned.prepared,
-                report: &planned.report,
-                target: &target,
-                offload: machine.offload,
+                planned: &planned,
                 may_replan: true,
-                opened,
-                output: &output,
-                save_tensors: tensors,
-                pixels: pixels.as_ref(),
-                state: state.as_ref(),
+                origin: Origin { pixels: pixels.as_ref(), state: state.as_ref(), warm: None },
                 pipeline: pipeline.as_deref(),
+                output: &output,
             };
-            let made = making.make(&run).map(|(report, _)| report);
-            settle(run, made, Some(&planned.report), &args.folder, shown)?
+            let session = Session { shown, stop, opened, company };
+            let made = launch.make(&session, &run).map(|(report, _)| report);
+            settle(run, made, Some(&report), &args.folder, shown)?
         }
     };
     if let Some(path) = &args.report {
@@ -223,9 +217,9 @@ fn of_frames(
     written: &Written,
     plan: Option<PlanReport>,
     (shown, began): (Shown, Instant),
-) -> Result<RunReport, Unmade> {
+) -> Result<RunReport, Failure> {
     if written.path.is_file() {
-        run.keep_video(&written.path).map_err(EngineError::from)?;
+        run.keep_video(&written.path)?;
     }
     let report = RunReport::of_plan("done", None, plan);
     run.end(&report)?;
@@ -283,15 +277,8 @@ pub fn embeds(checkpoint: &Checkpoint, job: &Job) -> usize {
     tokens * checkpoint.text_encoder.config.d_model
 }
 
-/// How the rest of a run is done.
-struct Rest {
-    prepared: Prepared,
-    report: PlanReport,
-    /// Why it is not done by the plan that the run began with, if it is not.
-    why_again: Option<String>,
-}
-
-/// Plans the rest of a run: as it was planned in the beginning, if there is room for that.
+/// Plans the rest of a run: as it was planned in the beginning, if there is room for that; or else anew,
+/// with the reason.
 fn plan(
     run: &Run,
     checkpoint: &Checkpoint,
@@ -299,19 +286,15 @@ fn plan(
     offload: Offload,
     target: &Target,
     state: Option<&RunState>,
-) -> Result<Rest, Failure> {
-    let rest = |planned: Planned, why_again| {
-        let report = PlanReport::of(checkpoint, &planned, offload, target);
-        Rest { prepared: Prepared::new(planned, Vec::new()), report, why_again }
-    };
+) -> Result<(Planned, Option<String>), Failure> {
     let why_again = match as_before(run, checkpoint, job, offload, target, state) {
-        Ok(planned) => return Ok(rest(planned, None)),
+        Ok(planned) => return Ok((planned, None)),
         Err(why) => why,
     };
     match replan(checkpoint, job, offload, target, state)? {
-        Ok(planned) => Ok(rest(planned, Some(why_again))),
+        Ok(planned) => Ok((planned, Some(why_again))),
         Err(refused) => {
-            let report = PlanReport::of_refused(checkpoint, &refused, offload, target);
+            let report = PlanReport::of_refused(checkpoint, &refused);
             Err(Failure::no_room(format!(
                 "{}. The picture of a run that has begun stays as it is; go on where there is more \
                  room, or make another video",
@@ -340,7 +323,7 @@ fn as_before(
             saved.report.device, target.name
         ));
     }
-    let before = saved.prepare(checkpoint, &target.profile).map_err(words)?;
+    let before = saved.prepare(checkpoint, target).map_err(words)?;
     let tiles = |job: &Job| (job.tiling, job.encode_tiling);
     if RunState::key(&before.job) != RunState::key(job) || tiles(&before.job) != tiles(job) {
         return Err("the plan that was saved is of another video".into());
@@ -348,8 +331,8 @@ fn as_before(
     let schedule = before.schedule;
     let (profile, rates) = (&target.profile, &target.rates);
     let plan = Plan::timed(checkpoint, job, &schedule, state, profile, rates).map_err(words)?;
-    let planned = Planned { job: job.clone(), schedule, plan, rejected: Vec::new() };
-    let report = PlanReport::of(checkpoint, &planned, offload, target);
+    let planned = Planned::new(job.clone(), schedule, plan, offload, target);
+    let report = PlanReport::of(checkpoint, &planned);
     match report.fits {
         true => Ok(planned),
         false => Err(format!(

@@ -85,7 +85,7 @@ fn ended(name: JobName, result: Result<(), Failure>) {
 fn end_of(result: Result<(), Failure>) -> Value {
     let (code, message, fault) = match result {
         Ok(()) => (0, None, None),
-        Err(Failure { code, message, is_machines }) => {
+        Err(Failure { code, message, is_machines, .. }) => {
             (code, Some(message), is_machines.then_some("machine"))
         }
     };

@@ -1,7 +1,6 @@
 //! What a run gives: frames, tensors, and what it could go on from.
 
 use super::{Keep, MeasuredPhase};
-use crate::checkpoint::Checkpoint;
 use crate::pipeline::{Outputs, Reached};
 use crate::pixels::Pixels;
 use crate::plan::Plan;
@@ -10,7 +9,7 @@ use crate::request::Job;
 use crate::state::{RunState, image_elements, looks_back};
 use std::mem::take;
 use std::time::Instant;
-use vidfit_cogvideox::vae::{Piece, encoder_host_bytes};
+use vidfit_cogvideox::vae::Piece;
 use vidfit_tensor::{Context, Copied, Device, Error, Tensor};
 
 /// Intermediate results, widened to f32.
@@ -26,39 +25,6 @@ pub struct KeptTensors {
     pub latents: Vec<f32>,
     /// `[F, H, W, 3]` in 0..=1, before rounding.
     pub frames: Vec<f32>,
-}
-
-/// Bytes of host memory that a run holds for its results, and for what it starts from: the rounded
-/// frames and those given, the frame at work in f32, what it could go on from, and what is kept.
-pub fn result_bytes(checkpoint: &Checkpoint, job: &Job, keep_tensors: bool) -> u64 {
-    let frame = (job.height * job.width * 3) as u64;
-    let frames = job.frames as u64;
-    // Written as bytes, they are there twice.
-    let kept = if keep_tensors { 2 * kept_bytes(checkpoint, job) } else { 0 };
-    let work = match job.given_frames {
-        0 => 4 * frame,
-        _ => {
-            let (config, size) = (&checkpoint.vae.config, (job.height, job.width));
-            encoder_host_bytes(config, job.encode_tiling, size).max(4 * frame)
-        }
-    };
-    // A run that goes on holds the state that it came from, too.
-    (frames + job.given_frames as u64) * frame + work + 2 * state_bytes(checkpoint, job) + kept
-}
-
-/// Bytes of [`RunState`], in memory and, but for a few thousand, on the disk.
-pub fn state_bytes(checkpoint: &Checkpoint, job: &Job) -> u64 {
-    let tokens: usize = job.prompts.iter().map(Vec::len).sum();
-    let embeds = tokens * checkpoint.text_encoder.config.d_model;
-    4 * (embeds + 2 * job.latent_elements() + image_elements(job)) as u64
-}
-
-/// Bytes of [`KeptTensors`].
-pub fn kept_bytes(checkpoint: &Checkpoint, job: &Job) -> u64 {
-    let embeds = job.prompts.last().map_or(0, Vec::len) * checkpoint.text_encoder.config.d_model;
-    let latents = 2 * job.latent_elements() + image_elements(job);
-    let frames = job.frames * job.height * job.width * 3;
-    4 * (embeds + latents + frames) as u64
 }
 
 /// Brings a run's results to the host. Its buffers: the rounded frames; one piece of a frame in

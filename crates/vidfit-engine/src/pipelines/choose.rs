@@ -3,68 +3,22 @@
 use super::kept::Key;
 use crate::checkpoint::Checkpoint;
 use crate::error::EngineError;
-use crate::generate::Prepared;
 use crate::placement::{Part, Parts, warm_bytes};
-use crate::planner::{Ask, Offload, PlanReport, Planned, Refused, Target, replan};
-use crate::request::{Job, Warnings};
+use crate::planner::{Offload, Planned, Target, replan};
 use crate::state::RunState;
 
 /// A plan with warm weights may take this share longer than one without: the next job is spared
 /// bringing them.
 const LONGER: f64 = 1.03;
 
-/// A job that fits without any warm weights, and how that was decided.
-#[derive(Clone)]
-pub struct Decided {
-    /// The job and its plan.
-    pub planned: Planned,
-    /// What the user should know.
-    pub warnings: Warnings,
-    /// The strategy.
-    pub offload: Offload,
-    /// What it is planned for, as if no weights were on it.
-    pub target: Target,
-}
-
-impl Decided {
-    /// Plans what is asked for, from where `state` left off.
-    ///
-    /// # Errors
-    /// As [`Ask::plan`].
-    pub fn on(
-        ask: &Ask<'_>,
-        state: Option<&RunState>,
-    ) -> Result<Result<Decided, Refused>, EngineError> {
-        let Ask { checkpoint, request, offload, target } = *ask;
-        let (_, warnings) = Job::new(checkpoint, request)?;
-        let whole = match ask.plan()? {
-            Ok(planned) => planned,
-            Err(refused) => return Ok(Err(refused)),
-        };
-        let planned = match state {
-            None => whole,
-            Some(_) => match replan(checkpoint, &whole.job, offload, target, state)? {
-                Ok(planned) => Planned { rejected: whole.rejected, ..planned },
-                Err(refused) => return Ok(Err(refused)),
-            },
-        };
-        Ok(Ok(Decided { planned, warnings, offload, target: target.clone() }))
-    }
-
-    pub(super) fn prepared(&self) -> Prepared {
-        Prepared::new(self.planned.clone(), self.warnings.clone())
-    }
-}
-
-/// A job that fits, and the weights that it finds on the device.
+/// A job that is planned twice: with the weights that it finds on the device, and without.
 pub struct PlannedJob {
-    /// The job and its plan, warm weights not included.
+    /// With warm weights, which are no part of the plan's bytes: its target says which they are, and
+    /// what all of them take.
     pub planned: Planned,
-    /// What it is planned for: also says which weights are warm, and what all warm weights take.
-    pub target: Target,
-    /// The job without any warm weights: run if there is less memory by then, and to be saved with a
-    /// run, which may go on where nothing is warm.
-    pub cold: Decided,
+    /// Without any: run if there is less memory by then, and to be saved with a run, which may go on
+    /// where nothing is warm.
+    pub cold: Planned,
     /// Its weights that are there when it begins.
     pub(super) own: Vec<(Part, Key)>,
     /// The other pipelines whose weights stay.
@@ -74,16 +28,7 @@ pub struct PlannedJob {
 impl PlannedJob {
     /// Device memory at its fullest: the arena, the operations' scratch and all warm weights.
     pub fn device_bytes(&self) -> u64 {
-        self.planned.plan.device_bytes() + self.target.warm_bytes
-    }
-
-    /// The report of it.
-    pub fn report(&self, checkpoint: &Checkpoint) -> PlanReport {
-        PlanReport::of(checkpoint, &self.planned, self.cold.offload, &self.target)
-    }
-
-    pub(super) fn prepared(&self) -> Prepared {
-        Prepared::new(self.planned.clone(), self.cold.warnings.clone())
+        self.planned.plan.device_bytes() + self.planned.target.warm_bytes
     }
 
     pub(super) fn keys(&self) -> Vec<Key> {
@@ -99,7 +44,7 @@ impl PlannedJob {
 /// What is kept changes no picture: tiles are those of the job without warm weights.
 pub(super) fn choose(
     checkpoint: &Checkpoint,
-    cold: Decided,
+    cold: Planned,
     state: Option<&RunState>,
     pipelines: usize,
     staying: impl FnOnce(&[Key], usize, u64) -> (Vec<u64>, u64),
@@ -109,25 +54,26 @@ pub(super) fn choose(
         true => first_that_fits(checkpoint, &cold, state)?,
         false => None,
     };
-    let (planned, target) = warm.unwrap_or_else(|| (cold.planned.clone(), cold.target.clone()));
+    let mut planned = warm.unwrap_or_else(|| cold.clone());
 
     let key = |part| (part, Key::of(checkpoint, part, planned.job.dtype));
+    let target = &planned.target;
     let own: Vec<(Part, Key)> = target.warm.iter().map(key).collect();
     let keys: Vec<Key> = own.iter().map(|(_, key)| key.clone()).collect();
     let others = if own.is_empty() { pipelines } else { pipelines - 1 };
     let taken = target.reserved_bytes(&planned.plan.layout, planned.plan.scratch_bytes);
     let (staying, bytes) = staying(&keys, others, target.budget_bytes().saturating_sub(taken));
-    let target = Target { warm_bytes: target.warm_bytes + bytes, ..target };
-    Ok(PlannedJob { planned, target, cold, own, staying })
+    planned.target.warm_bytes += bytes;
+    Ok(PlannedJob { planned, cold, own, staying })
 }
 
 /// The first set of parts with which the job fits as it is, and is not much slower.
 fn first_that_fits(
     checkpoint: &Checkpoint,
-    Decided { planned: cold, offload, target, .. }: &Decided,
+    cold: &Planned,
     state: Option<&RunState>,
-) -> Result<Option<(Planned, Target)>, EngineError> {
-    let job = &cold.job;
+) -> Result<Option<Planned>, EngineError> {
+    let Planned { job, target, offload, .. } = cold;
     let bytes_of = |part: Part| -> Result<(Part, u64), EngineError> {
         let (weights, blocks) = part.of(checkpoint);
         Ok((part, warm_bytes(weights, job.dtype, &blocks, &target.profile)?))
@@ -155,8 +101,7 @@ fn first_that_fits(
         tried = warm;
         match replan(checkpoint, job, *offload, &target, state) {
             Ok(Ok(planned)) if planned.plan.seconds() <= cold.plan.seconds() * LONGER => {
-                let planned = Planned { rejected: cold.rejected.clone(), ..planned };
-                return Ok(Some((planned, target)));
+                return Ok(Some(Planned { target, ..cold.clone().by(planned) }));
             }
             Ok(_) | Err(EngineError::NotEnoughRam { .. } | EngineError::DoesNotFit { .. }) => {}
             Err(other) => return Err(other),

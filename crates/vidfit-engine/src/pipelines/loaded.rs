@@ -1,13 +1,13 @@
 //! A pipeline: one model for one task.
 
-use super::choose::{Decided, PlannedJob, choose};
+use super::choose::{PlannedJob, choose};
 use super::kept::Key;
 use super::{Shared, Task};
 use crate::checkpoint::{Checkpoint, CheckpointFolder, Place, Variant};
 use crate::error::EngineError;
-use crate::generate::{self, Generated, Keep, Prepared, RunOptions};
+use crate::generate::{self, Generated, RunOptions};
 use crate::placement::{Warm, WarmWeights};
-use crate::planner::{Ask, Offload, PlanReport, Planned, Refused, Target};
+use crate::planner::{Ask, Offload, Planned, Refused, Target, replan};
 use crate::request::Request;
 use crate::state::RunState;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,12 +45,8 @@ pub struct JobAsk<'a> {
 
 /// A finished job.
 pub struct Ran {
-    /// What came out.
+    /// What came out. The target of what was run says which weights were warm.
     pub generated: Generated,
-    /// What it was run on, weights that were warm included.
-    pub target: Target,
-    /// The strategy.
-    pub offload: Offload,
     /// Bytes of weights that were brought to stay, before the job's first phase.
     pub loaded_bytes: u64,
     /// The time that took.
@@ -61,15 +57,8 @@ impl Ran {
     /// Device memory at its fullest, as measured: the arena, the operations' scratch and all warm
     /// weights.
     pub fn peak_bytes(&self) -> u64 {
-        let scratch_bytes = self.generated.ran.plan.scratch_bytes;
-        self.generated.measured.peak_bytes + scratch_bytes + self.target.warm_bytes
-    }
-
-    /// The report of what was run.
-    pub fn report(&self, checkpoint: &Checkpoint) -> PlanReport {
-        let Prepared { job, schedule, plan, .. } = self.generated.ran.clone();
-        let planned = Planned { job, schedule, plan, rejected: Vec::new() };
-        PlanReport::of(checkpoint, &planned, self.offload, &self.target)
+        let Planned { plan, target, .. } = &self.generated.ran;
+        self.generated.measured.peak_bytes + plan.scratch_bytes + target.warm_bytes
     }
 }
 
@@ -149,25 +138,25 @@ impl Pipeline {
         }
         let JobAsk { request, offload, state, target } = *ask;
         let ask = Ask { checkpoint: &checkpoint, request, offload, target: &self.now(target) };
-        match Decided::on(&ask, state)? {
-            Ok(decided) => self.with_warm(decided, state).map(Ok),
+        match from_state(&ask, state)? {
+            Ok(planned) => self.with_warm(planned, state).map(Ok),
             Err(refused) => Ok(Err(refused)),
         }
     }
 
-    /// Plans a job that was decided on without any warm weights, with them. Nothing of the picture
+    /// Plans a job that was planned without any warm weights, with them. Nothing of the picture
     /// changes.
     ///
     /// # Errors
     /// As [`Pipeline::checkpoint`], and whatever keeps the job from being planned.
     pub fn with_warm(
         &self,
-        decided: Decided,
+        planned: Planned,
         state: Option<&RunState>,
     ) -> Result<PlannedJob, EngineError> {
         let (checkpoint, shared) = (self.checkpoint()?, &self.shared);
-        let decided = Decided { target: self.now(&decided.target), ..decided };
-        choose(&checkpoint, decided, state, shared.settings.pipelines, |own, most, room| {
+        let cold = Planned { target: self.now(&planned.target), ..planned };
+        choose(&checkpoint, cold, state, shared.settings.pipelines, |own, most, room| {
             shared.kept().staying(self.number, own, most, room)
         })
     }
@@ -204,21 +193,7 @@ impl Pipeline {
     pub fn run_planned(
         &self,
         planned: &PlannedJob,
-        options: RunOptions<'_>,
-    ) -> Result<Ran, EngineError> {
-        self.run_keeping(planned, options, &mut |_| Ok(()))
-    }
-
-    /// As [`Pipeline::run_planned`], and has `keep` keep the state after every step, see
-    /// [`generate::run_keeping`].
-    ///
-    /// # Errors
-    /// As [`Pipeline::run_planned`], and those of `keep`.
-    pub fn run_keeping(
-        &self,
-        planned: &PlannedJob,
         mut options: RunOptions<'_>,
-        keep: &mut Keep<'_>,
     ) -> Result<Ran, EngineError> {
         let checkpoint = self.checkpoint()?;
         let _turn = self.shared.turn.lock().unwrap_or_else(PoisonError::into_inner);
@@ -232,15 +207,12 @@ impl Pipeline {
         let mut reserve = |warmed: &Warmed| {
             let warm_bytes = self.shared.kept().bytes();
             options.capacity_bytes = capacity_bytes.saturating_sub(warm_bytes);
-            let (prepared, target) = match warmed.is_cold {
-                true => (planned.cold.prepared(), &planned.cold.target),
-                false => (planned.prepared(), &planned.target),
-            };
             // With warm weights, the way out is to do without them.
-            options.replan = (warm_bytes == 0).then(|| (planned.cold.offload, target.clone()));
-            generate::reserve(&checkpoint, &prepared, device, &mut options)
+            options.replan = warm_bytes == 0;
+            let planned = if warmed.is_cold { &planned.cold } else { &planned.planned };
+            generate::reserve(&checkpoint, planned, device, &mut options)
         };
-        let prepared = match reserve(&warmed) {
+        let reserved = match reserve(&warmed) {
             Err(EngineError::DoesNotFit { .. } | EngineError::CannotReserve { .. })
                 if self.shared.kept().bytes() > 0 =>
             {
@@ -251,25 +223,16 @@ impl Pipeline {
             other => other,
         };
         let warm_bytes = self.shared.kept().bytes();
-        let result = prepared.and_then(|prepared| {
-            self.shared.arena_bytes.store(prepared.plan.device_bytes(), Ordering::Relaxed);
+        let result = reserved.and_then(|mut reserved| {
+            reserved.target.warm_bytes = warm_bytes;
+            self.shared.arena_bytes.store(reserved.plan.device_bytes(), Ordering::Relaxed);
             let warm = warmed.warm(planned);
-            generate::run_reserved(&checkpoint, prepared, device, options, keep, &warm)
+            generate::run_reserved(&checkpoint, reserved, device, options, &warm)
         });
         device.release();
         self.shared.arena_bytes.store(0, Ordering::Relaxed);
         self.shared.kept().used(self.number, &warmed.weights, Instant::now(), false);
-        let target = match warmed.is_cold {
-            true => &planned.cold.target,
-            false => &planned.target,
-        };
-        Ok(Ran {
-            generated: result?,
-            target: Target { warm_bytes, ..target.clone() },
-            offload: planned.cold.offload,
-            loaded_bytes: warmed.loaded_bytes,
-            load_seconds,
-        })
+        Ok(Ran { generated: result?, loaded_bytes: warmed.loaded_bytes, load_seconds })
     }
 
     /// Makes room, and brings the weights that are planned to be there. If the device has no memory
@@ -329,6 +292,19 @@ impl Drop for Pipeline {
     fn drop(&mut self) {
         self.shared.kept().forget(self.number);
     }
+}
+
+/// Plans what is asked for, from where `state` left off.
+fn from_state(
+    ask: &Ask<'_>,
+    state: Option<&RunState>,
+) -> Result<Result<Planned, Refused>, EngineError> {
+    let whole = match ask.plan()? {
+        Ok(planned) if state.is_some() => planned,
+        other => return Ok(other),
+    };
+    let rest = replan(ask.checkpoint, &whole.job, ask.offload, ask.target, state)?;
+    Ok(rest.map(|rest| whole.by(rest)))
 }
 
 /// What a job has on the device when it begins.

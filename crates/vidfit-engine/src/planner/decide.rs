@@ -1,5 +1,6 @@
 //! Whether a job fits, and how.
 
+use super::planned::Planned;
 use super::report::ram_peak_bytes;
 use super::search::{Found, LeastOfPhases, Memo, Search};
 use super::target::{Offload, Target};
@@ -9,22 +10,8 @@ use crate::checkpoint::Checkpoint;
 use crate::error::EngineError;
 use crate::plan::Plan;
 use crate::request::{Job, Tiles, TilingChoice};
-use crate::schedule::Schedule;
 use crate::state::RunState;
 use vidfit_cogvideox::vae;
-
-/// A job that fits, and how.
-#[derive(Clone, Debug)]
-pub struct Planned {
-    /// The job, with or without tiles.
-    pub job: Job,
-    /// How it uses memory.
-    pub schedule: Schedule,
-    /// Its plan.
-    pub plan: Plan,
-    /// What was not taken.
-    pub rejected: Vec<Rejected>,
-}
 
 /// A choice that was not taken.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -51,13 +38,23 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// A refusal on `target` of a job that takes at least `least`.
-    pub fn new(least: Planned, target: &Target) -> Refused {
-        let Plan { layout, scratch_bytes, .. } = &least.plan;
+    /// A refusal of a job that takes at least `least`.
+    pub fn new(least: Planned) -> Refused {
+        let Planned { plan: Plan { layout, scratch_bytes, .. }, target, .. } = &least;
         Refused {
             required_bytes: target.reserved_bytes(layout, *scratch_bytes),
             budget_bytes: target.budget_bytes(),
             least: Box::new(least),
+        }
+    }
+}
+
+impl From<Refused> for EngineError {
+    fn from(refused: Refused) -> EngineError {
+        EngineError::DoesNotFit {
+            required_bytes: refused.required_bytes,
+            available_bytes: refused.budget_bytes,
+            tiled: refused.least.job.tiling.is_some(),
         }
     }
 }
@@ -92,9 +89,7 @@ pub fn plan(
     let besides = least.iter().map(|least| least.besides).max().unwrap_or(0);
     let way =
         ways.first_in_tiles(|way| least[way].encode <= besides, |way| least[way].decode <= besides);
-    let mut least = plan_least(checkpoint, &ways.job(way), offload, target)?;
-    least.rejected = Vec::new();
-    Ok(Err(Refused::new(least, target)))
+    Ok(Err(Refused::new(plan_least(checkpoint, &ways.job(way), offload, target)?)))
 }
 
 /// The first of `ways` that fits, and its fastest schedule.
@@ -124,8 +119,8 @@ pub(super) fn first_that_fits(
         if !too_large.any() {
             match search.within(budget)? {
                 Found::Fits(schedule, plan) => {
-                    let rejected = rejected.clone();
-                    let planned = Planned { job: job.clone(), schedule, plan, rejected };
+                    let planned = Planned::new(job.clone(), schedule, plan, offload, target);
+                    let planned = Planned { rejected: rejected.clone(), ..planned };
                     match within_ram(checkpoint, planned, &search)? {
                         Ok(planned) => return Ok(Some(planned)),
                         Err(shortage) => not_enough_ram = Some(shortage),
@@ -150,13 +145,12 @@ fn within_ram(
     planned: Planned,
     search: &Search<'_>,
 ) -> Result<Result<Planned, EngineError>, EngineError> {
-    let target = search.trials.target;
-    let Err(shortage) = check_ram(checkpoint, &planned, target) else { return Ok(Ok(planned)) };
+    let Err(shortage) = check_ram(checkpoint, &planned) else { return Ok(Ok(planned)) };
     let memo = &Memo::default();
     let sparing = Search { spares_ram: true, memo, ..*search };
-    if let Found::Fits(schedule, plan) = sparing.within(target.budget_bytes())? {
+    if let Found::Fits(schedule, plan) = sparing.within(planned.target.budget_bytes())? {
         let planned = Planned { schedule, plan, ..planned };
-        if check_ram(checkpoint, &planned, target).is_ok() {
+        if check_ram(checkpoint, &planned).is_ok() {
             return Ok(Ok(planned));
         }
     }
@@ -189,12 +183,13 @@ pub fn plan_least(
     target: &Target,
 ) -> Result<Planned, EngineError> {
     check_planable(checkpoint, std::slice::from_ref(job), target.budget_bytes())?;
-    let offload = if offload == Offload::Auto { Offload::Sequential } else { offload };
+    let least = if offload == Offload::Auto { Offload::Sequential } else { offload };
     let trials = Trials { checkpoint, job, target };
-    let search = Search { trials, offload, memo: &Memo::default(), spares_ram: false, state: None };
+    let search =
+        Search { trials, offload: least, memo: &Memo::default(), spares_ram: false, state: None };
     let schedule = search.least()?;
     let plan = search.whole(&schedule)?;
-    Ok(Planned { job: job.clone(), schedule, plan, rejected: Vec::new() })
+    Ok(Planned::new(job.clone(), schedule, plan, offload, target))
 }
 
 /// Whether some schedule of one of `ways` may fit: what its phases take at least, each by itself, is
@@ -233,11 +228,10 @@ pub fn replan(
     let search = Search { trials, offload, memo: &Memo::default(), spares_ram: false, state };
     let budget_bytes = target.budget_bytes();
     let Found::Fits(schedule, plan) = search.within(budget_bytes)? else {
-        let least = plan_least(checkpoint, job, offload, target)?;
-        return Ok(Err(Refused::new(least, target)));
+        return Ok(Err(Refused::new(plan_least(checkpoint, job, offload, target)?)));
     };
-    let planned = Planned { job: job.clone(), schedule, plan, rejected: Vec::new() };
-    check_ram(checkpoint, &planned, target)?;
+    let planned = Planned::new(job.clone(), schedule, plan, offload, target);
+    check_ram(checkpoint, &planned)?;
     Ok(Ok(planned))
 }
 
@@ -276,12 +270,9 @@ pub(super) fn check_planable(
 }
 
 /// Refuses what the host has no memory for. On a device that is the host, the budget says it all.
-fn check_ram(
-    checkpoint: &Checkpoint,
-    planned: &Planned,
-    target: &Target,
-) -> Result<(), EngineError> {
-    let required_bytes = ram_peak_bytes(checkpoint, planned, target);
+fn check_ram(checkpoint: &Checkpoint, planned: &Planned) -> Result<(), EngineError> {
+    let required_bytes = ram_peak_bytes(checkpoint, planned);
+    let target = &planned.target;
     match target.ram_bytes {
         Some(available_bytes) if !target.shares_ram && required_bytes > available_bytes => {
             Err(EngineError::NotEnoughRam { required_bytes, available_bytes })

@@ -1,12 +1,13 @@
 //! What would fit instead: the ladder of changes that a user may allow, and the nearest ones that
 //! are offered when nothing was allowed.
 
-use super::decide::{Planned, Refused, first_that_fits, may_fit, plan};
+use super::decide::{Refused, first_that_fits, may_fit, plan};
+use super::planned::Planned;
 use super::target::{Offload, Target};
 use super::ways::Ways;
 use crate::checkpoint::Checkpoint;
 use crate::error::EngineError;
-use crate::request::{FrameCounts, Job, Request, TilingChoice, tiles};
+use crate::request::{FrameCounts, Job, Request, TilingChoice, Warnings, tiles};
 use serde::{Deserialize, Serialize};
 
 /// A kind of change to the picture.
@@ -56,11 +57,11 @@ pub struct Ask<'a> {
     pub target: &'a Target,
 }
 
-/// A job that fits where another did not.
+/// A job that fits: what was asked for, or another in its place.
 pub struct Alternative {
-    /// What differs, in words.
+    /// What differs from what was asked for, in words; empty if nothing does.
     pub what: String,
-    /// What to ask for instead.
+    /// What to ask for to get it.
     pub request: Request,
     /// Which of the models that were offered it takes: 0 is the one asked for.
     pub model: usize,
@@ -74,36 +75,37 @@ impl Ask<'_> {
     /// # Errors
     /// [`EngineError::Request`] if the model cannot make it, on any device.
     pub fn plan(&self) -> Result<Result<Planned, Refused>, EngineError> {
-        let (job, _) = Job::new(self.checkpoint, self.request)?;
-        let tiles = tiles(self.checkpoint, self.request)?;
-        plan(self.checkpoint, &job, (self.request.tiling, tiles), self.offload, self.target)
+        let (job, warnings) = Job::new(self.checkpoint, self.request)?;
+        let tiling = (self.request.tiling, tiles(self.checkpoint, self.request)?);
+        let answer = plan(self.checkpoint, &job, tiling, self.offload, self.target)?;
+        Ok(answer.map(|planned| Planned { warnings, ..planned }))
     }
 
     /// Plans another request in its place, if that fits.
     fn instead(&self, request: &Request) -> Result<Option<Planned>, EngineError> {
         // What a model has no positions for is no alternative, nor what RAM is too small for.
-        let Ok(ways) = self.ways(request) else { return Ok(None) };
+        let Ok((ways, warnings)) = self.ways(request) else { return Ok(None) };
         match first_that_fits(self.checkpoint, &ways, self.offload, self.target) {
             Err(
                 EngineError::Request(_)
                 | EngineError::NotEnoughRam { .. }
                 | EngineError::DoesNotFit { .. },
             ) => Ok(None),
-            other => other,
+            other => Ok(other?.map(|planned| Planned { warnings, ..planned })),
         }
     }
 
     /// Whether some schedule of another request may fit.
     fn may_fit(&self, request: &Request) -> Result<bool, EngineError> {
-        let Ok(ways) = self.ways(request) else { return Ok(false) };
+        let Ok((ways, _)) = self.ways(request) else { return Ok(false) };
         may_fit(self.checkpoint, &ways, self.offload, self.target)
     }
 
-    /// The jobs that another request allows.
-    fn ways(&self, request: &Request) -> Result<Ways, EngineError> {
-        let (job, _) = Job::new(self.checkpoint, request)?;
+    /// The jobs that another request allows, and what the user should know of it.
+    fn ways(&self, request: &Request) -> Result<(Ways, Warnings), EngineError> {
+        let (job, warnings) = Job::new(self.checkpoint, request)?;
         let tiles = tiles(self.checkpoint, request)?;
-        Ok(Ways::new(self.checkpoint, &job, request.tiling, tiles))
+        Ok((Ways::new(self.checkpoint, &job, request.tiling, tiles), warnings))
     }
 
     /// The most frames that fit, in the model's own step, and their plan; a single one at least.
@@ -151,9 +153,10 @@ pub fn fit(
         let mut base = ask.request.clone();
         for step in order {
             let from = Ask { request: &base, ..ask };
-            if let Some(other) = changes(from, *step, models)? {
-                let what = differences(ask, &other, models);
-                return Ok(Some(Alternative { what, ..other }));
+            if let Some(mut other) = changes(from, *step, models)? {
+                other.what = differences(ask, &other, models);
+                other.planned.changes_picture.push(other.what.clone());
+                return Ok(Some(other));
             }
             if is_cumulative {
                 base = smallest(from, *step);

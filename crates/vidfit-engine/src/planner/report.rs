@@ -1,10 +1,11 @@
 //! The plan as people and programs read it: one schema for `plan --json`, saved plans, reports of
 //! runs, and whoever else asks.
 
-use super::decide::{Planned, Refused, Rejected};
-use super::target::{Certainty, Offload, STAGING_BYTES, Target};
+use super::decide::{Refused, Rejected};
+use super::planned::Planned;
+use super::target::{Certainty, Offload, STAGING_BYTES};
 use crate::checkpoint::Checkpoint;
-use crate::generate::result_bytes;
+use crate::host_memory::result_bytes;
 use crate::placement::{self, Adapted, LAID_OUT_AT_ONCE, Part};
 use crate::plan::PhaseWork;
 use crate::request::Job;
@@ -144,18 +145,13 @@ pub struct Holder {
 
 impl PlanReport {
     /// The report of a job that fits.
-    pub fn of(
-        checkpoint: &Checkpoint,
-        planned: &Planned,
-        offload: Offload,
-        target: &Target,
-    ) -> PlanReport {
-        let Planned { job, schedule, plan, rejected } = planned;
+    pub fn of(checkpoint: &Checkpoint, planned: &Planned) -> PlanReport {
+        let Planned { job, schedule, plan, target, offload, .. } = planned;
         let peak_bytes = plan.device_bytes();
-        let denoise = weights_of(checkpoint, planned, target, "denoise");
+        let denoise = weights_of(checkpoint, planned, "denoise");
         let all = denoise.0 + denoise.1;
         let resident_percent = if all == 0 { 100.0 } else { 100.0 * denoise.0 as f64 / all as f64 };
-        let ram_peak = ram_peak_bytes(checkpoint, planned, target);
+        let ram_peak = ram_peak_bytes(checkpoint, planned);
         let strategy = match offload {
             _ if target.profile.reads_host_memory => "in place",
             Offload::None => "none",
@@ -189,7 +185,7 @@ impl PlanReport {
             ram_bytes: target.ram_bytes,
             mapped_bytes: mapped_bytes(checkpoint),
             streams_from_disk: target.ram_bytes.is_some_and(|ram| {
-                let left = ram.saturating_sub(ram_peak_bytes(checkpoint, planned, target));
+                let left = ram.saturating_sub(ram_peak);
                 (denoise.1 > 0 || target.shares_ram)
                     && checkpoint.transformer.weights.all_bytes() > left
             }),
@@ -206,21 +202,15 @@ impl PlanReport {
                     _ => schedule.encoder.paged_caches,
                 },
             },
-            changes_picture: changes_picture(job),
-            rejected: rejected.clone(),
-            phases: phases(checkpoint, planned, target),
+            changes_picture: planned.changes_picture.clone(),
+            rejected: planned.rejected.clone(),
+            phases: phases(checkpoint, planned),
         }
     }
 
     /// The report of a job that does not fit: of the least that it would take.
-    pub fn of_refused(
-        checkpoint: &Checkpoint,
-        refused: &Refused,
-        offload: Offload,
-        target: &Target,
-    ) -> PlanReport {
-        let report = PlanReport::of(checkpoint, &refused.least, offload, target);
-        PlanReport { fits: false, ..report }
+    pub fn of_refused(checkpoint: &Checkpoint, refused: &Refused) -> PlanReport {
+        PlanReport { fits: false, ..PlanReport::of(checkpoint, &refused.least) }
     }
 
     /// The phase called `name`.
@@ -229,7 +219,8 @@ impl PlanReport {
     }
 }
 
-fn changes_picture(job: &Job) -> Vec<String> {
+/// How tiles change the picture of a job, in words.
+pub(super) fn changes_picture(job: &Job) -> Vec<String> {
     let tiles = [("encoded", job.encode_tiling), ("decoded", job.tiling)];
     let told = tiles.into_iter().filter_map(|(how, tiling)| {
         tiling.map(|tiling| format!("{how} in tiles of {}×{} pixels", tiling.width, tiling.height))
@@ -237,11 +228,11 @@ fn changes_picture(job: &Job) -> Vec<String> {
     told.collect()
 }
 
-fn phases(checkpoint: &Checkpoint, planned: &Planned, target: &Target) -> Vec<PhaseReport> {
+fn phases(checkpoint: &Checkpoint, planned: &Planned) -> Vec<PhaseReport> {
     let layout = &planned.plan.layout;
     let of = |work: &PhaseWork| {
         let peak = layout.phases.iter().find(|phase| phase.name == work.name);
-        let (resident_bytes, streamed_bytes) = weights_of(checkpoint, planned, target, &work.name);
+        let (resident_bytes, streamed_bytes) = weights_of(checkpoint, planned, &work.name);
         let tensors = peak.map_or(&[][..], |peak| &peak.holders);
         let holders = holders(tensors, planned.plan.scratch_bytes);
         PhaseReport {
@@ -281,13 +272,8 @@ fn holders(tensors: &[vidfit_tensor::Request], scratch_bytes: u64) -> Vec<Holder
 }
 
 /// Resident and streamed bytes of the weights of the phase called `phase`.
-fn weights_of(
-    checkpoint: &Checkpoint,
-    planned: &Planned,
-    target: &Target,
-    phase: &str,
-) -> (u64, u64) {
-    if target.profile.reads_host_memory {
+fn weights_of(checkpoint: &Checkpoint, planned: &Planned, phase: &str) -> (u64, u64) {
+    if planned.target.profile.reads_host_memory {
         return (0, 0);
     }
     let (schedule, dtype) = (&planned.schedule, planned.job.dtype);
@@ -312,7 +298,8 @@ fn weights_of(
 
 /// Host memory that a job holds: what waits for the device, staging, what the run could go on from,
 /// and the frames. On a device that is the host, the reservation as well.
-pub fn ram_peak_bytes(checkpoint: &Checkpoint, planned: &Planned, target: &Target) -> u64 {
+pub fn ram_peak_bytes(checkpoint: &Checkpoint, planned: &Planned) -> u64 {
+    let target = &planned.target;
     let device = match target.shares_ram {
         true => planned.plan.device_bytes() + target.warm_bytes,
         false => staging_bytes(checkpoint),

@@ -1,12 +1,12 @@
 //! A plan in a file: executed exactly, or refused.
 
-use super::decide::{Planned, check_planable};
+use super::decide::check_planable;
+use super::planned::Planned;
 use super::report::{PlanReport, SCHEMA_VERSION};
 use super::target::{Offload, Target};
 use crate::checkpoint::Checkpoint;
 use crate::digest::Digest;
 use crate::error::EngineError;
-use crate::generate::Prepared;
 use crate::plan::Plan;
 use crate::request::{Job, Request};
 use crate::schedule::Schedule;
@@ -57,17 +57,15 @@ pub struct SavedRun {
 }
 
 impl SavedPlan {
-    /// `planned`, made for `target` from `request`, of the model that the user calls `model`.
+    /// `planned`, made from `request`, of the model that the user calls `model`.
     pub fn of(
         checkpoint: &Checkpoint,
         model: &str,
         request: &Request,
         planned: &Planned,
-        offload: Offload,
-        target: &Target,
     ) -> SavedPlan {
         SavedPlan {
-            report: PlanReport::of(checkpoint, planned, offload, target),
+            report: PlanReport::of(checkpoint, planned),
             run: SavedRun {
                 model: model.to_owned(),
                 request: request.clone(),
@@ -75,8 +73,8 @@ impl SavedPlan {
                 encode_tiling: planned.job.encode_tiling,
                 loras: planned.job.loras.identity().to_owned(),
                 schedule: planned.schedule,
-                offload,
-                profile: target.profile.clone(),
+                offload: planned.offload,
+                profile: planned.target.profile.clone(),
                 digest: planned.plan.digest().to_string(),
                 seal: String::new(),
             },
@@ -128,15 +126,15 @@ impl SavedPlan {
         }
     }
 
-    /// The job exactly as it was planned.
+    /// The job exactly as it was planned, on `target`.
     ///
     /// # Errors
     /// [`EngineError::Request`] if this checkpoint or this device would not lead to the same bytes.
     pub fn prepare(
         &self,
         checkpoint: &Checkpoint,
-        profile: &Profile,
-    ) -> Result<Prepared, EngineError> {
+        target: &Target,
+    ) -> Result<Planned, EngineError> {
         let SavedRun { request, tiling, encode_tiling, schedule, digest, .. } = &self.run;
         let (job, warnings) = Job::new(checkpoint, request)?;
         let job = Job { tiling: *tiling, encode_tiling: *encode_tiling, ..job };
@@ -156,7 +154,7 @@ impl SavedPlan {
             return Err(EngineError::Request(format!("the saved plan asks for {problem}")));
         }
         check_planable(checkpoint, std::slice::from_ref(&job), u64::MAX)?;
-        let plan = Plan::new(checkpoint, &job, schedule, None, profile)?;
+        let plan = Plan::new(checkpoint, &job, schedule, None, &target.profile)?;
         let found = plan.digest().to_string();
         if found != *digest || plan.device_bytes() != self.report.peak_bytes {
             return Err(EngineError::Request(format!(
@@ -175,7 +173,12 @@ impl SavedPlan {
             phase.seconds = saved.seconds;
             phase.waiting_seconds = saved.waiting_seconds;
         }
-        Ok(Prepared { job, schedule: *schedule, plan, warnings })
+        Ok(Planned {
+            warnings,
+            changes_picture: self.report.changes_picture.clone(),
+            rejected: self.report.rejected.clone(),
+            ..Planned::new(job, *schedule, plan, self.run.offload, target)
+        })
     }
 }
 
@@ -185,7 +188,7 @@ fn json(path: &Path, value: &impl Serialize) -> Result<String, EngineError> {
 }
 
 /// Writes `value` as indented JSON, whole or not at all.
-pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), EngineError> {
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), EngineError> {
     let text = json(path, value)?;
     let written = write_whole(path, |out| {
         out.write_all(text.as_bytes())?;

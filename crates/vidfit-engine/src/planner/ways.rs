@@ -35,7 +35,7 @@ impl TooLarge {
 }
 
 /// What a way that was not taken is called: `verb` is `encode` or `decode`.
-pub(crate) fn without_tiles(verb: &str) -> String {
+pub(super) fn without_tiles(verb: &str) -> String {
     format!("{verb} without tiles")
 }
 

@@ -3,8 +3,9 @@
 use super::lock::{self, LOCK};
 use super::{RunId, RunLog, RunRecord, Runs, RunsError};
 use crate::error::EngineError;
+use crate::generate::RunReport;
 use crate::pixels::Pixels;
-use crate::planner::{RunReport, SavedPlan};
+use crate::planner::SavedPlan;
 use crate::request::Job;
 use crate::small_file::read_small;
 use crate::state::RunState;

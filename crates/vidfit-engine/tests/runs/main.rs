@@ -17,9 +17,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 use support::card::{Bits, card, target};
 use vidfit_engine::EngineError;
-use vidfit_engine::generate::{Prepared, RunOptions, run_keeping};
+use vidfit_engine::generate::{self, RunOptions, RunReport};
 use vidfit_engine::pixels::Pixels;
-use vidfit_engine::planner::{Offload, PlanReport, Planned, RunReport, SavedPlan, replan};
+use vidfit_engine::planner::{Offload, PlanReport, SavedPlan, replan};
 use vidfit_engine::request::Request;
 use vidfit_engine::runs::{CleanRules, RunId, RunRecord, RunsError, Standing};
 use vidfit_engine::state::RunState;
@@ -225,22 +225,10 @@ fn a_run_whose_state_cannot_be_kept_stops_at_the_last_that_was() {
             &target(1 << 30, 1),
             state,
         ) {
-            Ok(Ok(Planned { job, schedule, plan, .. })) => {
-                Prepared { job, schedule, plan, warnings: vec![] }
-            }
+            Ok(Ok(planned)) => planned,
             _ => panic!("it does not fit"),
         };
         let device: Arc<dyn Device> = sim.clone();
-        let options = RunOptions {
-            stop: &AtomicBool::new(false),
-            listener: Box::new(|_| {}),
-            keep_tensors: true,
-            capacity_bytes: u64::MAX,
-            poison: true,
-            pixels: None,
-            state,
-            replan: None,
-        };
         let mut kept = Vec::new();
         let mut keep = |state: &RunState| {
             if state.steps_done > most {
@@ -251,7 +239,18 @@ fn a_run_whose_state_cannot_be_kept_stops_at_the_last_that_was() {
             kept.push(state.steps_done);
             run.save(state)
         };
-        let result = run_keeping(&place.checkpoint, &prepared, &device, options, &mut keep);
+        let options = RunOptions {
+            stop: &AtomicBool::new(false),
+            listener: Box::new(|_| {}),
+            keep_tensors: true,
+            capacity_bytes: u64::MAX,
+            poison: true,
+            pixels: None,
+            state,
+            replan: false,
+            keep: Some(&mut keep),
+        };
+        let result = generate::run(&place.checkpoint, &prepared, &device, options);
         assert_eq!((sim.held_bytes(), sim.violations()), (0, vec![]));
         (result, kept)
     };
@@ -275,17 +274,7 @@ fn a_run_whose_state_cannot_be_kept_stops_at_the_last_that_was() {
     let peaks = &decoded.measured.phase_peak_bytes;
     let whole = &place.prepared.plan.layout;
     assert!(peaks[1].1 < whole.phases[1].peak_bytes, "nothing is left to be denoised: {peaks:?}");
-    let report = PlanReport::of(
-        &place.checkpoint,
-        &Planned {
-            job: decoded.ran.job.clone(),
-            schedule: decoded.ran.schedule,
-            plan: decoded.ran.plan.clone(),
-            rejected: vec![],
-        },
-        Offload::Auto,
-        &target(1 << 30, 1),
-    );
+    let report = PlanReport::of(&place.checkpoint, &decoded.ran);
     run.end(&RunReport::of_done(report, &decoded)).unwrap();
     assert!(run.is_done());
     run.discard().unwrap();

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use vidfit_cogvideox::noise::Generator;
 use vidfit_engine::checkpoint::Checkpoint;
-use vidfit_engine::generate::Prepared;
-use vidfit_engine::planner::{Offload, RunReport, SavedPlan, replan};
+use vidfit_engine::generate::RunReport;
+use vidfit_engine::planner::{Offload, Planned, SavedPlan, replan};
 use vidfit_engine::request::{Job, Request, TilingChoice};
 use vidfit_engine::runs::{
     MachineRecord, RECORD_VERSION, Run, RunId, RunRecord, Runs, Standing, settled,
@@ -21,7 +21,7 @@ pub struct Place {
     pub folder: tempfile::TempDir,
     pub runs: Runs,
     pub checkpoint: Checkpoint,
-    pub prepared: Prepared,
+    pub prepared: Planned,
     pub record: RunRecord,
     pub plan: SavedPlan,
 }
@@ -44,7 +44,7 @@ impl Place {
         let (offload, large) = (Offload::Auto, target(1 << 30, 1));
         let planned = replan(&checkpoint, &job, offload, &large, None).unwrap();
         let planned = planned.unwrap_or_else(|_| panic!("it does not fit"));
-        let plan = SavedPlan::of(&checkpoint, "tiny", &request, &planned, offload, &large);
+        let plan = SavedPlan::of(&checkpoint, "tiny", &request, &planned);
         let folder = tempfile::tempdir().unwrap();
         let record = RunRecord {
             version: RECORD_VERSION,
@@ -76,9 +76,8 @@ impl Place {
             keeps: true,
             inputs: vec![],
         };
-        let prepared = Prepared::new(planned, vec![]);
         let runs = Runs::in_folder(folder.path().join("runs"));
-        Place { folder, runs, checkpoint, prepared, record, plan }
+        Place { folder, runs, checkpoint, prepared: planned, record, plan }
     }
 
     pub fn begin(&self) -> Run {

@@ -8,9 +8,9 @@ use vidfit_cpu::{CpuDevice, SimConfig, SimDevice};
 use vidfit_engine::EngineError;
 use vidfit_engine::catalogue;
 use vidfit_engine::checkpoint::{Checkpoint, Component};
-use vidfit_engine::generate::{self, Generated, Prepared, RunOptions};
+use vidfit_engine::generate::{self, Generated, RunOptions};
 use vidfit_engine::plan::Plan;
-use vidfit_engine::planner::Target;
+use vidfit_engine::planner::{Offload, Planned, Target};
 use vidfit_engine::progress::Listener;
 use vidfit_engine::request::Job;
 use vidfit_engine::schedule::Schedule;
@@ -146,23 +146,23 @@ pub fn with_schedule(
     job: &Job,
     schedule: Schedule,
     threads: usize,
-) -> Prepared {
+) -> Planned {
     let plan = Plan::new(checkpoint, job, &schedule, None, &profile(threads)).unwrap();
-    Prepared { job: job.clone(), schedule, plan, warnings: Vec::new() }
+    Planned::new(job.clone(), schedule, plan, Offload::Auto, &target(1 << 40, threads))
 }
 
 /// What [`run`] is asked besides.
 #[derive(Default)]
 pub struct Extra<'a> {
     pub state: Option<&'a RunState>,
-    pub replan: Option<(vidfit_engine::planner::Offload, Target)>,
+    pub replan: bool,
     pub listener: Option<Listener>,
 }
 
 /// Runs a plan on a card. All that is freed is poisoned.
 pub fn run(
     checkpoint: &Checkpoint,
-    prepared: &Prepared,
+    prepared: &Planned,
     card: &Arc<SimDevice>,
     extra: Extra<'_>,
 ) -> Result<Generated, EngineError> {
@@ -177,6 +177,7 @@ pub fn run(
         pixels: pixels.as_ref().filter(|_| !extra.state.is_some_and(RunState::has_begun)),
         state: extra.state,
         replan: extra.replan,
+        keep: None,
     };
     generate::run(checkpoint, prepared, &device, options)
 }

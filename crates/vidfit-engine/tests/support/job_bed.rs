@@ -5,9 +5,8 @@ use super::{Case, job};
 use std::path::Path;
 use vidfit_cogvideox::scheduler::SchedulerKind;
 use vidfit_engine::checkpoint::Checkpoint;
-use vidfit_engine::generate::Prepared;
 use vidfit_engine::plan::Plan;
-use vidfit_engine::planner::{Offload, plan_least, replan};
+use vidfit_engine::planner::{Offload, Planned, Target, plan_least, replan};
 use vidfit_engine::request::{Job, Request, TilingChoice};
 use vidfit_engine::schedule::Schedule;
 use vidfit_engine::state::RunState;
@@ -20,7 +19,7 @@ pub struct Bed {
     pub job: Job,
     pub bits: Bits,
     /// Plans for a card without limit, by strategy, and the least of each.
-    pub strategies: Vec<(Offload, Prepared, u64)>,
+    pub strategies: Vec<(Offload, Planned, u64)>,
 }
 
 impl Bed {
@@ -50,20 +49,16 @@ impl Bed {
             let planned = replan(&checkpoint, &job, offload, &large, None).unwrap();
             let planned = planned.unwrap_or_else(|_| panic!("{offload} does not fit"));
             let least = plan_least(&checkpoint, &job, offload, &large).unwrap();
-            (offload, Prepared::new(planned, vec![]), least.plan.device_bytes())
+            (offload, planned, least.plan.device_bytes())
         });
         Bed { checkpoint, request, job, bits, strategies: strategies.to_vec() }
     }
 
     /// A plan with this schedule for what is left of the job after `state`.
-    pub fn plan(
-        &self,
-        schedule: Schedule,
-        state: Option<&RunState>,
-        profile: &Profile,
-    ) -> Prepared {
+    pub fn plan(&self, schedule: Schedule, state: Option<&RunState>, profile: &Profile) -> Planned {
         let plan = Plan::new(&self.checkpoint, &self.job, &schedule, state, profile).unwrap();
-        Prepared { job: self.job.clone(), schedule, plan, warnings: Vec::new() }
+        let target = Target { profile: profile.clone(), ..target(1 << 40, 1) };
+        Planned::new(self.job.clone(), schedule, plan, Offload::Auto, &target)
     }
 
     /// Values of the prompts' embeddings.

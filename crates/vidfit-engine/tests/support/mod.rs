@@ -20,9 +20,10 @@ use vidfit_cogvideox::guidance::GuidanceCurve;
 use vidfit_cogvideox::scheduler::SchedulerKind;
 use vidfit_cpu::CpuDevice;
 use vidfit_engine::checkpoint::Checkpoint;
-use vidfit_engine::generate::{self, Generated, KeptTensors, Prepared, RunOptions};
+use vidfit_engine::generate::{self, Generated, KeptTensors, RunOptions};
 use vidfit_engine::pixels::Pixels;
 use vidfit_engine::plan::Plan;
+use vidfit_engine::planner::{Offload, Planned, Target};
 use vidfit_engine::request::{Job, Request, Start, TilingChoice, tiles};
 use vidfit_engine::safetensors::{SafetensorsFile, StoredDtype};
 use vidfit_engine::schedule::Schedule;
@@ -255,7 +256,7 @@ pub fn run_on(
 /// Runs what was planned, in exactly the planned bytes.
 pub fn run_prepared(
     checkpoint: &Checkpoint,
-    prepared: &Prepared,
+    prepared: &Planned,
     device: Arc<dyn Device>,
 ) -> Generated {
     let stop = AtomicBool::new(false);
@@ -268,16 +269,18 @@ pub fn run_prepared(
         poison: true,
         pixels: pixels.as_ref(),
         state: None,
-        replan: None,
+        replan: false,
+        keep: None,
     };
     generate::run(checkpoint, prepared, &device, options).unwrap()
 }
 
 /// A plan for a job that no request makes.
-pub fn prepare_job(checkpoint: &Checkpoint, job: Job, device: &dyn Device) -> Prepared {
+pub fn prepare_job(checkpoint: &Checkpoint, job: Job, device: &dyn Device) -> Planned {
     let schedule = Schedule::plain(device.profile());
     let plan = Plan::new(checkpoint, &job, &schedule, None, device.profile()).unwrap();
-    Prepared { job, schedule, plan, warnings: Vec::new() }
+    let target = Target::of_device(device, u64::MAX);
+    Planned::new(job, schedule, plan, Offload::Auto, &target)
 }
 
 /// What [`run`] keeps.

@@ -11,7 +11,7 @@ use vidfit_engine::generate::RunOptions;
 use vidfit_engine::pipelines::{JobAsk, Pipeline, Pipelines, PlannedJob, Ran, Task, WarmSettings};
 use vidfit_engine::pixels::Pixels;
 use vidfit_engine::placement::{Part, warm_bytes};
-use vidfit_engine::planner::{Offload, Target};
+use vidfit_engine::planner::{Offload, PlanReport, Target};
 use vidfit_engine::request::{Request, TilingChoice};
 use vidfit_tensor::DType;
 
@@ -55,7 +55,8 @@ pub fn options<'a>(stop: &'a AtomicBool, pixels: Option<&'a Pixels>) -> RunOptio
         poison: true,
         pixels,
         state: None,
-        replan: None,
+        replan: false,
+        keep: None,
     }
 }
 
@@ -108,7 +109,7 @@ impl Bed {
         assert_eq!(planned.device_bytes(), ran.peak_bytes());
         self.peak_bytes = self.peak_bytes.max(ran.peak_bytes());
         assert_eq!(after.peak_held_bytes, self.peak_bytes);
-        let report = planned.report(&pipeline.checkpoint().unwrap());
+        let report = PlanReport::of(&pipeline.checkpoint().unwrap(), &planned.planned);
         assert_eq!(report.peak_bytes + report.warm_bytes, planned.device_bytes());
         assert!(report.fits && report.peak_bytes <= report.budget_bytes);
         assert!(planned.device_bytes() <= self.target.budget_bytes());
@@ -124,7 +125,7 @@ impl Bed {
 
         // What is left is what is kept.
         assert_eq!(self.sim.held_bytes(), self.owner.warm_bytes());
-        assert_eq!(self.owner.warm_bytes(), planned.target.warm_bytes);
+        assert_eq!(self.owner.warm_bytes(), planned.planned.target.warm_bytes);
         (planned, ran)
     }
 }
@@ -135,5 +136,5 @@ pub fn expected(checkpoint: &Checkpoint, request: &Request) -> Bits {
 }
 
 pub fn parts(planned: &PlannedJob) -> Vec<Part> {
-    planned.target.warm.iter().collect()
+    planned.planned.target.warm.iter().collect()
 }

@@ -11,7 +11,7 @@ use crate::human::size;
 use crate::say::answer;
 use plans::{CARD, Model, PhaseMemory, Video, gigabytes, video_of};
 use vidfit_engine::checkpoint::Variant;
-use vidfit_engine::generate::result_bytes;
+use vidfit_engine::host_memory::result_bytes;
 use vidfit_engine::plan::PHASES;
 use vidfit_engine::planner::report::staging_bytes;
 use vidfit_engine::planner::{Offload, PlanReport, Planned};
@@ -277,10 +277,9 @@ fn host_memory(all: &[Least]) -> Result<Table, Failure> {
     let mut rows = Vec::new();
     for Least { variant, model, planned } in all {
         let whole = model.fastest(TILED, Offload::Model)?;
-        let ways = [("each component whole", Offload::Model, &whole)];
-        let ways = ways.into_iter().chain([("streamed", Offload::Sequential, planned)]);
-        for (n, (name, offload, planned)) in ways.enumerate() {
-            let report = PlanReport::of(&model.checkpoint, planned, offload, &model.target);
+        let ways = [("each component whole", &whole), ("streamed", planned)];
+        for (n, (name, planned)) in ways.into_iter().enumerate() {
+            let report = PlanReport::of(&model.checkpoint, planned);
             rows.push(vec![
                 if n == 0 { variant.name().to_owned() } else { String::new() },
                 name.to_owned(),

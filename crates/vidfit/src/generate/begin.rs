@@ -1,19 +1,19 @@
 //! The beginning of a run: its directory, and what it is asked for.
 
-use super::Chosen;
+use super::PlannedVideo;
 use super::output::{Output, tensor_bytes};
 use crate::args::GenerateArgs;
 use crate::exit::Failure;
-use crate::model::folder;
+use crate::model::{Model, folder};
 use crate::progress::Shown;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use vidfit_engine::bytes::ByteSize;
 use vidfit_engine::checkpoint::Checkpoint;
-use vidfit_engine::generate::{Prepared, state_bytes};
+use vidfit_engine::host_memory::state_bytes;
 use vidfit_engine::pixels::Pixels;
-use vidfit_engine::planner::{Planned, SavedPlan};
+use vidfit_engine::planner::SavedPlan;
 use vidfit_engine::request::Job;
 use vidfit_engine::runs::{
     MachineRecord, RECORD_VERSION, Run, RunRecord, Runs, are_on_one_disk, check_room, settled,
@@ -32,15 +32,15 @@ pub fn name(shown: Shown, run: &Run) {
 /// Bad input if it has not.
 pub fn begin(
     args: &GenerateArgs,
-    chosen: &Chosen,
+    video: &PlannedVideo,
     output: &Output,
     pixels: Option<&Pixels>,
 ) -> Result<Run, Failure> {
-    let (checkpoint, job) = (&chosen.model.checkpoint, &chosen.prepared.job);
+    let PlannedVideo { model: Model { checkpoint, spelled }, request, planned, .. } = video;
+    let job = &planned.job;
     let runs = args.keep.folder.runs();
-    let tensors = args.output.save_tensors.as_deref();
     let keeps = args.keep.keeps()?;
-    check_all_room(&runs, checkpoint, job, output, tensors, keeps)?;
+    check_all_room(&runs, checkpoint, job, output, keeps)?;
     let bytes = |size: Option<ByteSize>| size.map(|size| size.0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let machine = &args.machine;
@@ -48,10 +48,10 @@ pub fn begin(
         version: RECORD_VERSION,
         vidfit: env!("CARGO_PKG_VERSION").into(),
         began_unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
-        model: chosen.model.spelled.clone(),
+        model: spelled.clone(),
         model_folder: folder(checkpoint),
         model_identity: checkpoint.identity(),
-        request: settled(&chosen.request, job),
+        request: settled(request, job),
         steps: job.steps.len(),
         frames: job.frames,
         height: job.height,
@@ -62,23 +62,19 @@ pub fn begin(
         output_is_named: args.output.output.is_some(),
         fps: output.settings.fps.as_f64(),
         crf: args.output.crf,
-        save_tensors: tensors.map(from_root),
+        save_tensors: output.tensors.as_deref().map(from_root),
         machine: MachineRecord {
             device: machine.device.to_string(),
             threads: machine.threads,
             vram_budget_bytes: bytes(machine.vram_budget),
             buffer_bytes: bytes(machine.buffer),
             ram_bytes: bytes(machine.ram),
-            offload: chosen.offload,
+            offload: planned.offload,
         },
         keeps,
-        inputs: chosen.input.iter().map(|input| from_root(input.path())).collect(),
+        inputs: video.input.iter().map(|input| from_root(input.path())).collect(),
     };
-    let Prepared { job, schedule, plan, .. } = chosen.prepared.clone();
-    let planned = Planned { job, schedule, plan, rejected: chosen.report.rejected.clone() };
-    let (model, request) = (&chosen.model.spelled, &chosen.request);
-    let plan = SavedPlan::of(checkpoint, model, request, &planned, chosen.offload, &chosen.target);
-    let plan = SavedPlan { report: chosen.report.clone(), ..plan };
+    let plan = SavedPlan::of(checkpoint, spelled, request, planned);
     Ok(runs.begin(&record, &plan, pixels)?)
 }
 
@@ -99,10 +95,9 @@ pub fn check_all_room(
     checkpoint: &Checkpoint,
     job: &Job,
     output: &Output,
-    tensors: Option<&Path>,
     keeps: bool,
 ) -> Result<(), Failure> {
-    let video_bytes = output.check(tensors.map(|path| (path, tensor_bytes(checkpoint, job))))?;
+    let video_bytes = output.check(tensor_bytes(checkpoint, job))?;
     // While a state takes the place of another, both are there.
     let given_bytes = Pixels::bytes(job.given_frames, job.height, job.width);
     let mut run_bytes = RECORD_BYTES + given_bytes + 2 * state_bytes(checkpoint, job);

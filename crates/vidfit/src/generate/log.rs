@@ -7,16 +7,15 @@ use crate::progress::{self, Shown};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Instant;
-use vidfit_engine::generate::Prepared;
 use vidfit_engine::machine::ram;
-use vidfit_engine::planner::PlanReport;
+use vidfit_engine::planner::{PlanReport, Planned};
 use vidfit_engine::progress::{Listener, Progress};
 use vidfit_engine::running::Running;
 use vidfit_tensor::Device;
 
 /// Says what is going to happen, and what it takes.
-pub fn announce(shown: Shown, prepared: &Prepared, report: &PlanReport, output: &Output) {
-    let Prepared { job, plan, .. } = prepared;
+pub fn announce(shown: Shown, planned: &Planned, report: &PlanReport, output: &Output) {
+    let Planned { job, plan, .. } = planned;
     shown.say(&format!(
         "{}: {} of {}×{} at {} per second, {} steps in {} on {}",
         report.model,

@@ -7,7 +7,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use vidfit_engine::checkpoint::Checkpoint;
-use vidfit_engine::generate::{Generated, kept_bytes};
+use vidfit_engine::generate::Generated;
+use vidfit_engine::host_memory::kept_bytes;
 use vidfit_engine::request::Job;
 use vidfit_engine::runs::Run;
 use vidfit_engine::safetensors::{StoredDtype, write_safetensors};
@@ -30,6 +31,8 @@ pub struct Output {
     pub settings: VideoSettings,
     /// Frames of it.
     pub frames: u64,
+    /// Where intermediate results go, if they are wanted.
+    pub tensors: Option<PathBuf>,
 }
 
 impl Output {
@@ -41,7 +44,8 @@ impl Output {
         let path = args.output.clone().unwrap_or_else(|| free_name(Path::new("output.mp4")));
         let fps = args.fps.unwrap_or(checkpoint.variant.fps());
         let output = Output::of(path, (job.frames, job.height, job.width), fps, args.crf)?;
-        Ok(Output { is_settled: args.output.is_some(), ..output })
+        let tensors = args.save_tensors.clone();
+        Ok(Output { is_settled: args.output.is_some(), tensors, ..output })
     }
 
     /// A video of so many frames of a height and a width, at `path`.
@@ -59,7 +63,7 @@ impl Output {
         let mut settings = VideoSettings::new(size(width)?, size(height)?, fps);
         settings.crf = Crf::new(crf).map_err(Failure::input)?;
         settings.check(&path).map_err(Failure::input)?;
-        Ok(Output { path, is_settled: true, settings, frames: frames as u64 })
+        Ok(Output { path, is_settled: true, settings, frames: frames as u64, tensors: None })
     }
 
     /// Where the video of a run goes: to `path` if that is given, else where it was to go, unless
@@ -79,18 +83,19 @@ impl Output {
             },
         };
         let size = (record.frames, record.height, record.width);
-        Ok(Output { is_settled, ..Output::of(path, size, record.fps, record.crf)? })
+        let output = Output::of(path, size, record.fps, record.crf)?;
+        Ok(Output { is_settled, tensors: record.save_tensors.clone(), ..output })
     }
 
-    /// Checks that the video, and the tensors if any, can be written, before there is anything to
-    /// write, and says how many bytes they may take.
+    /// Checks that the video, and the tensors if any, which take so many bytes, can be written, before
+    /// there is anything to write, and says how many bytes they may take.
     ///
     /// # Errors
     /// Bad input if they cannot.
-    pub fn check(&self, tensors: Option<(&Path, u64)>) -> Result<u64, Failure> {
+    pub fn check(&self, tensor_bytes: u64) -> Result<u64, Failure> {
         let kind = OutputKind::from_path(&self.path).map_err(Failure::of_output)?;
         let mut bytes = self.bytes_as(kind);
-        if let Some((path, tensor_bytes)) = tensors {
+        if let Some(path) = &self.tensors {
             // As if both went to one disk.
             bytes += tensor_bytes;
             check_file(path, bytes).map_err(Failure::of_output)?;

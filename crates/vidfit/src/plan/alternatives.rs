@@ -1,17 +1,17 @@
 //! What a plan was chosen over: the plain strategies, and the other way to decode, with their
 //! numbers.
 
-use crate::decide::{Decided, Wanted};
+use crate::decide::Wanted;
 use crate::exit::Failure;
 use crate::human::{seconds, size};
-use vidfit_engine::planner::{Ask, Offload, Rejected};
+use vidfit_engine::planner::{Alternative, Ask, Offload, Rejected};
 use vidfit_engine::request::{Job, Request, TilingChoice};
 
 /// Everything that was not taken, and why.
 ///
 /// # Errors
 /// As planning.
-pub fn of(wanted: &Wanted, decided: &Decided) -> Result<Vec<Rejected>, Failure> {
+pub fn of(wanted: &Wanted, decided: &Alternative) -> Result<Vec<Rejected>, Failure> {
     let Job { tiling, encode_tiling, .. } = decided.planned.job;
     let is_tiled = tiling.is_some() || encode_tiling.is_some();
     let mut ways = Vec::new();
@@ -35,7 +35,7 @@ pub fn of(wanted: &Wanted, decided: &Decided) -> Result<Vec<Rejected>, Failure> 
 /// One way, if it is another than the one that was taken.
 fn one(
     wanted: &Wanted,
-    decided: &Decided,
+    decided: &Alternative,
     offload: Offload,
     tiling: TilingChoice,
 ) -> Result<Option<Rejected>, Failure> {

@@ -30,10 +30,8 @@ impl OnCard {
     /// The plan as it is reported, or the least one.
     pub fn report(&self, ask: &Ask<'_>) -> PlanReport {
         match &self.answer {
-            Ok(planned) => PlanReport::of(ask.checkpoint, planned, ask.offload, &self.target),
-            Err(refused) => {
-                PlanReport::of_refused(ask.checkpoint, refused, ask.offload, &self.target)
-            }
+            Ok(planned) => PlanReport::of(ask.checkpoint, planned),
+            Err(refused) => PlanReport::of_refused(ask.checkpoint, refused),
         }
     }
 }
@@ -57,8 +55,7 @@ pub fn on_cards(
         progress(done, targets.len());
         let budget = target.budget_bytes();
         let below = known.range(..=budget).next_back();
-        let shared =
-            below.filter(|(of, answer)| **of == budget || needs_no_more(ask, answer, target));
+        let shared = below.filter(|(of, answer)| **of == budget || needs_no_more(ask, answer));
         let answer = match shared {
             Some((_, answer)) => timed(ask.checkpoint, answer, target)?,
             None => planned_or_refused(&Ask { target, ..*ask })?,
@@ -75,7 +72,7 @@ pub fn on_cards(
 /// the card is too small: others may need less of it.
 fn planned_or_refused(ask: &Ask<'_>) -> Result<Result<Planned, Refused>, Failure> {
     match ask.plan() {
-        Err(EngineError::NotEnoughRam { .. }) => Ok(Err(Refused::new(least(ask)?, ask.target))),
+        Err(EngineError::NotEnoughRam { .. }) => Ok(Err(Refused::new(least(ask)?))),
         other => Ok(other?),
     }
 }
@@ -83,7 +80,7 @@ fn planned_or_refused(ask: &Ask<'_>) -> Result<Result<Planned, Refused>, Failure
 /// Whether a larger budget would change nothing: all that works step by step or frame by frame lies
 /// on the card, and nothing is cut into pieces. How long another card waits for what is streamed
 /// says nothing of this one.
-fn needs_no_more(ask: &Ask<'_>, answer: &Result<Planned, Refused>, target: &Target) -> bool {
+fn needs_no_more(ask: &Ask<'_>, answer: &Result<Planned, Refused>) -> bool {
     let Ok(planned) = answer else { return false };
     let Planned { job, schedule, .. } = planned;
     let is_tiled = job.tiling.is_some() || job.encode_tiling.is_some();
@@ -92,7 +89,7 @@ fn needs_no_more(ask: &Ask<'_>, answer: &Result<Planned, Refused>, target: &Targ
     if is_tiled || pages_caches || schedule.transformer.head_groups > 1 {
         return false;
     }
-    let report = PlanReport::of(ask.checkpoint, planned, ask.offload, target);
+    let report = PlanReport::of(ask.checkpoint, planned);
     let stays = |name: &str| report.phase(name).is_none_or(|phase| phase.streamed_bytes == 0);
     stays("encode") && stays("denoise") && stays("decode")
 }
@@ -106,11 +103,11 @@ fn timed(
     let again = |planned: &Planned| -> Result<Planned, Failure> {
         let Planned { job, schedule, .. } = planned;
         let plan = Plan::timed(checkpoint, job, schedule, None, &target.profile, &target.rates)?;
-        Ok(Planned { plan, ..planned.clone() })
+        Ok(Planned { plan, target: target.clone(), ..planned.clone() })
     };
     Ok(match answer {
         Ok(planned) => Ok(again(planned)?),
-        Err(Refused { least, .. }) => Err(Refused::new(again(least)?, target)),
+        Err(Refused { least, .. }) => Err(Refused::new(again(least)?)),
     })
 }
 

@@ -8,7 +8,7 @@ use crate::args::MachineArgs;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use vidfit_engine::planner::RunReport;
+use vidfit_engine::generate::RunReport;
 use vidfit_engine::presets::{Preset, canonical};
 use vidfit_engine::runs::{Runs, Standing};
 use vidfit_engine::settings::Settings;

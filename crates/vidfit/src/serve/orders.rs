@@ -82,16 +82,15 @@ impl Orders {
             // That the RAM is too small is an answer as well.
             Err(failure) if failure.is_about_room() => {
                 let least = least(&wanted.ask()).map_err(|_| failure)?;
-                Err(Refused::new(least, &wanted.target))
+                Err(Refused::new(least))
             }
             decided => decided?,
         };
         Ok(match decided {
-            Ok(decided) => wanted.report(&decided),
-            Err(refused) => {
-                let (offload, target) = (wanted.offload, &wanted.target);
-                PlanReport::of_refused(wanted.checkpoint(), &refused, offload, target)
+            Ok(decided) => {
+                PlanReport::of(&wanted.models[decided.model].checkpoint, &decided.planned)
             }
+            Err(refused) => PlanReport::of_refused(wanted.checkpoint(), &refused),
         })
     }
 
@@ -117,15 +116,15 @@ impl Orders {
         let machine = args.machine.on(self.devices.machine());
         let args = GenerateArgs { machine, ..*args };
         let target = self.devices.target().map_err(refusal)?;
-        let chosen = chosen_on(target, &args, |name| self.offers.open(name)).map_err(refusal)?;
-        let chosen = match chosen {
-            Ok(chosen) => chosen,
+        let video = chosen_on(target, &args, |name| self.offers.open(name)).map_err(refusal)?;
+        let video = match video {
+            Ok(video) => video,
             Err(too_big) => return Err(does_not_fit(&too_big)),
         };
         if jobs.is_dir() {
-            chosen.check_disk(&args).map_err(no_disk)?;
+            video.check_disk(&args).map_err(no_disk)?;
         }
-        let job = &chosen.prepared.job;
+        let job = &video.planned.job;
         let whole = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         Ok(Settled {
             task,
@@ -133,12 +132,12 @@ impl Orders {
             width: whole(job.width),
             height: whole(job.height),
             num_frames: whole(job.asked_frames()),
-            fps: args.output.fps.unwrap_or(chosen.model.checkpoint.variant.fps()),
+            fps: args.output.fps.unwrap_or(video.model.checkpoint.variant.fps()),
             num_inference_steps: whole(args.job.steps),
             guidance_scale: args.job.guidance,
             seed: args.job.seed,
-            warnings: chosen.prepared.warnings.clone(),
-            plan: serde_json::to_value(&chosen.report).ok(),
+            warnings: video.planned.warnings.clone(),
+            plan: serde_json::to_value(video.report()).ok(),
         })
     }
 
@@ -217,8 +216,7 @@ fn no_disk(failure: Failure) -> Refusal {
 }
 
 fn does_not_fit(TooBig { wanted, refused }: &TooBig) -> Refusal {
-    let (offload, target) = (wanted.offload, &wanted.target);
-    let report = PlanReport::of_refused(wanted.checkpoint(), refused, offload, target);
+    let report = PlanReport::of_refused(wanted.checkpoint(), refused);
     let needs = needs(&report);
     Refusal::new("does_not_fit", format!("{needs}. Ask for a smaller or shorter video"))
 }

@@ -6,7 +6,7 @@ use crate::args::{Command, GenerateArgs, MachineArgs, ResumeArgs};
 use crate::defaults;
 use crate::device::{Opened, open};
 use crate::exit::Failure;
-use crate::generate::{Company, make_among_others};
+use crate::generate::{Company, Session, make_among_others};
 use crate::progress::Shown;
 use crate::resume::{self, OnDevice};
 use crate::warm::Warm;
@@ -75,7 +75,8 @@ impl<'a> Bench<'a> {
         match read {
             Asked::Generate(mut args) => {
                 args.machine = args.machine.on(machine);
-                make_among_others(&args, shown, (&job.stop, &device.opened), device)
+                let (stop, opened) = (&job.stop, &device.opened);
+                make_among_others(&args, &Session { shown, stop, opened, company: device })
             }
             Asked::Resume(args) => go_on(&args, shown, &job.stop, machine, device)
                 .inspect_err(|failure| shown.failed(failure)),

@@ -11,9 +11,9 @@ use std::time::Instant;
 use vidfit_engine::EngineError;
 use vidfit_engine::checkpoint::Checkpoint;
 use vidfit_engine::digest::Digest;
-use vidfit_engine::generate::{self, Generated, Prepared, RunOptions};
+use vidfit_engine::generate::{self, Generated, RunOptions};
 use vidfit_engine::pixels::Pixels;
-use vidfit_engine::planner::{Ask, Offload, Target};
+use vidfit_engine::planner::{Ask, Offload, Planned, Target};
 use vidfit_engine::progress::{Listener, Progress};
 use vidfit_engine::request::{Job, Request};
 use vidfit_tensor::Device;
@@ -127,8 +127,8 @@ pub fn measure(
 ) -> Result<Measured, Failure> {
     let target = &Target { limit_bytes: placement.limit_bytes, ..target.clone() };
     let offload = placement.offload;
-    let prepared = match generate::prepare_for(&Ask { checkpoint, request, offload, target }) {
-        Ok(prepared) => prepared,
+    let planned = match generate::prepare_for(&Ask { checkpoint, request, offload, target }) {
+        Ok(planned) => planned,
         Err(EngineError::DoesNotFit { required_bytes, .. }) => {
             return Ok(Measured::DoesNotFit(required_bytes));
         }
@@ -136,7 +136,7 @@ pub fn measure(
     };
     let mut tries = 0;
     loop {
-        let made = make(checkpoint, &prepared, &opened.device)?;
+        let made = make(checkpoint, &planned, &opened.device)?;
         tries += 1;
         let is_as_planned = made.driver.is_none_or(|used| used.check(made.planned_bytes).is_ok());
         let is_told = opened.device.taken_bytes().is_some();
@@ -148,12 +148,12 @@ pub fn measure(
 
 fn make(
     checkpoint: &Checkpoint,
-    prepared: &Prepared,
+    planned: &Planned,
     device: &Arc<dyn Device>,
 ) -> Result<Made, Failure> {
     let watched = Arc::new(Mutex::new(Watched::default()));
     let before = Reading::of(&**device);
-    let pixels = made_up(&prepared.job)?;
+    let pixels = made_up(&planned.job)?;
     let options = RunOptions {
         stop: &AtomicBool::new(false),
         listener: listener(device.clone(), watched.clone()),
@@ -162,21 +162,22 @@ fn make(
         poison: false,
         pixels: pixels.as_ref(),
         state: None,
-        replan: None,
+        replan: false,
+        keep: None,
     };
-    let generated = generate::run(checkpoint, prepared, device, options)?;
+    let generated = generate::run(checkpoint, planned, device, options)?;
     let watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
     let driver = watched.in_use(before);
-    Ok(told(prepared, &generated, &watched.steps, driver))
+    Ok(told(planned, &generated, &watched.steps, driver))
 }
 
 fn told(
-    prepared: &Prepared,
+    planned: &Planned,
     generated: &Generated,
     steps: &[Instant],
     driver: Option<InUse>,
 ) -> Made {
-    let plan = &prepared.plan;
+    let plan = &planned.plan;
     let works = |name: &str| plan.phases.iter().find(|phase| phase.name == name);
     let phases = generated.phases.iter().map(|phase| PhaseTook {
         name: phase.name.to_owned(),
@@ -186,7 +187,7 @@ fn told(
         uploaded_bytes: phase.uploaded_bytes,
     });
     let phases: Vec<PhaseTook> = phases.collect();
-    let count = prepared.job.steps.len();
+    let count = planned.job.steps.len();
     let denoise = phases.iter().find(|phase| phase.name == "denoise");
     let of_step = |value: f64| value / count as f64;
     let mut digest = Digest::default();
@@ -196,7 +197,7 @@ fn told(
         planned_arena_bytes: plan.layout.peak_bytes,
         arena_peak_bytes: generated.measured.peak_bytes,
         driver,
-        is_tiled: prepared.job.tiling.is_some(),
+        is_tiled: planned.job.tiling.is_some(),
         step_seconds: median(steps),
         planned_step_seconds: denoise.map_or(0.0, |phase| of_step(phase.planned_seconds)),
         step_flops: denoise.map_or(0.0, |phase| of_step(phase.flops)),

@@ -1,5 +1,6 @@
-//! A video in the making: a prepared job is run, its state is kept, and its files are written.
+//! A video in the making: a planned job is run, its state is kept, and its files are written.
 
+use super::Company;
 use super::log::{MemoryLog, listener};
 use super::output::{Output, save_tensors};
 use crate::args::RunsFolder;
@@ -8,98 +9,76 @@ use crate::exit::Failure;
 use crate::human::{duration, frames, size};
 use crate::progress::Shown;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use vidfit_engine::EngineError;
 use vidfit_engine::checkpoint::Checkpoint;
-use vidfit_engine::generate::{Generated, Keep, Prepared, RunOptions, run_keeping};
-use vidfit_engine::pipelines::{Decided, Pipeline};
-use vidfit_engine::pixels::Pixels;
-use vidfit_engine::planner::{Offload, PlanReport, Planned, RunReport, Target};
+use vidfit_engine::generate::{self, Generated, Keep, RunOptions, RunReport};
+use vidfit_engine::pipeline::Origin;
+use vidfit_engine::pipelines::Pipeline;
+use vidfit_engine::planner::{PlanReport, Planned};
 use vidfit_engine::progress::Listener;
 use vidfit_engine::running::{Running, RunningJob};
 use vidfit_engine::runs::{FRAMES, Run, STATE};
 use vidfit_engine::state::RunState;
 use vidfit_media::Written;
 
-/// A job that is about to be run.
-pub struct Making<'a> {
+/// Where videos are made, and who hears of it.
+#[derive(Clone, Copy)]
+pub struct Session<'a> {
     /// How progress is shown.
     pub shown: Shown,
     /// Set when the user wants it to stop.
     pub stop: &'a AtomicBool,
+    /// The device.
+    pub opened: &'a Opened,
+    /// What there is of other videos.
+    pub company: &'a dyn Company,
+}
+
+/// A planned job, and what it takes to run it.
+pub struct Launch<'a> {
     /// When the command began.
     pub began: Instant,
     /// The model.
     pub checkpoint: &'a Checkpoint,
     /// The job and its plan.
-    pub prepared: &'a Prepared,
-    /// The plan for people and programs.
-    pub report: &'a PlanReport,
-    /// What it was planned for.
-    pub target: &'a Target,
-    /// Where weights may wait.
-    pub offload: Offload,
+    pub planned: &'a Planned,
     /// Whether it may be planned again if there is less memory by now.
     pub may_replan: bool,
-    /// The device.
-    pub opened: &'a Opened,
-    /// Where the video goes.
-    pub output: &'a Output,
-    /// Where intermediate results go, if they are wanted.
-    pub save_tensors: Option<&'a Path>,
-    /// What the video starts from, besides the text.
-    pub pixels: Option<&'a Pixels>,
-    /// What the run goes on from.
-    pub state: Option<&'a RunState>,
+    /// What it begins with besides the text.
+    pub origin: Origin<'a>,
     /// Where weights stay on the device for the next video, if they may.
     pub pipeline: Option<&'a Pipeline>,
+    /// Where the video goes.
+    pub output: &'a Output,
 }
 
-/// Why a video was not made.
-pub struct Unmade {
-    /// What to tell the user.
-    pub failure: Failure,
-    /// Whether the run may come to its end at another try.
-    goes_on: bool,
-}
-
-impl From<Failure> for Unmade {
-    fn from(failure: Failure) -> Unmade {
-        Unmade { failure, goes_on: true }
-    }
-}
-
-impl From<EngineError> for Unmade {
-    fn from(error: EngineError) -> Unmade {
-        // What a model comes to, it comes to again.
-        Unmade { goes_on: !matches!(error, EngineError::Run(_)), failure: error.into() }
-    }
-}
-
-impl Making<'_> {
+impl Launch<'_> {
     /// Makes the video of a run, and keeps in its directory what the run came to. Says where the video
     /// is: an unnamed one gets its name when it is written.
     ///
     /// # Errors
     /// Whatever keeps the video from being made.
-    pub fn make(&self, run: &Run) -> Result<(RunReport, PathBuf), Unmade> {
-        let (generated, report) = self.generate(Some(run), &mut |state| run.save(state))?;
+    pub fn make(&self, session: &Session<'_>, run: &Run) -> Result<(RunReport, PathBuf), Failure> {
+        let (output, stop) = (self.output, session.stop);
+        let generated = self.generate(session, Some(run), &mut |state| run.save(state))?;
         if run.record().keeps {
-            self.output.keep(&run.path(FRAMES), &generated.frames, self.stop)?;
+            output.keep(&run.path(FRAMES), &generated.frames, stop)?;
         }
         // The video first: whatever happens to the tensors, it is not lost.
-        let written = self.output.write(&generated.frames, self.stop)?;
-        if let Some(path) = self.save_tensors {
-            save_tensors(path, &self.prepared.job, &generated)?;
+        let written = output.write(&generated.frames, stop)?;
+        if let Some(path) = &output.tensors {
+            save_tensors(path, &self.planned.job, &generated)?;
         }
         if run.record().keeps && written.path.is_file() {
-            run.keep_video(&written.path).map_err(EngineError::from)?;
+            run.keep_video(&written.path)?;
         }
+        let report = PlanReport::of(self.checkpoint, &generated.ran);
         let report = RunReport::of_done(report, &generated);
         run.end(&report)?;
-        self.say_done(&written, &generated, Some(run));
+        self.say_done(session.shown, &written, &generated, Some(run));
         Ok((report, written.path))
     }
 
@@ -107,86 +86,61 @@ impl Making<'_> {
     ///
     /// # Errors
     /// Whatever keeps the video from being made.
-    pub fn make_beside(&self) -> Result<(), Failure> {
-        let (generated, _) = self.generate(None, &mut |_| Ok(()))?;
-        let written = self.output.write(&generated.frames, self.stop)?;
-        self.say_done(&written, &generated, None);
+    pub fn make_beside(&self, session: &Session<'_>) -> Result<(), Failure> {
+        let generated = self.generate(session, None, &mut |_| Ok(()))?;
+        let written = self.output.write(&generated.frames, session.stop)?;
+        self.say_done(session.shown, &written, &generated, None);
         Ok(())
     }
 
-    /// Runs the job, and reports what was run.
+    /// Runs the job.
     fn generate(
         &self,
+        session: &Session<'_>,
         run: Option<&Run>,
         keep: &mut Keep<'_>,
-    ) -> Result<(Generated, PlanReport), EngineError> {
-        let Making { shown, report, prepared, .. } = *self;
-        let Opened { device, memory_bytes, .. } = self.opened;
-        let (device, began) = (device.clone(), self.began);
-        let memory = MemoryLog { shown, device, memory_bytes: *memory_bytes, began };
+    ) -> Result<Generated, EngineError> {
+        let Session { shown, stop, opened, .. } = *session;
+        let (planned, Origin { pixels, state, .. }) = (self.planned, self.origin);
+        let Opened { device, memory_bytes, .. } = opened;
+        let (began, memory_bytes) = (self.began, *memory_bytes);
+        let memory = MemoryLog { shown, device: device.clone(), memory_bytes, began };
         memory.tell("before loading", None);
         let running = Running::start(RunningJob {
-            model: report.model.clone(),
-            device: report.device.clone(),
-            arena_bytes: prepared.plan.device_bytes(),
+            model: self.checkpoint.name().to_owned(),
+            device: planned.target.name.clone(),
+            arena_bytes: planned.plan.device_bytes(),
             output: Some(self.output.path.clone()),
         });
         let options = RunOptions {
-            stop: self.stop,
+            stop,
             listener: logged(run, listener(shown, memory.clone(), running)),
-            keep_tensors: self.save_tensors.is_some(),
-            capacity_bytes: self.target.budget_bytes(),
+            keep_tensors: self.output.tensors.is_some(),
+            capacity_bytes: planned.target.budget_bytes(),
             poison: false,
-            pixels: self.pixels,
-            state: self.state,
-            replan: self.may_replan.then(|| (self.offload, self.target.clone())),
+            pixels,
+            state,
+            replan: self.may_replan,
+            keep: Some(keep),
         };
-        let made = match self.pipeline {
-            None => {
-                let device = &self.opened.device;
-                let generated = run_keeping(self.checkpoint, prepared, device, options, keep)?;
-                let report = self.report_of(&generated);
-                (generated, report)
-            }
+        let generated = match self.pipeline {
+            None => generate::run(self.checkpoint, planned, device, options)?,
             Some(pipeline) => {
-                let planned = pipeline.with_warm(self.decided(), self.state)?;
-                let ran = pipeline.run_keeping(&planned, options, keep)?;
-                let report = self.with_reasons(ran.report(self.checkpoint));
-                (ran.generated, report)
+                let warm = pipeline.with_warm(planned.clone(), state)?;
+                let mut generated = pipeline.run_planned(&warm, options)?.generated;
+                // Reports of such runs do not tell what was not taken.
+                generated.ran.rejected.clear();
+                generated
             }
         };
         memory.tell("at the end", None);
-        Ok(made)
+        Ok(generated)
     }
 
-    /// The job as it was decided on, for whoever adds warm weights to it.
-    fn decided(&self) -> Decided {
-        let Prepared { job, schedule, plan, warnings } = self.prepared.clone();
-        let planned = Planned { job, schedule, plan, rejected: self.report.rejected.clone() };
-        Decided { planned, warnings, offload: self.offload, target: self.target.clone() }
-    }
-
-    /// The report of what was run: it may have been planned again, or begun in the middle.
-    fn report_of(&self, generated: &Generated) -> PlanReport {
-        let Prepared { job, schedule, plan, .. } = generated.ran.clone();
-        let planned = Planned { job, schedule, plan, rejected: self.report.rejected.clone() };
-        let report = PlanReport::of(self.checkpoint, &planned, self.offload, self.target);
-        self.with_reasons(report)
-    }
-
-    /// A report of what was run with what was decided before.
-    fn with_reasons(&self, report: PlanReport) -> PlanReport {
-        PlanReport {
-            changes_picture: self.report.changes_picture.clone(),
-            certainty: self.report.certainty,
-            ..report
-        }
-    }
-
-    fn say_done(&self, written: &Written, generated: &Generated, run: Option<&Run>) {
+    fn say_done(&self, shown: Shown, written: &Written, generated: &Generated, run: Option<&Run>) {
         let took = self.began.elapsed();
-        self.shown.say(&written_in_words(written, took));
-        self.shown.event(json!({
+        shown.say(&written_in_words(written, took));
+        shown.event(json!({
             "event": "done",
             "run": run.map(|run| run.id().as_str()),
             "output": written.path,
@@ -225,12 +179,12 @@ fn logged(run: Option<&Run>, mut listener: Listener) -> Listener {
 /// That of `result`, with the command that goes on from there.
 pub fn settle(
     run: Run,
-    result: Result<RunReport, Unmade>,
+    result: Result<RunReport, Failure>,
     plan: Option<&PlanReport>,
     folder: &RunsFolder,
     shown: Shown,
 ) -> Result<RunReport, Failure> {
-    let unmade = match result {
+    let mut failure = match result {
         Ok(report) => {
             if !run.record().keeps
                 && let Err(error) = run.discard()
@@ -239,9 +193,8 @@ pub fn settle(
             }
             return Ok(report);
         }
-        Err(unmade) => unmade,
+        Err(failure) => failure,
     };
-    let Unmade { mut failure, goes_on } = unmade;
     if failure.is_interruption() {
         failure.message = format!("interrupted {}", how_far(&run));
     }
@@ -250,7 +203,7 @@ pub fn settle(
     // On a full disk there is no room for it; that it was stopped can be told without.
     let _ = run.end(&report);
     // Whoever gave a worker its jobs knows where they are, and goes on with them himself.
-    if goes_on && !matches!(shown, Shown::Job(_)) {
+    if !failure.is_final && !matches!(shown, Shown::Job(_)) {
         failure.message += &format!("\ngo on with: {}", folder.resume_command(run.id()));
     }
     Err(failure)
@@ -269,7 +222,8 @@ fn how_far(run: &Run) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vidfit_engine::planner::{Ask, SavedPlan};
+    use std::path::Path;
+    use vidfit_engine::planner::{Ask, Offload, SavedPlan, Target};
     use vidfit_engine::request::Request;
     use vidfit_engine::runs::{MachineRecord, RECORD_VERSION, RunRecord, Runs, Standing, settled};
     use vidfit_tensor::Error;
@@ -284,7 +238,7 @@ mod tests {
         let offload = Offload::Sequential;
         let ask = Ask { checkpoint: &checkpoint, request: &request, offload, target: &target };
         let Ok(planned) = ask.plan().unwrap() else { panic!("it does not fit") };
-        let plan = SavedPlan::of(&checkpoint, "2b", &request, &planned, offload, &target);
+        let plan = SavedPlan::of(&checkpoint, "2b", &request, &planned);
         let record = RunRecord {
             version: RECORD_VERSION,
             vidfit: "0".into(),

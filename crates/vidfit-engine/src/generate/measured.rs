@@ -1,9 +1,10 @@
 //! After a run: what was planned beside what was measured.
 
-use super::report::{PlanReport, SCHEMA_VERSION};
-use super::saved::write_json;
+use super::Generated;
 use crate::error::EngineError;
-use crate::generate::Generated;
+use crate::planner::PlanReport;
+use crate::planner::report::SCHEMA_VERSION;
+use crate::planner::saved::write_json;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
