@@ -130,13 +130,13 @@ fn largest_partial_sum(case: &Case, operands: &[Operand], [y, x, out]: [usize; 3
     let &Case { frames, size: (_, width), channels: (from, to), .. } = case;
     let weight = &operands[frames];
     let (mut sum, mut largest) = (0.0f64, 0.0f64);
-    for frame in 0..frames {
+    for (frame, values) in operands[..frames].iter().enumerate() {
         for first in (0..from).step_by(32) {
             for tap in 0..9 {
                 let pixel = (y + tap / 3) * (width + 2) + x + tap % 3;
                 for channel in first..from.min(first + 32) {
                     let factor = weight.at(((frame * 9 + tap) * from + channel) * to + out);
-                    sum += operands[frame].at(pixel * from + channel) * factor;
+                    sum += values.at(pixel * from + channel) * factor;
                     largest = largest.max(sum.abs());
                 }
             }

@@ -1,5 +1,8 @@
 //! Small products by a warp, and how their operands come to it: `kernels/matrix.cuh`.
 
+// Clippy allows it in tests, but not in what they call.
+#![allow(clippy::unwrap_used)]
+
 mod bed;
 use bed::*;
 use vidfit_cuda::{Driver, Launch, Unit};

@@ -151,7 +151,7 @@ fn some_rows(session: &Session<'_>, op: Linear<'_>, dst: &Tensor, unit: Unit) {
         target_aligned: aligned(target, dst, 4),
         unused: 0,
     };
-    let touched: Vec<&Tensor> = [op.x, op.weight, &*dst].into_iter().chain(op.bias).collect();
+    let touched: Vec<&Tensor> = [op.x, op.weight, dst].into_iter().chain(op.bias).collect();
     let grid = ([tiles(rows, columns, kernel.side), 1, 1], [kernel.threads, 1, 1]);
     let work = ((rows * columns * depth) as u64, unit);
     session.launch_work(kernel.name, grid, kernel.shared_bytes, &arguments, &touched, work);
